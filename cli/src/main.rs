@@ -1,0 +1,3 @@
+//! kubectl tidegate: policies without a cluster, and a look into one.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Prints the CustomResourceDefinitions.
+
+fn main() {}

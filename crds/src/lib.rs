@@ -1,0 +1,1 @@
+//! What users of Tidegate write: the custom resources, their defaults and validation rules.

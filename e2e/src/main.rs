@@ -1,0 +1,3 @@
+//! The clusters, the simulators, the end-to-end tests and the demo of Tidegate.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Which policy acts on which pod, and what a pod looks like with a sidecar: without a client.

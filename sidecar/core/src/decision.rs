@@ -1,0 +1,106 @@
+//! What the engine answers. A decision explains itself; it is never a bare yes or no.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_policy::report::TierName;
+use tidegate_policy::{PriorityClass, RelativePath};
+
+use crate::Ticket;
+
+/// The verdict on one request.
+#[derive(Debug)]
+pub enum Decision {
+    /// It goes to the engine.
+    Admit(Admission),
+    /// It is answered with the refusal.
+    Refuse(Refusal),
+    /// The breaker is open and has a fallback: the request goes there once, without a ticket. When that fails
+    /// too, the refusal is the answer.
+    Fallback(RelativePath, Refusal),
+}
+
+/// Leave to pass.
+#[derive(Debug)]
+pub struct Admission {
+    /// To be handed back with `complete`, whatever happens.
+    pub ticket: Ticket,
+    /// The class it was judged by.
+    pub class: PriorityClass,
+    /// Longest time until the response head.
+    pub timeout: Option<Duration>,
+    /// What would have refused it if its policy were not in `Shadow` mode.
+    pub shadow: Option<Refusal>,
+}
+
+/// Why a request does not pass, and when to come again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// The kind of rule.
+    pub cause: Cause,
+    /// The rule itself.
+    pub rule: Arc<Rule>,
+    /// The class the request was judged by.
+    pub class: PriorityClass,
+    /// What was seen: the value over the limit, in the unit of the limit.
+    pub observed: f64,
+    /// The limit it was held against.
+    pub limit: f64,
+    /// For a keyed limit exactly the first instant at which it would pass if nobody else spends on the key; else
+    /// a lower bound, spread so that the refused do not return together.
+    pub retry_after: Duration,
+}
+
+/// The name of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// The policy it comes from, as `namespace/name`.
+    pub policy: String,
+    /// Its name there: of a limit its own, else `tiers.qps`, `tiers.gpuMemory`, `tiers.latency`, `priority` or
+    /// `trip`.
+    pub name: String,
+}
+
+/// The kind of rule that refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Low priority while this tier sheds.
+    Tier(TierName),
+    /// Medium priority over the gradient that the pressure leaves.
+    Pressure,
+    /// A limit by key.
+    Limit,
+    /// The breaker is open, or half-open with all probes out.
+    Breaker,
+}
+
+/// Which kind of answer a cause gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// Refused for who you are: 429.
+    TooManyRequests,
+    /// No class is served: 503.
+    Unavailable,
+}
+
+impl Cause {
+    /// As in headers, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tier(TierName::Qps) => "qps-tier",
+            Self::Tier(TierName::GpuMemory) => "gpu-memory-tier",
+            Self::Tier(TierName::Latency) => "latency-tier",
+            Self::Pressure => "pressure",
+            Self::Limit => "limit",
+            Self::Breaker => "breaker-open",
+        }
+    }
+
+    /// 429 or 503.
+    pub const fn answer(self) -> Answer {
+        match self {
+            Self::Breaker => Answer::Unavailable,
+            Self::Tier(_) | Self::Pressure | Self::Limit => Answer::TooManyRequests,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What the engine is told.
+
+use std::net::IpAddr;
+
+use crate::Tick;
+
+/// Header fields of a request. Names are asked for in lower case.
+pub trait Headers {
+    /// The first value of the field, if the request has it.
+    fn get(&self, name: &str) -> Option<&[u8]>;
+}
+
+/// What is known about a request when it arrives.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// Path without query.
+    pub path: &'a str,
+    /// Address of the client's end of the connection.
+    pub client: IpAddr,
+    /// Header fields.
+    pub headers: &'a dyn Headers,
+}
+
+/// How the inference engine answered, known when the head of its response is there or is given up on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadOutcome {
+    /// A response head with this status.
+    Status(u16),
+    /// No response head within the breaker's timeout.
+    TimedOut,
+    /// The connection was refused, reset or spoke nonsense.
+    Failed,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Completion {
+    /// When the first byte of the response's body arrived, if one did.
+    pub first_byte: Option<Tick>,
+    /// Events of a `text/event-stream` response; 0 for any other.
+    pub events: u64,
+    /// The response arrived whole. False when the client or the engine gave up: its total latency is then not a
+    /// sample.
+    pub whole: bool,
+}
+
+/// A reading from outside of the request path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Memory of the pod's own GPUs.
+    GpuMemory(GpuMemoryReading),
+}
+
+/// Memory of all GPUs of the pod together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuMemoryReading {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes there are; 0 when the pod has no GPU.
+    pub total: u64,
+    /// When it was read.
+    pub at: Tick,
+}

@@ -1,0 +1,30 @@
+//! The contract between the operator and the sidecar.
+//!
+//! ```text
+//!  operator ──PolicyDocument (JSON)──▶ sidecar        stream::PolicyEvent, one JSON object per line
+//!           ◀──────Report (JSON)──────                report::Report
+//! ```
+//!
+//! The document is parsed, not validated: every type here refuses a value that the engine could not obey, and
+//! says where it stands and what to write instead. Unknown fields are refused too, because a limit that is
+//! silently ignored is a limit that does not hold. The same document is what a sidecar reads from a file where
+//! there is no cluster.
+
+mod breaker;
+mod document;
+mod limit;
+mod priority;
+mod scalar;
+mod tiers;
+
+pub mod report;
+pub mod stream;
+
+pub use breaker::{Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, SlowCallRatio, Trip};
+pub use document::{API_VERSION, DocumentError, PolicyDocument};
+pub use limit::{Algorithm, KeyPart, Limit};
+pub use priority::{Claimant, Priority, PriorityClass, PrioritySource};
+pub use scalar::{Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError};
+pub use tiers::{
+    GpuMemoryTier, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, OnStale, QpsTier, Recovery, Tiers,
+};

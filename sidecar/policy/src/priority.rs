@@ -1,0 +1,72 @@
+//! Priority classes, who asks for one and who may have it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HeaderName, Ratio};
+
+/// The class of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PriorityClass {
+    /// Refused as soon as a tier trips.
+    Low,
+    /// Slowed down with the pressure.
+    Medium,
+    /// The guaranteed channel.
+    High,
+}
+
+/// How a request gets its class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Priority {
+    /// Asked in order; the first that gives a class wins.
+    pub from: Vec<PrioritySource>,
+    /// The class of a request that no source knows.
+    pub default: PriorityClass,
+    /// Share of the admitted rate that only high may use while a tier is tripped; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_high: Option<Ratio>,
+    /// Who may claim `High`. Anybody else's claim of `High` is treated as `default`.
+    pub high_allowed_from: Vec<Claimant>,
+}
+
+impl Default for Priority {
+    /// `X-Priority` may ask for a lower class, medium is the default, nobody may claim high.
+    fn default() -> Self {
+        let header = HeaderName::new("x-priority").into_iter();
+        Self {
+            from: header.map(|header| PrioritySource { header, map: BTreeMap::new() }).collect(),
+            default: PriorityClass::Medium,
+            reserved_high: Ratio::new(0.2).ok(),
+            high_allowed_from: Vec::new(),
+        }
+    }
+}
+
+/// A header that names a class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrioritySource {
+    /// The header field.
+    pub header: HeaderName,
+    /// Its values and their classes. Empty: `high`, `medium` and `low` in any letter case.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub map: BTreeMap<String, PriorityClass>,
+}
+
+/// One who may claim `High`. All that is set has to match; at least one field is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Claimant {
+    /// Address block of the client, such as `10.0.0.0/8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cidr: Option<String>,
+    /// Name of a header that must carry `value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<HeaderName>,
+    /// The exact value of `header`; any value when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}

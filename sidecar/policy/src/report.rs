@@ -1,0 +1,222 @@
+//! What a sidecar tells about itself: in its reports to the operator, and, as [`Status`], to people at
+//! `/throttle/status`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Mode;
+
+/// Sent to the operator when the stream opens, when a state changes (at most once a second) and every 10 s.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Version of the sidecar.
+    pub version: String,
+    /// Revision of the document in force.
+    pub revision: String,
+    /// The document that was refused last, when it is newer than the one in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedDocument>,
+    /// State of the engine.
+    pub status: Status,
+}
+
+/// A document that did not validate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedDocument {
+    /// Its revision, when it could be read.
+    pub revision: String,
+    /// Why, in one line.
+    pub message: String,
+}
+
+/// State of the decision engine at one instant.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Revision of the document in force.
+    pub revision: String,
+    /// The one pressure score, 0 to 1.
+    pub pressure: f64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// The tiers that are configured.
+    pub tiers: Vec<TierStatus>,
+    /// The limits that are configured.
+    pub limits: Vec<LimitStatus>,
+    /// The breaker, when one is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
+}
+
+/// One of the three tiers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TierName {
+    /// Requests per second.
+    Qps,
+    /// GPU memory.
+    GpuMemory,
+    /// Latency percentile.
+    Latency,
+}
+
+impl TierName {
+    /// As in metrics and headers: `qps`, `gpu-memory`, `latency`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Qps => "qps",
+            Self::GpuMemory => "gpu-memory",
+            Self::Latency => "latency",
+        }
+    }
+}
+
+/// State of a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum TierState {
+    /// Not enough history for the learned ceiling; a static one holds.
+    #[default]
+    Learning,
+    /// Below its ceiling.
+    Normal,
+    /// Over its ceiling.
+    Tripped,
+    /// Below its ceiling again, for less than the hold time: still acts as tripped.
+    Recovering,
+    /// Its signal is too old or missing; `onStale` says what the tier does.
+    Stale,
+}
+
+impl TierState {
+    /// As in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Learning => "learning",
+            Self::Normal => "normal",
+            Self::Tripped => "tripped",
+            Self::Recovering => "recovering",
+            Self::Stale => "stale",
+        }
+    }
+
+    /// Every state, for metrics that export one series each.
+    pub const ALL: [Self; 5] = [Self::Learning, Self::Normal, Self::Tripped, Self::Recovering, Self::Stale];
+}
+
+/// All that is known about a tier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TierStatus {
+    /// Which one.
+    pub tier: TierName,
+    /// The policy it comes from.
+    pub policy: String,
+    /// Enforce or Shadow.
+    pub mode: Mode,
+    /// Its state.
+    pub state: TierState,
+    /// Whether low priority is refused because of it, as it is while tripped and recovering, or stale with
+    /// `onStale: Trip`.
+    pub shedding: bool,
+    /// Current value: requests/s, bytes, or milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// The ceiling in force, in the unit of the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// `requests/s`, `bytes` or `ms`.
+    pub unit: String,
+    /// Its share of the pressure, 0 to 1.
+    pub pressure: f64,
+    /// Why it tripped last, such as `412.0 requests/s over the ceiling of 400.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_trigger_reason: Option<String>,
+    /// Milliseconds since it tripped last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_triggered_millis_ago: Option<u64>,
+    /// Milliseconds of calm still needed to recover; only while shedding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_countdown_millis: Option<u64>,
+    /// Age of the signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal_age_millis: Option<u64>,
+}
+
+/// State of one limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitStatus {
+    /// The policy it comes from.
+    pub policy: String,
+    /// The rule's name.
+    pub name: String,
+    /// Enforce or Shadow.
+    pub mode: Mode,
+    /// Keys that are remembered.
+    pub keys: u64,
+    /// Requests it refused since it is in force.
+    pub refused: u64,
+}
+
+/// State of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum BreakerState {
+    /// Requests pass.
+    #[default]
+    Closed,
+    /// Requests are refused or go to the fallback.
+    Open,
+    /// A few probes pass.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// As in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+
+    /// Every state, for metrics that export one series each.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+}
+
+/// All that is known about a breaker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerStatus {
+    /// The policy it comes from.
+    pub policy: String,
+    /// Enforce or Shadow.
+    pub mode: Mode,
+    /// Its state.
+    pub state: BreakerState,
+    /// Share of failures among the calls of the error-ratio window, when that is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_ratio: Option<f64>,
+    /// Failures in a row.
+    pub consecutive_failures: u32,
+    /// Why it opened last, such as `5xx_rate_85%_in_30s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_trigger_reason: Option<String>,
+    /// Milliseconds until it half-opens; only while open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_open_in_millis: Option<u64>,
+    /// Transitions since it is in force, by from and to.
+    pub transitions: Vec<Transition>,
+}
+
+/// How often a breaker went from one state to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transition {
+    /// From this state
+    pub from: BreakerState,
+    /// to that one,
+    pub to: BreakerState,
+    /// so often.
+    pub count: u64,
+}

@@ -1,0 +1,189 @@
+//! The units of a policy document. A value outside of its type's range cannot be constructed.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a scalar was refused. The text says what to write instead.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct ScalarError(String);
+
+/// Whether a policy is enforced or only decides, counts and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Mode {
+    /// Decisions are carried out.
+    #[default]
+    Enforce,
+    /// Decisions are made, counted and logged, and every request passes.
+    Shadow,
+}
+
+/// A length of time in whole milliseconds, at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct Millis(u64);
+
+impl Millis {
+    /// The longest duration a document may hold: 31 days.
+    pub const MAX: u64 = 31 * 24 * 3600 * 1000;
+
+    /// Milliseconds, from 1 to [`Millis::MAX`].
+    pub fn new(millis: u64) -> Result<Self, ScalarError> {
+        if (1..=Self::MAX).contains(&millis) {
+            Ok(Self(millis))
+        } else {
+            Err(ScalarError(format!("{millis} ms is out of range: write 1 to {} (31 days)", Self::MAX)))
+        }
+    }
+
+    /// The same length as a [`Duration`].
+    pub const fn duration(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
+    /// The number of milliseconds.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for Millis {
+    type Error = ScalarError;
+    fn try_from(millis: u64) -> Result<Self, Self::Error> {
+        Self::new(millis)
+    }
+}
+
+impl From<Millis> for u64 {
+    fn from(millis: Millis) -> Self {
+        millis.0
+    }
+}
+
+macro_rules! float_scalar {
+    ($(#[$doc:meta])* $name:ident, $valid:expr, $range:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[serde(try_from = "f64", into = "f64")]
+        pub struct $name(f64);
+
+        impl $name {
+            /// Checks the range that the type's description gives.
+            pub fn new(value: f64) -> Result<Self, ScalarError> {
+                let valid: fn(f64) -> bool = $valid;
+                if value.is_finite() && valid(value) {
+                    Ok(Self(value))
+                } else {
+                    Err(ScalarError(format!(concat!("{} is out of range: write ", $range), value)))
+                }
+            }
+
+            /// The number itself.
+            pub const fn get(self) -> f64 {
+                self.0
+            }
+        }
+
+        impl TryFrom<f64> for $name {
+            type Error = ScalarError;
+            fn try_from(value: f64) -> Result<Self, Self::Error> {
+                Self::new(value)
+            }
+        }
+
+        impl From<$name> for f64 {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+    };
+}
+
+float_scalar!(
+    /// A share of a whole: more than 0, at most 1.
+    Ratio, |v| v > 0.0 && v <= 1.0, "a number over 0 and up to 1, such as 0.75 for 75 %"
+);
+float_scalar!(
+    /// A multiplier: more than 0, at most 1000.
+    Factor, |v| v > 0.0 && v <= 1000.0, "a number over 0 and up to 1000, such as 1.5"
+);
+float_scalar!(
+    /// Requests per second: more than 0, at most a thousand million.
+    Rate, |v| v > 0.0 && v <= 1e9, "a number of requests per second over 0 and up to 1000000000"
+);
+
+/// The name of an HTTP header field, in lower case (RFC 9110 §5.1).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HeaderName(String);
+
+impl HeaderName {
+    /// Takes any letter case; refuses what is not a token of RFC 9110 §5.6.2 or is longer than 128 bytes.
+    pub fn new(name: &str) -> Result<Self, ScalarError> {
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if !name.is_empty() && name.len() <= 128 && name.bytes().all(token) {
+            Ok(Self(name.to_ascii_lowercase()))
+        } else {
+            Err(ScalarError(format!(
+                "{name:?} is not a header name: write letters, digits and '-', such as \"x-api-key\""
+            )))
+        }
+    }
+
+    /// The name in lower case.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for HeaderName {
+    type Error = ScalarError;
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::new(&name)
+    }
+}
+
+impl From<HeaderName> for String {
+    fn from(name: HeaderName) -> Self {
+        name.0
+    }
+}
+
+/// The path of a request to the same engine, such as `/fallback/payment`: begins with one `/`, without spaces,
+/// control characters, a fragment or a host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RelativePath(String);
+
+impl RelativePath {
+    /// Refuses what could leave the engine's own host or break a request line.
+    pub fn new(path: &str) -> Result<Self, ScalarError> {
+        let plain = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+        if path.starts_with('/') && !path.starts_with("//") && plain && path.len() <= 1024 {
+            Ok(Self(path.to_owned()))
+        } else {
+            Err(ScalarError(format!(
+                "{path:?} is not a path on the same engine: write one that begins with a single '/', such as \"/fallback/payment\""
+            )))
+        }
+    }
+
+    /// The path as it goes into the request line.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for RelativePath {
+    type Error = ScalarError;
+    fn try_from(path: String) -> Result<Self, Self::Error> {
+        Self::new(&path)
+    }
+}
+
+impl From<RelativePath> for String {
+    fn from(path: RelativePath) -> Self {
+        path.0
+    }
+}
