@@ -1,3 +1,70 @@
-//! The clusters, the simulators, the end-to-end tests and the demo of Tidegate.
+//! `tidegate-e2e`: the clusters, the simulators, the load, the benchmarks and the demo behind one command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tidegate_e2e::{bench, cluster, demo, device_plugin, engine, load};
+
+/// Test clusters, simulators, benchmarks and the demo of Tidegate.
+#[derive(Parser)]
+#[command(name = "tidegate-e2e", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring a test cluster up or down, look at it, load images into it.
+    Cluster(cluster::cli::ClusterArgs),
+    /// Bring a cluster up, run a command against it, take the cluster down whatever happens.
+    Test(cluster::cli::TestArgs),
+    /// PID 1 of a node of the local cluster.
+    #[command(hide = true)]
+    NodeInit(cluster::cli::NodeInitArgs),
+    /// Simulate an inference engine with an OpenAI-compatible API.
+    Engine(engine::EngineArgs),
+    /// Offer `nvidia.com/gpu` devices to the kubelet.
+    DevicePlugin(device_plugin::DevicePluginArgs),
+    /// Send open-loop traffic to an engine.
+    Load(load::LoadArgs),
+    /// Measure the sidecar beside other proxies.
+    Bench(bench::BenchArgs),
+    /// Show every tier and breaker at work on a real cluster.
+    Demo(demo::DemoArgs),
+    /// Show the sidecar at work with the same policy files and no cluster.
+    DemoStandalone(demo::StandaloneArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::NodeInit(args) => cluster::cli::node_init(&args),
+        other => run(other),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tidegate-e2e: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a subcommand inside the asynchronous runtime.
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        match command {
+            Command::Cluster(args) => cluster::cli::run(args).await,
+            Command::Test(args) => cluster::cli::test(args).await,
+            Command::NodeInit(args) => cluster::cli::node_init(&args),
+            Command::Engine(args) => engine::run(args).await,
+            Command::DevicePlugin(args) => device_plugin::run(args).await,
+            Command::Load(args) => load::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::DemoStandalone(args) => demo::run_standalone(args).await,
+        }
+    })
+}

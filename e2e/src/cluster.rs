@@ -1,0 +1,3 @@
+//! Clusters for tests: one trait, three kinds.
+
+pub mod cli;

@@ -1,0 +1,9 @@
+//! The clusters, the simulators, the end-to-end tests and the demo of Tidegate.
+
+pub mod bench;
+pub mod cluster;
+pub mod demo;
+pub mod device_plugin;
+pub mod engine;
+pub mod harness;
+pub mod load;
