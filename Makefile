@@ -1,0 +1,52 @@
+# The only door: people and continuous integration call these targets and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where the cluster of `make demo` and `make e2e` comes from: auto, kind, local or current (any kubeconfig).
+CLUSTER ?= auto
+# A recorded trace in the Azure LLM inference format; without one a synthetic trace with the same marginals is made.
+TRACE ?= $(firstword $(wildcard ../shared/traces/*.csv))
+E2E := cargo run --quiet -p tidegate-e2e --
+
+export TIDEGATE_TRACE := $(TRACE)
+
+.PHONY: help demo demo-standalone test check unit loom e2e bench gen images clean-clusters
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+demo: ## A cluster, two engines with simulated GPUs, the policies and an hour of traffic in two minutes
+	$(E2E) demo --cluster $(CLUSTER)
+
+demo-standalone: ## The same sidecar and policies without a cluster, in seconds
+	$(E2E) demo-standalone
+
+test: check unit loom e2e ## Everything, from unit tests to end-to-end tests on a real cluster
+
+check: ## Format, lints, generated files
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	$(MAKE) --no-print-directory gen
+	@git diff --exit-code --stat -- manifests || { echo "generated files differ: commit what 'make gen' wrote" >&2; exit 1; }
+
+unit: ## Unit, law, differential and process-level tests
+	cargo test --workspace
+
+loom: ## Every interleaving of the compare-and-swap loops
+	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --release --target-dir target/loom loom
+
+e2e: ## End-to-end tests on a real cluster
+	$(E2E) test --cluster $(CLUSTER) -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
+
+bench: ## CPU and memory beside nginx and HAProxy, nanoseconds per decision beside governor: report/bench.md
+	$(E2E) bench
+
+gen: ## Generate manifests/ from the Rust types and the chart
+	cargo run --quiet -p tidegate-crds --bin crdgen -- manifests/crds
+
+images: ## Build the container images as archives
+	$(E2E) cluster build-images
+
+clean-clusters: ## Take down what an interrupted run left behind
+	$(E2E) cluster down --cluster $(CLUSTER)
