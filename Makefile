@@ -9,9 +9,13 @@ CLUSTER ?= auto
 TRACE ?= $(firstword $(wildcard ../shared/traces/*.csv))
 E2E := cargo run --quiet -p tidegate-e2e --
 
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
+DENY_VERSION := 0.20.2
+DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check unit loom e2e bench gen images clean-clusters
+.PHONY: help demo demo-standalone test check deny unit loom e2e bench gen images clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,13 +26,19 @@ demo: ## A cluster, two engines with simulated GPUs, the policies and an hour of
 demo-standalone: ## The same sidecar and policies without a cluster, in seconds
 	$(E2E) demo-standalone
 
-test: check unit loom e2e ## Everything, from unit tests to end-to-end tests on a real cluster
+test: check deny unit loom e2e ## Everything, from unit tests to end-to-end tests on a real cluster
 
 check: ## Format, lints, generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	$(MAKE) --no-print-directory gen
 	@git diff --exit-code --stat -- manifests || { echo "generated files differ: commit what 'make gen' wrote" >&2; exit 1; }
+
+deny: $(DENY) ## Licences, sources and banned crates of every dependency
+	$(DENY) --log-level error check bans licenses sources
+
+$(DENY):
+	cargo install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/cargo-deny-$(DENY_VERSION)
 
 unit: ## Unit, law, differential and process-level tests
 	cargo test --workspace
