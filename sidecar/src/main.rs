@@ -1,3 +1,45 @@
 //! The proxy beside an inference engine that decides what its pod can take.
 
-fn main() {}
+use std::process::ExitCode;
+
+use tidegate_sidecar::args::{self, Command, EXIT_USAGE, RedirectArgs, Unparsed};
+use tidegate_sidecar::redirect::{self, Redirect};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    match args::parse(std::env::args_os()) {
+        Ok(cli) => run(cli.command),
+        Err(Unparsed::Asked(answer)) => {
+            print!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(Unparsed::Wrong(message)) => {
+            eprintln!("tidegate-sidecar: {message}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Redirect(arguments) => redirect(arguments),
+        Command::Run(_) | Command::Worker(_) => ExitCode::SUCCESS,
+    }
+}
+
+fn redirect(arguments: RedirectArgs) -> ExitCode {
+    let RedirectArgs { guard, to } = arguments;
+    let redirect = Redirect { guarded: guard.into_iter().collect(), to };
+    match redirect::apply(&redirect) {
+        Ok(()) => {
+            eprintln!("tidegate-sidecar: ports {:?} are redirected to {to}", redirect.guarded);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("tidegate-sidecar: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -45,7 +45,7 @@ pub enum PolicyEvent {
     },
     /// Whether Services still send traffic here. `withdrawn: true` lets a draining sidecar finish early.
     Endpoints {
-        /// The pod is being deleted and no EndpointSlice lists it as ready any more.
+        /// The pod is being deleted and no `EndpointSlice` lists it as ready any more.
         withdrawn: bool,
     },
 }

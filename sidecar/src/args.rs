@@ -1,0 +1,248 @@
+//! The command line. Every flag can be given as environment variable `TIDEGATE_<FLAG>` too, with lists separated
+//! by commas.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::endpoint::Endpoint;
+
+/// Exit code for a command line that can't be obeyed, `EX_USAGE` of `sysexits.h`.
+pub const EXIT_USAGE: u8 = 64;
+
+/// The proxy beside an inference engine that decides what its pod can take.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate-sidecar", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Send connections for the guarded ports to the sidecar, by nftables rules in this network namespace
+    Redirect(RedirectArgs),
+    /// Serve, as first process of a container: hold the sockets and keep a worker alive
+    Run(Box<RunArgs>),
+    /// Serve with sockets that `run` has opened
+    #[command(hide = true)]
+    Worker(Box<WorkerArgs>),
+}
+
+/// `redirect`.
+#[derive(Debug, Args)]
+pub struct RedirectArgs {
+    /// A port whose connections are taken
+    #[arg(long, required = true, value_name = "PORT", env = "TIDEGATE_GUARD", value_delimiter = ',', value_parser = port())]
+    pub guard: Vec<u16>,
+    /// The port of the sidecar that gets them
+    #[arg(long, value_name = "PORT", env = "TIDEGATE_TO", value_parser = port())]
+    pub to: u16,
+}
+
+/// `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// A guarded port of the pod
+    #[arg(long, value_name = "PORT", env = "TIDEGATE_GUARD", value_delimiter = ',', value_parser = port())]
+    pub guard: Vec<u16>,
+    /// A guarded port that is spliced as bytes, without judgement
+    #[arg(long, value_name = "PORT", env = "TIDEGATE_OPAQUE", value_delimiter = ',', value_parser = port())]
+    pub opaque: Vec<u16>,
+    /// Where redirected connections arrive
+    #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_LISTEN", default_value = "[::]:15120")]
+    pub listen: SocketAddr,
+    /// Where metrics, status, drain and probes are served
+    #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_ADMIN", default_value = "[::]:15121")]
+    pub admin: SocketAddr,
+    /// Without redirection: where everything goes that reaches --listen
+    #[arg(long, value_name = "HOST:PORT", env = "TIDEGATE_UPSTREAM", value_parser = host_and_port)]
+    pub upstream: Option<String>,
+    /// An exact path that is answered by the engine without judgement, as /metrics always is
+    #[arg(long, value_name = "PATH", env = "TIDEGATE_UNLIMITED_PATH", value_delimiter = ',', value_parser = path)]
+    pub unlimited_path: Vec<String>,
+    /// Where policies come from
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    /// The node agent, which tells about the pod's GPUs
+    #[arg(long, value_name = "URL", env = "TIDEGATE_AGENT", requires = "agent_token")]
+    pub agent: Option<Endpoint>,
+    /// File with the token that the agent asks for
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_AGENT_TOKEN")]
+    pub agent_token: Option<PathBuf>,
+    /// PEM file with the authorities that operator and agent are trusted by; read again when it changes
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CA")]
+    pub ca: Option<PathBuf>,
+    /// Read while --ca is absent or has no certificate
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CA_FALLBACK")]
+    pub ca_fallback: Option<PathBuf>,
+    /// Secret part of the path that starts a drain
+    #[arg(long, value_name = "HEX", env = "TIDEGATE_DRAIN_TOKEN", value_parser = hexadecimal)]
+    pub drain_token: Option<String>,
+    /// Longest time that a drain is held, such as 25s
+    #[arg(long, value_name = "DURATION", env = "TIDEGATE_DRAIN_DEADLINE", default_value = "25s", value_parser = duration)]
+    pub drain_deadline: Duration,
+    /// Threads that serve; default: the cores that the cgroup's quota allows
+    #[arg(long, value_name = "NUMBER", env = "TIDEGATE_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: Option<u16>,
+    /// error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", env = "TIDEGATE_LOG_LEVEL", default_value = "info")]
+    pub log_level: tracing::level_filters::LevelFilter,
+}
+
+/// Where policies come from.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyArgs {
+    /// A policy document in JSON, which is watched; for use without an operator
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_POLICY_FILE", conflicts_with = "operator")]
+    pub policy_file: Option<PathBuf>,
+    /// The document of admission time, gzip in base64
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_POLICY_SNAPSHOT")]
+    pub policy_snapshot: Option<PathBuf>,
+    /// Folder that keeps the newest accepted document across restarts
+    #[arg(long, value_name = "FOLDER", env = "TIDEGATE_POLICY_STORE")]
+    pub policy_store: Option<PathBuf>,
+    /// The operator, which streams documents
+    #[arg(long, value_name = "URL", env = "TIDEGATE_OPERATOR", requires = "operator_token")]
+    pub operator: Option<Endpoint>,
+    /// File with the token that the operator asks for
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_OPERATOR_TOKEN")]
+    pub operator_token: Option<PathBuf>,
+}
+
+/// `worker`.
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// Descriptor of a listening socket, one for each thread
+    #[arg(long, required = true)]
+    pub data_socket: Vec<i32>,
+    /// Descriptor of the admin port's listening socket
+    #[arg(long)]
+    pub admin_socket: i32,
+    /// How often a worker died before
+    #[arg(long)]
+    pub restarts: u64,
+    /// As given to `run`
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// A command line that is not obeyed.
+#[derive(Debug)]
+pub enum Unparsed {
+    /// Help or version was asked for; this is it.
+    Asked(String),
+    /// What is wrong, in one line.
+    Wrong(String),
+}
+
+/// Parses a command line, program name first, and the environment.
+pub fn parse<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> Result<Cli, Unparsed> {
+    let cli = Cli::try_parse_from(arguments).map_err(|error| unparsed(&error))?;
+    match &cli.command {
+        Command::Redirect(redirect) if redirect.guard.contains(&redirect.to) => {
+            Err(Unparsed::Wrong(format!(
+                "--guard {0} --to {0}: a port can't be redirected to itself; guard the engine's ports only",
+                redirect.to
+            )))
+        }
+        Command::Run(run) => run.check().map(|()| cli).map_err(Unparsed::Wrong),
+        _ => Ok(cli),
+    }
+}
+
+impl RunArgs {
+    fn check(&self) -> Result<(), String> {
+        if self.guard.is_empty() && self.upstream.is_none() {
+            return Err("no port to serve: give --guard <PORT> with redirection, or --upstream <HOST:PORT>"
+                .to_owned());
+        }
+        for own in [self.listen.port(), self.admin.port()] {
+            if own != 0 && self.guard.contains(&own) {
+                return Err(format!(
+                    "--guard {own} is a port of the sidecar itself: guard the engine's ports only"
+                ));
+            }
+        }
+        let remote = self.policy.operator.is_some() || self.agent.is_some();
+        if remote && self.ca.is_none() && self.ca_fallback.is_none() {
+            return Err("--operator and --agent need an authority to trust: give --ca <FILE>".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn unparsed(error: &clap::Error) -> Unparsed {
+    let text = error.to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return Unparsed::Asked(text);
+    }
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
+    ) {
+        return Unparsed::Wrong("no command: write redirect or run, or --help".to_owned());
+    }
+    let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said = said.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let line = said.collect::<Vec<_>>().join(" ");
+    Unparsed::Wrong(line.strip_prefix("error: ").unwrap_or(&line).to_owned())
+}
+
+fn port() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
+}
+
+fn path(value: &str) -> Result<String, String> {
+    if value.starts_with('/') && !value.contains(['?', '#', ' ']) {
+        return Ok(value.to_owned());
+    }
+    Err("not a path: write one such as /health".to_owned())
+}
+
+fn host_and_port(value: &str) -> Result<String, String> {
+    let port =
+        value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
+    match port {
+        Some(1u16..) => Ok(value.to_owned()),
+        _ => Err("not host and port: write such as 127.0.0.1:8000".to_owned()),
+    }
+}
+
+fn hexadecimal(value: &str) -> Result<String, String> {
+    if value.len() >= 16 && value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(value.to_owned());
+    }
+    Err("not a token: write at least 16 hexadecimal digits".to_owned())
+}
+
+/// A duration as in the Gateway API (GEP-2257): `1h`, `2m30s`, `500ms`.
+fn duration(value: &str) -> Result<Duration, String> {
+    let wrong = || "not a duration: write such as 25s, 1m30s or 500ms".to_owned();
+    let mut rest = value;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
+        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let unit = match &rest[digits..digits + letters] {
+            "h" => Duration::from_hours(1),
+            "m" => Duration::from_mins(1),
+            "s" => Duration::from_secs(1),
+            "ms" => Duration::from_millis(1),
+            _ => return Err(wrong()),
+        };
+        total += unit.checked_mul(number).filter(|_| number < 100_000).ok_or_else(wrong)?;
+        rest = &rest[digits + letters..];
+    }
+    if total.is_zero() { Err(wrong()) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests;

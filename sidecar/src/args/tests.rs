@@ -1,0 +1,76 @@
+use super::*;
+
+fn wrong(line: &str) -> String {
+    match parse(line.split_whitespace()) {
+        Err(Unparsed::Wrong(message)) => message,
+        other => panic!("{line} gave {other:?}"),
+    }
+}
+
+fn run(line: &str) -> RunArgs {
+    match parse(line.split_whitespace()).unwrap().command {
+        Command::Run(run) => *run,
+        other => panic!("{line} gave {other:?}"),
+    }
+}
+
+#[test]
+fn every_wrong_command_line_is_answered_with_one_line_that_names_it() {
+    for (line, named) in [
+        ("s", "redirect or run"),
+        ("s serve", "serve"),
+        ("s run", "--guard"),
+        ("s run --guard 8000 --no-such-flag", "--no-such-flag"),
+        ("s run --guard many", "many"),
+        ("s run --guard 0", "0"),
+        ("s run --guard 70000", "70000"),
+        ("s run --guard 15120", "15120"),
+        ("s run --guard 8000 --listen nowhere", "nowhere"),
+        ("s run --guard 8000 --workers 0", "--workers"),
+        ("s run --guard 8000 --log-level loud", "loud"),
+        ("s run --guard 8000 --drain-deadline 25", "25s"),
+        ("s run --guard 8000 --drain-token secret", "hexadecimal"),
+        ("s run --guard 8000 --unlimited-path health", "/health"),
+        ("s run --upstream 8000", "127.0.0.1:8000"),
+        ("s run --guard 8000 --operator http://x:1 --operator-token t", "https"),
+        ("s run --guard 8000 --operator https://x:1", "--operator-token"),
+        ("s run --guard 8000 --operator https://x:1 --operator-token t", "--ca"),
+        ("s run --guard 8000 --policy-file f --operator https://x:1 --operator-token t", "--policy-file"),
+        ("s redirect --to 15120", "--guard"),
+        ("s redirect --guard 15120 --to 15120", "itself"),
+    ] {
+        let message = wrong(line);
+        assert!(message.contains(named), "{line}: {message:?} does not name {named:?}");
+        assert!(!message.contains('\n'), "{line}: {message:?} is more than a line");
+    }
+}
+
+#[test]
+fn lists_are_repeated_or_separated_by_commas() {
+    assert_eq!(run("s run --guard 8000 --guard 8001,8002").guard, [8000, 8001, 8002]);
+}
+
+#[test]
+fn defaults_are_those_of_an_injected_pod() {
+    let run = run("s run --guard 8000");
+    assert_eq!(run.listen, "[::]:15120".parse().unwrap());
+    assert_eq!(run.admin, "[::]:15121".parse().unwrap());
+    assert_eq!(run.drain_deadline, Duration::from_secs(25));
+    assert_eq!(run.workers, None);
+}
+
+#[test]
+fn durations_add_their_units_and_refuse_anything_else() {
+    assert_eq!(duration("1m30s500ms"), Ok(Duration::from_millis(90_500)));
+    assert_eq!(duration("1h"), Ok(Duration::from_hours(1)));
+    for garbage in ["", "0s", "5", "s", "-1s", "1.5s", "1d", "4294967295h", "1s ", "ä"] {
+        assert!(duration(garbage).is_err(), "{garbage:?} was taken");
+    }
+}
+
+#[test]
+fn help_and_version_are_answers_and_not_errors() {
+    for line in ["s --help", "s --version", "s run --help"] {
+        assert!(matches!(parse(line.split_whitespace()), Err(Unparsed::Asked(_))), "{line}");
+    }
+}

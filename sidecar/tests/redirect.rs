@@ -1,0 +1,220 @@
+//! The redirection as the kernel does it: two network namespaces joined by a veth pair, the sidecar's rules in one
+//! of them, a client in the other. Needs root and iproute2.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::SockRef;
+
+const SIDECAR: u16 = 15120;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A pod's namespace and a client's, joined.
+struct Net {
+    pod: String,
+    client: String,
+}
+
+impl Net {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this test makes network namespaces: run it as root, as `make test` does"
+        );
+        let id = format!("tg{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let net = Self { pod: format!("{id}-pod"), client: format!("{id}-client") };
+        ip(&["netns", "add", &net.pod]);
+        ip(&["netns", "add", &net.client]);
+        ip(&[
+            "-n",
+            &net.pod,
+            "link",
+            "add",
+            "eth0",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            &net.client,
+        ]);
+        for (name, v4, v6) in
+            [(&net.pod, "10.77.0.2/24", "fd77::2/64"), (&net.client, "10.77.0.1/24", "fd77::1/64")]
+        {
+            ip(&["-n", name, "addr", "add", v4, "dev", "eth0"]);
+            ip(&["-n", name, "addr", "add", v6, "dev", "eth0", "nodad"]);
+            ip(&["-n", name, "link", "set", "eth0", "up"]);
+            ip(&["-n", name, "link", "set", "lo", "up"]);
+        }
+        net
+    }
+
+    fn sidecar(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.pod, env!("CARGO_BIN_EXE_tidegate-sidecar")]).args(arguments);
+        command.output().unwrap()
+    }
+
+    fn redirect(&self, ports: &[u16]) {
+        let to = SIDECAR.to_string();
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let mut arguments = vec!["redirect", "--to", &to];
+        for port in &ports {
+            arguments.extend(["--guard", port]);
+        }
+        let output = self.sidecar(&arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Answers every connection with its original destination, on a port of the pod.
+    fn serve(&self, port: u16, connections: usize) -> thread::JoinHandle<()> {
+        let pod = self.pod.clone();
+        let (ready, wait) = std::sync::mpsc::channel();
+        let server = thread::spawn(move || {
+            enter(&pod);
+            let listener = TcpListener::bind(("::", port)).unwrap();
+            ready.send(()).unwrap();
+            for _ in 0..connections {
+                let (mut stream, _) = listener.accept().unwrap();
+                let answer = format!("{port} {}", original_destination(&stream));
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        wait.recv_timeout(PATIENCE).unwrap();
+        server
+    }
+
+    /// What the pod answers to a connection from the client, or from within.
+    fn ask(&self, from_pod: bool, address: IpAddr, port: u16) -> Option<String> {
+        let name = if from_pod { self.pod.clone() } else { self.client.clone() };
+        let asking = thread::spawn(move || {
+            enter(&name);
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE).ok()?;
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            Some(answer)
+        });
+        asking.join().unwrap()
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in [&self.pod, &self.client] {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().expect("this test needs iproute2");
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Moves this thread, and no other, into a namespace.
+fn enter(name: &str) {
+    let namespace = File::open(format!("/run/netns/{name}")).unwrap();
+    move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
+        .unwrap();
+}
+
+fn original_destination(stream: &TcpStream) -> String {
+    let socket = SockRef::from(stream);
+    let original = match stream.local_addr().unwrap().ip() {
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => socket.original_dst_v6(),
+        _ => socket.original_dst_v4(),
+    };
+    original.map_or_else(|error| error.to_string(), |address| address.as_socket().unwrap().to_string())
+}
+
+fn pod_v4() -> IpAddr {
+    "10.77.0.2".parse().unwrap()
+}
+
+fn pod_v6() -> IpAddr {
+    "fd77::2".parse().unwrap()
+}
+
+#[test]
+fn connections_to_guarded_ports_reach_the_sidecar_with_their_destination() {
+    let net = Net::new();
+    net.redirect(&[8000, 8001]);
+    let server = net.serve(SIDECAR, 3);
+    assert_eq!(net.ask(false, pod_v4(), 8000).unwrap(), "15120 10.77.0.2:8000");
+    assert_eq!(net.ask(false, pod_v4(), 8001).unwrap(), "15120 10.77.0.2:8001");
+    assert_eq!(net.ask(false, pod_v6(), 8000).unwrap(), "15120 [fd77::2]:8000");
+    server.join().unwrap();
+}
+
+#[test]
+fn other_ports_and_connections_inside_the_pod_go_where_they_went() {
+    let net = Net::new();
+    net.redirect(&[8000]);
+    let other = net.serve(9000, 1);
+    assert!(net.ask(false, pod_v4(), 9000).unwrap().starts_with("9000 "));
+    other.join().unwrap();
+    let engine = net.serve(8000, 2);
+    assert!(net.ask(true, "127.0.0.1".parse().unwrap(), 8000).unwrap().starts_with("8000 "));
+    assert!(net.ask(true, pod_v4(), 8000).unwrap().starts_with("8000 "));
+    engine.join().unwrap();
+}
+
+#[test]
+fn a_second_run_replaces_what_the_first_one_wrote() {
+    let net = Net::new();
+    net.redirect(&[8000, 8001]);
+    net.redirect(&[8001]);
+    let server = net.serve(SIDECAR, 1);
+    assert_eq!(net.ask(false, pod_v4(), 8000), None, "8000 is still redirected");
+    assert_eq!(net.ask(false, pod_v4(), 8001).unwrap(), "15120 10.77.0.2:8001");
+    server.join().unwrap();
+}
+
+#[test]
+fn the_rules_read_as_nft_would_have_written_them() {
+    if Command::new("nft").arg("--version").output().is_err() {
+        eprintln!("nft is not installed: the rules were judged by what they do, in the other tests");
+        return;
+    }
+    let net = Net::new();
+    net.redirect(&[8000, 8001]);
+    let list = ["netns", "exec", &net.pod, "nft", "-s", "list", "ruleset"];
+    let listed = String::from_utf8(Command::new("ip").args(list).output().unwrap().stdout).unwrap();
+    let lines: Vec<&str> = listed.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let expected = [
+        "table inet tidegate {",
+        "chain prerouting {",
+        "type nat hook prerouting priority dstnat; policy accept;",
+        "iifname != \"lo\" tcp dport 8000 redirect to :15120",
+        "iifname != \"lo\" tcp dport 8001 redirect to :15120",
+        "}",
+        "}",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn without_net_admin_it_says_so_in_one_line() {
+    let net = Net::new();
+    let sidecar = env!("CARGO_BIN_EXE_tidegate-sidecar");
+    let without = ["netns", "exec", &net.pod, "setpriv", "--bounding-set=-net_admin", sidecar];
+    let output = Command::new("ip")
+        .args(without)
+        .args(["redirect", "--guard", "8000", "--to", "15120"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("NET_ADMIN"), "{stderr}");
+}
