@@ -1,1 +1,45 @@
 //! What users of Tidegate write: the custom resources, their defaults and validation rules.
+//!
+//! ```text
+//!  RateLimitPolicy        tiers, priority, limits        ─┐            ┌─ which pods: target.rs
+//!                                                         ├─ attached ─┤
+//!  CircuitBreakerPolicy   what trips, fallback, timeout  ─┘            └─ what became of it: status.rs
+//! ```
+//!
+//! The CustomResourceDefinitions that [`definitions`] gives are generated from these types and from nothing else.
+//! Every list and string has a bound, so that the cost of the CEL rules stays within the API server's budget.
+//! What CEL cannot judge within one object (a GEP-2257 duration of more than 31 days, a decimal out of range) is
+//! judged by `tidegate_operator_core::compile`.
+
+// `KubeSchema` writes a copy of each struct into the body of a function, where `pub` reaches nobody.
+#![allow(unreachable_pub)]
+
+mod circuit_breaker;
+mod defaults;
+mod definition;
+mod limit;
+mod priority;
+mod rate_limit;
+mod scalar;
+mod status;
+mod target;
+mod tiers;
+
+pub use circuit_breaker::{
+    CircuitBreakerPolicy, CircuitBreakerPolicySpec, ErrorRatio, HalfOpen, Open, SlowCallRatio, Trip,
+};
+pub use definition::{definitions, unknown_fields};
+pub use limit::{Algorithm, KeyPart, KeySource, Limit};
+pub use priority::{Claimant, ClaimedHeader, Priority, PriorityClass, PrioritySource, Reserved};
+pub use rate_limit::{RateLimitPolicy, RateLimitPolicySpec};
+pub use scalar::{Bytes, Decimal, Duration, HeaderName, Mode, Percentage};
+pub use status::{CircuitBreakerPolicyStatus, PodCounts, RateLimitPolicyStatus, TierCounts};
+pub use target::{PodSelector, SelectorOperator, SelectorRequirement, TargetRef};
+pub use tiers::{
+    GpuMemoryTier, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, OnStale, QpsTier, Recovery, Tiers,
+};
+
+/// The API group of all resources.
+pub const GROUP: &str = "tidegate.dev";
+/// The version of all resources.
+pub const VERSION: &str = "v1alpha1";

@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// Direct dependencies, by crate; those of the workspace without their prefix `tidegate-`.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("crds", &["k8s-openapi", "kube", "schemars", "serde", "serde_json"]),
+    ("crds", &["k8s-openapi", "kube", "schemars", "serde", "serde-saphyr", "serde_json"]),
     ("policy", &["serde", "serde_json", "serde_path_to_error", "thiserror"]),
     ("core", &["policy", "crossbeam-utils", "hdrhistogram", "papaya", "loom", "serde"]),
     ("gpu", &["core", "nvml-wrapper", "nvml-wrapper-sys", "serde", "thiserror"]),

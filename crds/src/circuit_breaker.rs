@@ -1,0 +1,181 @@
+//! `CircuitBreakerPolicy`.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{CircuitBreakerPolicyStatus, Duration, Mode, Percentage, PodSelector, TargetRef, defaults};
+
+/// Stops sending requests to an engine that fails, and tries it again later. Each pod has a breaker of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "tidegate.dev",
+    version = "v1alpha1",
+    kind = "CircuitBreakerPolicy",
+    plural = "circuitbreakerpolicies",
+    shortname = "cbp",
+    category = "tidegate",
+    namespaced,
+    status = "CircuitBreakerPolicyStatus",
+    derive = "PartialEq",
+    doc = "A circuit breaker in front of each pod of an inference engine.",
+    label("gateway.networking.k8s.io/policy", "direct"),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].status"
+    ),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.matched"),
+    printcolumn(name = "Open", type_ = "integer", json_path = ".status.breakersOpen", priority = "1"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason",
+        priority = "1"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "[has(self.targetService), has(self.targetRefs) && size(self.targetRefs) > 0, has(self.selector)].filter(named, named).size() <= 1"
+).message(CircuitBreakerPolicySpec::ONE_TARGET))]
+#[x_kube(validation = Rule::new("has(self.failureThreshold) || has(self.trip)").message(CircuitBreakerPolicySpec::NOTHING))]
+pub struct CircuitBreakerPolicySpec {
+    /// Short for the pods behind this Service. Excludes `targetRefs` and `selector`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub target_service: Option<String>,
+    /// The objects whose pods the policy acts on. Excludes `selector`; without any of the three it is the default of
+    /// its whole namespace. Where several policies act on a pod, the more specific one wins: selector, then
+    /// workload, then Service, then namespace; of equals the oldest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub target_refs: Vec<TargetRef>,
+    /// The pods the policy acts on, by their labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<PodSelector>,
+    /// `Enforce`, or `Shadow`: decide, count and log, and let every request pass.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Opens the breaker after so many failures in a row. A failure is a 5xx answer, a broken connection or a
+    /// timeout; the breaker's own refusals never count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub failure_threshold: Option<i32>,
+    /// Milliseconds until the head of the response; later is a failure, answered with 504.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub timeout_ms: Option<i64>,
+    /// A path of the same engine that answers while the breaker is open; tried once, outside of the breaker. 503
+    /// when left out or when it fails too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r#"^/([!"$-.0-~][!"$-~]*)?$"#))]
+    pub fallback_endpoint: Option<String>,
+    /// What else opens the breaker; any one is enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trip: Option<Trip>,
+    /// The open state.
+    #[serde(default)]
+    pub open: Open,
+    /// The half-open state.
+    #[serde(default)]
+    pub half_open: HalfOpen,
+}
+
+impl CircuitBreakerPolicySpec {
+    /// What is said about several ways of naming the pods at once.
+    pub const ONE_TARGET: &str = "targetService, targetRefs and selector exclude each other: write one of them, or none for the whole namespace";
+    /// What is said about a breaker that never opens.
+    pub const NOTHING: &str = "nothing opens this breaker: write failureThreshold: 5, trip.errorRatio, trip.slowCallRatio or several of them";
+}
+
+/// What opens a breaker, besides failures in a row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.errorRatio) || has(self.slowCallRatio)").message(Trip::NOTHING))]
+pub struct Trip {
+    /// Share of failures among the calls of a window. `{}` takes all defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_ratio: Option<ErrorRatio>,
+    /// Share of slow calls among the calls of a window. `{}` takes all defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_call_ratio: Option<SlowCallRatio>,
+}
+
+impl Trip {
+    /// What is said about an empty `trip`.
+    pub const NOTHING: &str =
+        "trip is empty: write errorRatio: {}, slowCallRatio: {} or both, or leave trip out";
+}
+
+/// Share of failures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorRatio {
+    /// The share at which the breaker opens.
+    #[serde(default = "defaults::trip_threshold")]
+    pub threshold: Percentage,
+    /// The trailing window.
+    #[serde(default = "defaults::error_window")]
+    pub window: Duration,
+    /// Fewer calls give no verdict.
+    #[serde(default = "defaults::minimum_requests")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub minimum_requests: i32,
+}
+
+/// Share of slow calls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlowCallRatio {
+    /// The share at which the breaker opens.
+    #[serde(default = "defaults::slow_threshold")]
+    pub threshold: Percentage,
+    /// A call is slow when its response head takes longer.
+    #[serde(default = "defaults::slower_than")]
+    pub slower_than: Duration,
+    /// The trailing window.
+    #[serde(default = "defaults::slow_window")]
+    pub window: Duration,
+    /// Fewer calls give no verdict.
+    #[serde(default = "defaults::minimum_requests")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub minimum_requests: i32,
+}
+
+/// The open state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Open {
+    /// How long the breaker stays open before it lets probes through.
+    #[serde(default = "defaults::open_duration")]
+    pub duration: Duration,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self { duration: defaults::open_duration() }
+    }
+}
+
+/// The half-open state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HalfOpen {
+    /// Requests let through; when so many succeeded the breaker closes, one failure opens it again.
+    #[serde(default = "defaults::probes")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub probes: i32,
+}
+
+impl Default for HalfOpen {
+    fn default() -> Self {
+        Self { probes: defaults::probes() }
+    }
+}

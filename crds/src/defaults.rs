@@ -1,0 +1,107 @@
+//! Defaults that more than one field or the schema's generator asks for by name.
+
+use crate::{Decimal, Duration, HeaderName, Percentage, PrioritySource, Reserved};
+
+pub(crate) fn sample_interval() -> Duration {
+    "1s".into()
+}
+
+pub(crate) fn qps_window() -> Duration {
+    "5m".into()
+}
+
+pub(crate) fn sigma() -> Decimal {
+    Decimal::Text("2".to_owned())
+}
+
+pub(crate) fn qps_factor() -> Decimal {
+    Decimal::Text("1.5".to_owned())
+}
+
+pub(crate) fn qps_floor() -> Decimal {
+    Decimal::Text("10".to_owned())
+}
+
+pub(crate) fn qps_minimum_samples() -> i32 {
+    60
+}
+
+pub(crate) fn stale_after() -> Duration {
+    "10s".into()
+}
+
+pub(crate) fn percentile() -> Decimal {
+    Decimal::Text("99".to_owned())
+}
+
+pub(crate) fn period() -> Duration {
+    "10s".into()
+}
+
+pub(crate) fn periods() -> i32 {
+    3
+}
+
+pub(crate) fn latency_minimum_samples() -> i32 {
+    100
+}
+
+pub(crate) fn latency_factor() -> Decimal {
+    Decimal::Text("1.8".to_owned())
+}
+
+pub(crate) fn minimum_periods() -> i32 {
+    6
+}
+
+pub(crate) fn recovery_below() -> Percentage {
+    "90%".into()
+}
+
+pub(crate) fn recovery_hold() -> Duration {
+    "10s".into()
+}
+
+pub(crate) fn priority_sources() -> Vec<PrioritySource> {
+    vec![PrioritySource { header: HeaderName::from("X-Priority"), map: std::collections::BTreeMap::new() }]
+}
+
+pub(crate) fn reserved() -> Reserved {
+    Reserved { high: reserved_high() }
+}
+
+pub(crate) fn reserved_high() -> Percentage {
+    "20%".into()
+}
+
+pub(crate) fn trip_threshold() -> Percentage {
+    "50%".into()
+}
+
+pub(crate) fn error_window() -> Duration {
+    "30s".into()
+}
+
+pub(crate) fn slow_threshold() -> Percentage {
+    "30%".into()
+}
+
+pub(crate) fn slower_than() -> Duration {
+    "1s".into()
+}
+
+pub(crate) fn slow_window() -> Duration {
+    "10s".into()
+}
+
+pub(crate) fn minimum_requests() -> i32 {
+    20
+}
+
+pub(crate) fn open_duration() -> Duration {
+    "60s".into()
+}
+
+pub(crate) fn probes() -> i32 {
+    1
+}

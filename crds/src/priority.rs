@@ -1,0 +1,95 @@
+//! Priority classes, who asks for one and who may have it.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{HeaderName, Percentage, defaults};
+
+/// How a request gets its priority.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Priority {
+    /// Asked in order; the first that gives a class wins.
+    #[serde(default = "defaults::priority_sources")]
+    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub from: Vec<PrioritySource>,
+    /// The class of a request that no source knows.
+    #[serde(default)]
+    pub default: PriorityClass,
+    /// What is kept for a class while a tier is tripped.
+    #[serde(default = "defaults::reserved")]
+    pub reserved: Reserved,
+    /// Who may claim `High`; anybody else's claim of it is treated as `default`. Empty: nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub high_allowed_from: Vec<Claimant>,
+}
+
+/// The class of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum PriorityClass {
+    /// The guaranteed channel.
+    High,
+    /// Slowed down with the pressure.
+    #[default]
+    Medium,
+    /// Refused as soon as a tier trips.
+    Low,
+}
+
+/// A header that names a class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrioritySource {
+    /// The header field.
+    #[schemars(length(min = 1))]
+    pub header: HeaderName,
+    /// Its values and their classes. Without a map: `high`, `medium` and `low` in any letter case.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub map: BTreeMap<String, PriorityClass>,
+}
+
+/// What is kept for a class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reserved {
+    /// Share of the admitted rate that only `High` may use while a tier is tripped; `0%` keeps nothing.
+    #[serde(default = "defaults::reserved_high")]
+    pub high: Percentage,
+}
+
+/// One who may claim `High`. All that is written has to match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.cidr) || has(self.header)").message(Claimant::NOBODY))]
+pub struct Claimant {
+    /// Address block of the client, such as `10.0.0.0/8` or `fd00::/8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 43), regex(pattern = r"^[0-9A-Fa-f:.]{2,39}/[0-9]{1,3}$"))]
+    pub cidr: Option<String>,
+    /// A header that the request must carry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<ClaimedHeader>,
+}
+
+impl Claimant {
+    /// What is said about an entry that names nobody.
+    pub const NOBODY: &str =
+        "nobody is named: write cidr: 10.0.0.0/8, header: {name: x-team, value: search}, or both";
+}
+
+/// A header with its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimedHeader {
+    /// The header field.
+    pub name: HeaderName,
+    /// Its exact value; any value when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub value: Option<String>,
+}

@@ -1,0 +1,198 @@
+//! The three adaptive tiers.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, Decimal, Duration, Percentage, defaults};
+
+/// The adaptive tiers. Each one that is written can trip on its own: low priority is then refused and medium
+/// slowed down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.qps) || has(self.gpuMemory) || has(self.latency)").message(Tiers::NONE))]
+pub struct Tiers {
+    /// Trips when more requests arrive per second than a learned ceiling or a static cap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qps: Option<QpsTier>,
+    /// Trips when the pod's own GPUs use more memory than a share or an amount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory: Option<GpuMemoryTier>,
+    /// Trips when a latency percentile stays over a learned or absolute ceiling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyTier>,
+    /// When a tripped tier recovers.
+    #[serde(default)]
+    pub recovery: Recovery,
+}
+
+impl Tiers {
+    /// What is said about tiers of which none is on.
+    pub const NONE: &str = "no tier is on: write qps, gpuMemory, latency or several of them";
+}
+
+/// Requests per second.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.learned) || has(self.max)").message(QpsTier::NONE))]
+#[x_kube(validation = Rule::new(
+    "duration(self.window) >= duration(self.sampleInterval) + duration(self.sampleInterval)"
+).message(QpsTier::WINDOW).field_path(".window"))]
+pub struct QpsTier {
+    /// A ceiling learned from the pod's own traffic: (moving average + sigma × standard deviation) × factor.
+    /// `{}` takes all defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedQps>,
+    /// A static cap in requests per second, in force from the first request on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<Decimal>,
+    /// Length of one sample.
+    #[serde(default = "defaults::sample_interval")]
+    pub sample_interval: Duration,
+    /// Length of the history that the learned ceiling looks at, 2 to 3600 samples.
+    #[serde(default = "defaults::qps_window")]
+    pub window: Duration,
+}
+
+impl QpsTier {
+    /// What is said about a tier without a ceiling.
+    pub const NONE: &str =
+        "nothing to trip at: write learned: {} for a learned ceiling, max: for a static one, or both";
+    /// What is said about a window of fewer than two samples.
+    pub const WINDOW: &str = "too short to learn from: write a window of at least twice the sampleInterval";
+}
+
+/// Parameters of the learned ceiling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LearnedQps {
+    /// Standard deviations above the moving average.
+    #[serde(default = "defaults::sigma")]
+    pub sigma: Decimal,
+    /// Multiplier of the sum.
+    #[serde(default = "defaults::qps_factor")]
+    pub factor: Decimal,
+    /// The learned ceiling is never below this many requests per second.
+    #[serde(default = "defaults::qps_floor")]
+    pub floor: Decimal,
+    /// Samples needed before the learned ceiling holds; until then only `max` does.
+    #[serde(default = "defaults::qps_minimum_samples")]
+    #[schemars(range(min = 2, max = 3600))]
+    pub minimum_samples: i32,
+}
+
+/// Memory of the pod's own GPUs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.maxUtilization) || has(self.maxBytes)").message(GpuMemoryTier::NONE))]
+pub struct GpuMemoryTier {
+    /// Share of the memory of all the pod's GPUs together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_utilization: Option<Percentage>,
+    /// Amount used on all the pod's GPUs together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<Bytes>,
+    /// Age at which a reading counts as stale.
+    #[serde(default = "defaults::stale_after")]
+    pub stale_after: Duration,
+    /// What the tier does while its reading is stale or missing.
+    #[serde(default)]
+    pub on_stale: OnStale,
+}
+
+impl GpuMemoryTier {
+    /// What is said about a tier without a ceiling.
+    pub const NONE: &str = "nothing to trip at: write maxUtilization: 75%, maxBytes: 32Gi, or both";
+}
+
+/// What a tier does while its signal is stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum OnStale {
+    /// The tier is as if it were off.
+    #[default]
+    Ignore,
+    /// The last reading stays in force.
+    HoldLast,
+    /// The tier trips.
+    Trip,
+}
+
+/// A percentile of the latency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.learned) || has(self.max)").message(LatencyTier::NONE))]
+pub struct LatencyTier {
+    /// What is measured.
+    #[serde(default)]
+    pub signal: LatencySignal,
+    /// Which percentile, over 0 and up to 100.
+    #[serde(default = "defaults::percentile")]
+    pub percentile: Decimal,
+    /// Length of one period.
+    #[serde(default = "defaults::period")]
+    pub period: Duration,
+    /// Consecutive bad periods that trip the tier.
+    #[serde(default = "defaults::periods")]
+    #[schemars(range(min = 1, max = 100))]
+    pub periods: i32,
+    /// A period with fewer samples gives no verdict.
+    #[serde(default = "defaults::latency_minimum_samples")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub minimum_samples: i32,
+    /// A ceiling learned from the pod's own answers: factor × the mean of the percentiles of past untripped
+    /// periods. `{}` takes all defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedLatency>,
+    /// An absolute ceiling, in force from the first request on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<Duration>,
+}
+
+impl LatencyTier {
+    /// What is said about a tier without a ceiling.
+    pub const NONE: &str =
+        "nothing to trip at: write learned: {} for a learned ceiling, max: 8s for an absolute one, or both";
+}
+
+/// Parameters of the learned latency ceiling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LearnedLatency {
+    /// Multiplier of the mean.
+    #[serde(default = "defaults::latency_factor")]
+    pub factor: Decimal,
+    /// Untripped periods needed before the learned ceiling holds; until then only `max` does.
+    #[serde(default = "defaults::minimum_periods")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub minimum_periods: i32,
+}
+
+/// The latency that a tier looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum LatencySignal {
+    /// From the request's head to the end of the response.
+    TotalLatency,
+    /// From the request's head to the first byte of the response's body.
+    #[default]
+    TimeToFirstToken,
+    /// Mean time between the events of a streamed response.
+    TimePerOutputToken,
+}
+
+/// Hysteresis of every tier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// Share of the ceiling below which a value counts as recovered.
+    #[serde(default = "defaults::recovery_below")]
+    pub below: Percentage,
+    /// How long the value has to stay there.
+    #[serde(default = "defaults::recovery_hold")]
+    pub hold: Duration,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { below: defaults::recovery_below(), hold: defaults::recovery_hold() }
+    }
+}
