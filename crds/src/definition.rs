@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions, as the API server gets them.
+//! The `CustomResourceDefinitions`, as the API server gets them.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{CircuitBreakerPolicy, RateLimitPolicy};
 
-/// Every CustomResourceDefinition of Tidegate.
+/// Every `CustomResourceDefinition` of Tidegate.
 pub fn definitions() -> [CustomResourceDefinition; 2] {
     [RateLimitPolicy::crd(), CircuitBreakerPolicy::crd()].map(|mut definition| {
         schemas(&mut definition).for_each(forbid_null);

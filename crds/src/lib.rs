@@ -6,13 +6,15 @@
 //!  CircuitBreakerPolicy   what trips, fallback, timeout  ─┘            └─ what became of it: status.rs
 //! ```
 //!
-//! The CustomResourceDefinitions that [`definitions`] gives are generated from these types and from nothing else.
+//! The `CustomResourceDefinitions` that [`definitions`] gives are generated from these types and from nothing else.
 //! Every list and string has a bound, so that the cost of the CEL rules stays within the API server's budget.
 //! What CEL cannot judge within one object (a GEP-2257 duration of more than 31 days, a decimal out of range) is
 //! judged by `tidegate_operator_core::compile`.
 
 // `KubeSchema` writes a copy of each struct into the body of a function, where `pub` reaches nobody.
 #![allow(unreachable_pub)]
+// Each `printcolumn` of a resource has its own name, type and path.
+#![allow(clippy::duplicated_attributes)]
 
 mod circuit_breaker;
 mod defaults;

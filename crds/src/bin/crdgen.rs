@@ -1,4 +1,4 @@
-//! Writes the CustomResourceDefinitions, one file each, into the folder that is given.
+//! Writes the `CustomResourceDefinitions`, one file each, into the folder that is given.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
