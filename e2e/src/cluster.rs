@@ -1,3 +1,4 @@
 //! Clusters for tests: one trait, three kinds.
 
 pub mod cli;
+pub mod images;

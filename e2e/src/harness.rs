@@ -1,1 +1,20 @@
-//! What end-to-end tests share: a client, namespaces of their own, waits for conditions.
+//! What end-to-end tests share: a client, namespaces of their own, engines to guard, waits for conditions.
+//!
+//! ```text
+//!  in_namespace ──▶ Lab { client, namespace } ──▶ apply, engine, status, complete …
+//!       └── on failure: pods, events and logs of the namespace are printed, then it is deleted all the same
+//! ```
+//!
+//! The tests run on the machine of the cluster and talk to pods by their addresses, past every Service, as an
+//! inference gateway does.
+
+mod diagnosis;
+mod engine;
+mod http;
+mod lab;
+mod wait;
+
+pub use engine::{CONTROL_PORT, ENGINE_PORT, Engine};
+pub use http::{Answer, Http};
+pub use lab::{Lab, RELEASE_NAMESPACE, admin_url, alone, engine_url, in_namespace, pod_ip};
+pub use wait::{eventually, holds};
