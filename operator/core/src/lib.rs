@@ -1,1 +1,3 @@
 //! Which policy acts on which pod, and what a pod looks like with a sidecar: without a client.
+
+pub mod inject;

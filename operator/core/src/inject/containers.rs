@@ -1,0 +1,155 @@
+//! The two injected containers.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, HTTPGetAction, Probe, SeccompProfile, SecurityContext,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::names::{
+    AGENT_AUDIENCE_FILE, CA_CONFIG_MAP_KEY, CA_FALLBACK_FILE, IDENTITY_PATH, LOG_LEVEL_ANNOTATION,
+    OPERATOR_AUDIENCE_FILE, REDIRECT_CONTAINER, SIDECAR_CONTAINER, SNAPSHOT_FILE, STATE_PATH,
+};
+use super::patch::PatchBuilder;
+use super::{Plan, Skip, SkipReason, drain, resources, volumes};
+
+/// The sidecar's user and group, as in its image.
+const SIDECAR_UID: i64 = 65532;
+
+/// Puts both before every other init container: those may already need the network as it will be.
+pub(super) fn add(
+    plan: &Plan<'_>,
+    unlimited: &BTreeSet<String>,
+    patch: &mut PatchBuilder<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(), Skip> {
+    let resources = resources::of_sidecar(plan.pod, &plan.settings.resources);
+    if resources.is_none() {
+        warnings.push("the pod declares its resources as a whole: the sidecar shares them".to_owned());
+    }
+    let redirect = Container { resources: resources.clone(), ..redirect(plan) };
+    let sidecar = Container { resources, ..sidecar(plan, unlimited)? };
+    let value = |container: Container| {
+        serde_json::to_value(container).map_err(|e| Skip::new(SkipReason::InvalidPatch, e.to_string()))
+    };
+    let both: [Value; 2] = [value(redirect)?, value(sidecar)?];
+    patch.prepend(["spec", "initContainers"], both)
+}
+
+fn redirect(plan: &Plan<'_>) -> Container {
+    let guards = plan.ports.all().map(|port| format!("--guard={port}"));
+    let args = ["redirect".to_owned()]
+        .into_iter()
+        .chain(guards)
+        .chain([format!("--to={}", plan.settings.proxy_port)]);
+    Container {
+        name: REDIRECT_CONTAINER.to_owned(),
+        args: Some(args.collect()),
+        volume_mounts: Some(vec![volumes::no_token_mount()]),
+        // UID 0 and NET_ADMIN, here and only here, whatever the pod says about runAsNonRoot.
+        security_context: Some(SecurityContext {
+            run_as_user: Some(0),
+            run_as_group: Some(0),
+            run_as_non_root: Some(false),
+            ..confined(Some("NET_ADMIN"))
+        }),
+        ..common(plan)
+    }
+}
+
+fn sidecar(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Container, Skip> {
+    let admin = i32::from(plan.settings.admin_port);
+    Ok(Container {
+        name: SIDECAR_CONTAINER.to_owned(),
+        args: Some(sidecar_args(plan, unlimited)?),
+        restart_policy: Some("Always".to_owned()),
+        ports: Some(vec![ContainerPort {
+            name: Some("tidegate-admin".to_owned()),
+            container_port: admin,
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        startup_probe: Some(Probe {
+            http_get: Some(HTTPGetAction {
+                path: Some("/ready".to_owned()),
+                port: IntOrString::Int(admin),
+                scheme: Some("HTTP".to_owned()),
+                ..HTTPGetAction::default()
+            }),
+            period_seconds: Some(1),
+            failure_threshold: Some(60),
+            ..Probe::default()
+        }),
+        volume_mounts: Some(volumes::sidecar_mounts()),
+        security_context: Some(SecurityContext {
+            run_as_user: Some(SIDECAR_UID),
+            run_as_group: Some(SIDECAR_UID),
+            run_as_non_root: Some(true),
+            ..confined(None)
+        }),
+        ..common(plan)
+    })
+}
+
+fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Vec<String>, Skip> {
+    let settings = plan.settings;
+    let identity = |file: &str| format!("{IDENTITY_PATH}/{file}");
+    let mut args = vec!["run".to_owned()];
+    args.extend(plan.ports.all().map(|port| format!("--guard={port}")));
+    args.extend(plan.ports.opaque().map(|port| format!("--opaque={port}")));
+    args.push(format!("--listen=[::]:{}", settings.proxy_port));
+    args.push(format!("--admin=[::]:{}", settings.admin_port));
+    args.extend(unlimited.iter().map(|path| format!("--unlimited-path={path}")));
+    args.push(format!("--policy-snapshot={}", identity(SNAPSHOT_FILE)));
+    args.push(format!("--policy-store={STATE_PATH}"));
+    args.push(format!("--operator={}", settings.operator_url));
+    args.push(format!("--operator-token={}", identity(OPERATOR_AUDIENCE_FILE)));
+    if let Some(agent) = &settings.agent_url {
+        args.push(format!("--agent={agent}"));
+        args.push(format!("--agent-token={}", identity(AGENT_AUDIENCE_FILE)));
+    }
+    args.push(format!("--ca={}", identity(CA_CONFIG_MAP_KEY)));
+    args.push(format!("--ca-fallback={}", identity(CA_FALLBACK_FILE)));
+    args.push(format!("--drain-token={}", plan.admission.drain_token));
+    args.push(format!("--drain-deadline={}", drain::deadline(plan)));
+    args.push(format!("--log-level={}", log_level(plan)?));
+    Ok(args)
+}
+
+fn log_level<'a>(plan: &Plan<'a>) -> Result<&'a str, Skip> {
+    const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+    let Some(level) = plan.pod.metadata.annotations.as_ref().and_then(|a| a.get(LOG_LEVEL_ANNOTATION)) else {
+        return Ok(&plan.settings.log_level);
+    };
+    if LEVELS.contains(&level.as_str()) {
+        return Ok(level);
+    }
+    let detail =
+        format!("annotation {LOG_LEVEL_ANNOTATION} is {level:?}: write one of {}", LEVELS.join(", "));
+    Err(Skip::new(SkipReason::InvalidAnnotation, detail))
+}
+
+fn common(plan: &Plan<'_>) -> Container {
+    Container {
+        image: Some(plan.settings.image.clone()),
+        image_pull_policy: Some(plan.settings.image_pull_policy.clone()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    }
+}
+
+fn confined(capability: Option<&str>) -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        privileged: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            add: capability.map(|name| vec![name.to_owned()]),
+            drop: Some(vec!["ALL".to_owned()]),
+        }),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..SecurityContext::default()
+    }
+}

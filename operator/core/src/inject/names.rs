@@ -1,0 +1,49 @@
+//! Names on pods and namespaces that users and the other parts of Tidegate know.
+
+/// On a namespace: `enabled` asks for injection of the pods that a policy selects.
+pub const INJECTION_NAMESPACE_LABEL: &str = "tidegate.dev/injection";
+/// On a pod: `enabled` or `disabled`, stronger than the namespace's.
+pub const INJECT_LABEL: &str = "tidegate.dev/inject";
+/// On a pod: guarded ports instead of all TCP container ports.
+pub const PORTS_ANNOTATION: &str = "tidegate.dev/ports";
+/// On a pod: guarded ports that are passed on as bytes.
+pub const OPAQUE_PORTS_ANNOTATION: &str = "tidegate.dev/opaque-ports";
+/// On a pod: log level of its sidecar.
+pub const LOG_LEVEL_ANNOTATION: &str = "tidegate.dev/log-level";
+/// Written on an injected pod: the version that injected it.
+pub const INJECTED_ANNOTATION: &str = "tidegate.dev/injected";
+/// Written on a pod that asked for a sidecar and has none: why.
+pub const SKIPPED_ANNOTATION: &str = "tidegate.dev/skipped";
+/// Written on an injected pod: risks that its owner should know.
+pub const WARNING_ANNOTATION: &str = "tidegate.dev/warning";
+/// Written on an injected pod: the policy of admission time, base64 of gzip of the document's JSON.
+pub const SNAPSHOT_ANNOTATION: &str = "tidegate.dev/policy-snapshot";
+/// Written on an injected pod: the CA bundle of admission time, PEM.
+pub const CA_BUNDLE_ANNOTATION: &str = "tidegate.dev/ca-bundle";
+/// The cluster autoscaler's: local volumes that do not keep a node alive. Without it every injected pod would.
+pub(super) const EVICTABLE_VOLUMES_ANNOTATION: &str =
+    "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+
+/// `ConfigMap` of the CA bundle in each injected namespace.
+pub const CA_CONFIG_MAP: &str = "tidegate-ca";
+/// Its key, and the file's name in the pod.
+pub const CA_CONFIG_MAP_KEY: &str = "ca.crt";
+
+/// Init container that programs the redirection.
+pub const REDIRECT_CONTAINER: &str = "tidegate-redirect";
+/// Native sidecar.
+pub const SIDECAR_CONTAINER: &str = "tidegate-sidecar";
+
+pub(super) const IDENTITY_VOLUME: &str = "tidegate-identity";
+pub(super) const IDENTITY_PATH: &str = "/var/run/tidegate";
+pub(super) const STATE_VOLUME: &str = "tidegate-state";
+pub(super) const STATE_PATH: &str = "/var/lib/tidegate";
+pub(super) const NO_TOKEN_VOLUME: &str = "tidegate-no-token";
+pub(super) const API_TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// File of the token for the operator, in the identity volume.
+pub const OPERATOR_AUDIENCE_FILE: &str = "operator-token";
+/// File of the token for the node's agent, in the identity volume.
+pub const AGENT_AUDIENCE_FILE: &str = "agent-token";
+pub(super) const SNAPSHOT_FILE: &str = "policy-snapshot";
+pub(super) const CA_FALLBACK_FILE: &str = "ca-fallback.crt";

@@ -1,0 +1,183 @@
+//! Which pods get no sidecar, and why.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
+use super::names::{INJECT_LABEL, INJECTION_NAMESPACE_LABEL, REDIRECT_CONTAINER, SIDECAR_CONTAINER};
+use super::{Admission, NamespaceFacts};
+
+/// Why a pod has no sidecar, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SkipReason {
+    /// Neither its namespace nor its own label asks for one.
+    NotRequested,
+    /// Its namespace asks, but no policy selects it.
+    NoPolicy,
+    /// It has one.
+    AlreadyInjected,
+    /// Its label says `disabled`.
+    OptedOut,
+    /// Redirecting would catch the node's traffic.
+    HostNetwork,
+    /// It runs on Windows, where nothing here can redirect.
+    Windows,
+    /// Its namespace forbids `NET_ADMIN`.
+    PodSecurity,
+    /// Another mesh redirects its traffic.
+    OtherMesh,
+    /// No TCP port is declared.
+    NoPortToGuard,
+    /// One of its `tidegate.dev/` annotations cannot be read.
+    InvalidAnnotation,
+    /// The patch would not give a valid pod.
+    InvalidPatch,
+}
+
+impl SkipReason {
+    /// As in the annotation and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRequested => "NotRequested",
+            Self::NoPolicy => "NoPolicy",
+            Self::AlreadyInjected => "AlreadyInjected",
+            Self::OptedOut => "OptedOut",
+            Self::HostNetwork => "HostNetwork",
+            Self::Windows => "Windows",
+            Self::PodSecurity => "PodSecurity",
+            Self::OtherMesh => "OtherMesh",
+            Self::NoPortToGuard => "NoPortToGuard",
+            Self::InvalidAnnotation => "InvalidAnnotation",
+            Self::InvalidPatch => "InvalidPatch",
+        }
+    }
+
+    /// Whether the pod is told: it asked for a sidecar and does not have one.
+    pub(super) const fn is_written_on_the_pod(self) -> bool {
+        !matches!(self, Self::NotRequested | Self::NoPolicy | Self::AlreadyInjected)
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a pod has no sidecar, with the particulars.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub struct Skip {
+    /// In one word.
+    pub reason: SkipReason,
+    /// In one line: what was found, and what to write instead.
+    pub detail: String,
+}
+
+impl Skip {
+    pub(super) fn new(reason: SkipReason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
+
+/// The reasons that can be seen before anything is planned.
+pub(super) fn check(pod: &Pod, admission: &Admission<'_>) -> Result<(), Skip> {
+    let spec = pod.spec.as_ref().ok_or_else(|| Skip::new(SkipReason::InvalidPatch, "the pod has no spec"))?;
+    if all_containers(spec).any(|c| [SIDECAR_CONTAINER, REDIRECT_CONTAINER].contains(&c.name.as_str())) {
+        return Err(Skip::new(SkipReason::AlreadyInjected, "the pod has a sidecar"));
+    }
+    requested(pod, admission)?;
+    if let Some(detail) = windows(spec) {
+        return Err(Skip::new(SkipReason::Windows, detail));
+    }
+    if spec.host_network == Some(true) {
+        return Err(Skip::new(SkipReason::HostNetwork, "hostNetwork is true: use the pod network"));
+    }
+    if let Some(detail) = pod_security(admission.namespace) {
+        return Err(Skip::new(SkipReason::PodSecurity, detail));
+    }
+    other_mesh(pod, spec, admission.namespace)
+        .map_or(Ok(()), |detail| Err(Skip::new(SkipReason::OtherMesh, detail)))
+}
+
+fn requested(pod: &Pod, admission: &Admission<'_>) -> Result<(), Skip> {
+    let namespace = value(&admission.namespace.labels, INJECTION_NAMESPACE_LABEL) == Some("enabled");
+    match (optional(pod.metadata.labels.as_ref(), INJECT_LABEL), namespace) {
+        (Some("enabled"), _) => Ok(()),
+        (Some("disabled"), true) => {
+            Err(Skip::new(SkipReason::OptedOut, format!("label {INJECT_LABEL} is disabled")))
+        }
+        (_, false) => Err(Skip::new(
+            SkipReason::NotRequested,
+            format!(
+                "neither {INJECTION_NAMESPACE_LABEL} on the namespace nor {INJECT_LABEL} on the pod is enabled"
+            ),
+        )),
+        (None, true) if admission.selected => Ok(()),
+        (None, true) => Err(Skip::new(SkipReason::NoPolicy, "no policy selects the pod")),
+        (Some(other), true) => Err(Skip::new(
+            SkipReason::InvalidAnnotation,
+            format!("label {INJECT_LABEL} is {other:?}: write enabled or disabled"),
+        )),
+    }
+}
+
+fn windows(spec: &PodSpec) -> Option<&'static str> {
+    let selector = optional(spec.node_selector.as_ref(), "kubernetes.io/os") == Some("windows");
+    let os = spec.os.as_ref().is_some_and(|os| os.name == "windows");
+    (selector || os).then_some("the pod runs on Windows, where traffic cannot be redirected")
+}
+
+fn pod_security(namespace: &NamespaceFacts) -> Option<String> {
+    let level = value(&namespace.labels, "pod-security.kubernetes.io/enforce")?;
+    matches!(level, "baseline" | "restricted")
+        .then(|| format!("the namespace enforces the Pod Security level {level}, which forbids NET_ADMIN"))
+}
+
+/// A mesh that redirects this pod's traffic already, or will when its webhook comes after ours.
+fn other_mesh(pod: &Pod, spec: &PodSpec, namespace: &NamespaceFacts) -> Option<String> {
+    const CONTAINERS: [&str; 5] =
+        ["istio-proxy", "istio-init", "linkerd-proxy", "linkerd-init", "linkerd-network-validator"];
+    if let Some(container) = all_containers(spec).find(|c| CONTAINERS.contains(&c.name.as_str())) {
+        return Some(format!("container {} redirects the pod's traffic", container.name));
+    }
+    if istio(pod, namespace) {
+        return Some("Istio will redirect the pod's traffic: opt the pod out of one of the two".to_owned());
+    }
+    let linkerd = optional(pod.metadata.annotations.as_ref(), "linkerd.io/inject")
+        .or_else(|| value(&namespace.annotations, "linkerd.io/inject"));
+    matches!(linkerd, Some("enabled" | "ingress"))
+        .then(|| "Linkerd will redirect the pod's traffic: opt the pod out of one of the two".to_owned())
+}
+
+fn istio(pod: &Pod, namespace: &NamespaceFacts) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    let ambient = optional(labels, "istio.io/dataplane-mode")
+        .or_else(|| value(&namespace.labels, "istio.io/dataplane-mode"));
+    if ambient == Some("ambient") {
+        return true;
+    }
+    // Istio lets the label win over the annotation, and both over the namespace.
+    let own = optional(labels, "sidecar.istio.io/inject")
+        .or_else(|| optional(pod.metadata.annotations.as_ref(), "sidecar.istio.io/inject"));
+    if let Some(choice) = own {
+        return choice == "true";
+    }
+    let revision = namespace.labels.contains_key("istio.io/rev")
+        || labels.is_some_and(|labels| labels.contains_key("istio.io/rev"));
+    value(&namespace.labels, "istio-injection").map_or(revision, |choice| choice == "enabled")
+}
+
+/// Init containers first.
+pub(super) fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+fn value<'a>(map: &'a BTreeMap<String, String>, key: &str) -> Option<&'a str> {
+    map.get(key).map(String::as_str)
+}
+
+fn optional<'a>(map: Option<&'a BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
+    map.and_then(|map| value(map, key))
+}

@@ -1,0 +1,75 @@
+//! What the sidecar reads and where it keeps what it learns.
+
+use k8s_openapi::api::core::v1::{Pod, VolumeMount};
+use serde_json::{Value, json};
+use tidegate_policy::stream::{AGENT_AUDIENCE, OPERATOR_AUDIENCE};
+
+use super::Skip;
+use super::names::{
+    AGENT_AUDIENCE_FILE, API_TOKEN_PATH, CA_BUNDLE_ANNOTATION, CA_CONFIG_MAP, CA_CONFIG_MAP_KEY,
+    CA_FALLBACK_FILE, EVICTABLE_VOLUMES_ANNOTATION, IDENTITY_PATH, IDENTITY_VOLUME, NO_TOKEN_VOLUME,
+    OPERATOR_AUDIENCE_FILE, SNAPSHOT_ANNOTATION, SNAPSHOT_FILE, STATE_PATH, STATE_VOLUME,
+};
+use super::patch::PatchBuilder;
+
+/// Lifetime of the sidecar's tokens; the kubelet renews them.
+const TOKEN_SECONDS: u32 = 3600;
+
+pub(super) fn add(patch: &mut PatchBuilder<'_>) -> Result<(), Skip> {
+    patch.append(
+        ["spec", "volumes"],
+        [identity(), empty_dir(STATE_VOLUME, "16Mi"), empty_dir(NO_TOKEN_VOLUME, "1Mi")],
+    )
+}
+
+fn identity() -> Value {
+    let token = |audience: &str, path: &str| json!({"serviceAccountToken": {"audience": audience, "expirationSeconds": TOKEN_SECONDS, "path": path}});
+    let annotation = |path: &str, name: &str| json!({"path": path, "fieldRef": {"apiVersion": "v1", "fieldPath": format!("metadata.annotations['{name}']")}});
+    json!({"name": IDENTITY_VOLUME, "projected": {"sources": [
+        token(OPERATOR_AUDIENCE, OPERATOR_AUDIENCE_FILE),
+        token(AGENT_AUDIENCE, AGENT_AUDIENCE_FILE),
+        {"configMap": {
+            "name": CA_CONFIG_MAP,
+            "optional": true,
+            "items": [{"key": CA_CONFIG_MAP_KEY, "path": CA_CONFIG_MAP_KEY}],
+        }},
+        {"downwardAPI": {"items": [
+            annotation(SNAPSHOT_FILE, SNAPSHOT_ANNOTATION),
+            annotation(CA_FALLBACK_FILE, CA_BUNDLE_ANNOTATION),
+        ]}},
+    ]}})
+}
+
+fn empty_dir(name: &str, size: &str) -> Value {
+    json!({"name": name, "emptyDir": {"sizeLimit": size}})
+}
+
+/// An empty directory where the API server's token would be: without a mount there, the ServiceAccount admission
+/// plugin, which runs again after webhooks, gives the container the pod's own token.
+pub(super) fn no_token_mount() -> VolumeMount {
+    mount(NO_TOKEN_VOLUME, API_TOKEN_PATH, true)
+}
+
+pub(super) fn sidecar_mounts() -> Vec<VolumeMount> {
+    vec![
+        mount(IDENTITY_VOLUME, IDENTITY_PATH, true),
+        mount(STATE_VOLUME, STATE_PATH, false),
+        no_token_mount(),
+    ]
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(read_only),
+        ..VolumeMount::default()
+    }
+}
+
+/// The pod's own list of volumes that may be lost, with ours.
+pub(super) fn evictable(pod: &Pod) -> String {
+    let own = pod.metadata.annotations.as_ref().and_then(|a| a.get(EVICTABLE_VOLUMES_ANNOTATION));
+    let own = own.map(|names| format!("{names},")).unwrap_or_default();
+    format!("{own}{STATE_VOLUME},{NO_TOKEN_VOLUME}")
+}
