@@ -95,8 +95,11 @@ pub struct Readings {
 }
 
 impl Readings {
-    /// Takes a change of the driver.
+    /// Takes a change of the driver. Without it the last readings would only look alive, so they go with it.
     pub fn set_driver(&mut self, state: Result<String, ReadError>) {
+        if state.is_err() {
+            self.devices.clear();
+        }
         self.driver = Some(state);
     }
 
@@ -139,7 +142,6 @@ impl Readings {
             Identity::Uuid(uuid) => uuid,
             Identity::Unknown { why, .. } => return DeviceReading::Unavailable(why.clone()),
         };
-        // Without its driver the last reading of a device only looks alive.
         if let Some(Err(error)) = &self.driver {
             return DeviceReading::Unavailable(error.to_string());
         }
