@@ -47,7 +47,7 @@ pub struct Admission<'a> {
     pub pod: &'a Value,
     /// Its namespace.
     pub namespace: &'a NamespaceFacts,
-    /// The CA bundle (PEM) that the sidecar trusts until it can read the ConfigMap.
+    /// The CA bundle (PEM) that the sidecar trusts until it can read the `ConfigMap`.
     pub ca_bundle: Option<&'a str>,
     /// The document in force for this pod; the sidecar starts with it.
     pub policy: Option<&'a PolicyDocument>,

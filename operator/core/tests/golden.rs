@@ -1,6 +1,9 @@
 //! Whole pods before and after injection. `tests/golden/<name>.in.yaml` becomes `<name>.out.yaml`;
 //! `TIDEGATE_WRITE_GOLDEN=1` writes the outputs anew, to be read before they are committed.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

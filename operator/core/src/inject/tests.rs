@@ -37,9 +37,9 @@ fn pod() -> Value {
     })
 }
 
-fn with(pod: &Value, patch: Value) -> Value {
+fn with(pod: &Value, patch: &Value) -> Value {
     let mut pod = pod.clone();
-    json_patch::merge(&mut pod, &patch);
+    json_patch::merge(&mut pod, patch);
     pod
 }
 
@@ -119,7 +119,7 @@ fn each_pod_that_must_not_be_injected_has_its_reason() {
         (twice, namespace(&[]), InvalidPatch),
     ];
     for (change, namespace, reason) in cases {
-        let pod = with(&pod(), change.clone());
+        let pod = with(&pod(), &change);
         assert_eq!(skipped(&pod, &namespace), (reason, Some(reason.to_string())), "{change}");
     }
 }
@@ -128,7 +128,7 @@ fn each_pod_that_must_not_be_injected_has_its_reason() {
 fn a_pod_that_never_asked_is_left_without_a_word() {
     let silent = NamespaceFacts::default();
     assert_eq!(skipped(&pod(), &silent), (SkipReason::NotRequested, None));
-    let disabled = with(&pod(), json!({"metadata": {"labels": {"tidegate.dev/inject": "disabled"}}}));
+    let disabled = with(&pod(), &json!({"metadata": {"labels": {"tidegate.dev/inject": "disabled"}}}));
     assert_eq!(skipped(&disabled, &silent), (SkipReason::NotRequested, None));
 }
 
@@ -136,7 +136,7 @@ fn a_pod_that_never_asked_is_left_without_a_word() {
 fn the_namespace_label_needs_a_policy_and_the_pod_label_does_not() {
     let Outcome::Skipped { skip, patch } = run(&pod(), &namespace(&[]), false) else { panic!() };
     assert_eq!((skip.reason, patch.0.len()), (SkipReason::NoPolicy, 0));
-    let asked = with(&pod(), json!({"metadata": {"labels": {"tidegate.dev/inject": "enabled"}}}));
+    let asked = with(&pod(), &json!({"metadata": {"labels": {"tidegate.dev/inject": "enabled"}}}));
     assert!(matches!(run(&asked, &NamespaceFacts::default(), false), Outcome::Injected { .. }));
 }
 
@@ -144,11 +144,11 @@ fn the_namespace_label_needs_a_policy_and_the_pod_label_does_not() {
 fn a_mesh_that_is_opted_out_of_does_not_prevent_injection() {
     let own = json!({"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}});
     let istio = namespace(&[("istio-injection", "enabled")]);
-    assert!(matches!(run(&with(&pod(), own), &istio, true), Outcome::Injected { .. }));
+    assert!(matches!(run(&with(&pod(), &own), &istio, true), Outcome::Injected { .. }));
     let own = json!({"metadata": {"annotations": {"linkerd.io/inject": "disabled"}}});
     let linkerd =
         NamespaceFacts { annotations: labels(&[("linkerd.io/inject", "enabled")]), ..namespace(&[]) };
-    assert!(matches!(run(&with(&pod(), own), &linkerd, true), Outcome::Injected { .. }));
+    assert!(matches!(run(&with(&pod(), &own), &linkerd, true), Outcome::Injected { .. }));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn what_is_no_pod_is_skipped_and_not_patched() {
 
 #[test]
 fn an_absent_annotation_map_and_a_null_list_are_made_first() {
-    let (pod, _) = patched(&with(&pod(), json!({"spec": {"volumes": []}})));
+    let (pod, _) = patched(&with(&pod(), &json!({"spec": {"volumes": []}})));
     assert_eq!(pod["metadata"]["annotations"][INJECTED_ANNOTATION], "0.1.0");
     let mut null = self::pod();
     null["spec"]["initContainers"] = Value::Null;
@@ -182,14 +182,14 @@ fn a_container_that_is_not_guaranteed_leaves_the_sidecar_burstable_with_a_cpu_re
 
 #[test]
 fn a_pod_with_resources_as_a_whole_gets_no_others() {
-    let (pod, warnings) = patched(&with(&pod(), json!({"spec": {"resources": {"limits": {"cpu": "1"}}}})));
+    let (pod, warnings) = patched(&with(&pod(), &json!({"spec": {"resources": {"limits": {"cpu": "1"}}}})));
     assert_eq!(pod["spec"]["initContainers"][1].get("resources"), None);
     assert_eq!(warnings.len(), 1);
 }
 
 #[test]
 fn a_guarded_port_that_nobody_declares_holds_every_container() {
-    let mut pod = with(&pod(), json!({"metadata": {"annotations": {"tidegate.dev/ports": "9999"}}}));
+    let mut pod = with(&pod(), &json!({"metadata": {"annotations": {"tidegate.dev/ports": "9999"}}}));
     pod["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "other", "image": "o"}));
     let (pod, _) = patched(&pod);
     for container in pod["spec"]["containers"].as_array().unwrap() {
@@ -217,7 +217,7 @@ proptest! {
         let annotations = json!({
             PORTS_ANNOTATION: ports, OPAQUE_PORTS_ANNOTATION: opaque, LOG_LEVEL_ANNOTATION: level,
         });
-        let pod = with(&pod(), json!({"metadata": {"annotations": annotations}}));
+        let pod = with(&pod(), &json!({"metadata": {"annotations": annotations}}));
         match run(&pod, &namespace(&[]), true) {
             Outcome::Injected { patch, .. } | Outcome::Skipped { patch, .. } => {
                 prop_assert!(json_patch::patch(&mut pod.clone(), &patch).is_ok());

@@ -44,7 +44,7 @@ fn empty_dir(name: &str, size: &str) -> Value {
     json!({"name": name, "emptyDir": {"sizeLimit": size}})
 }
 
-/// An empty directory where the API server's token would be: without a mount there, the ServiceAccount admission
+/// An empty directory where the API server's token would be: without a mount there, the `ServiceAccount` admission
 /// plugin, which runs again after webhooks, gives the container the pod's own token.
 pub(super) fn no_token_mount() -> VolumeMount {
     mount(NO_TOKEN_VOLUME, API_TOKEN_PATH, true)
