@@ -1,4 +1,4 @@
-//! The proxy beside an inference engine that decides what its pod can take.
+//! The command line of the sidecar.
 
 use std::process::ExitCode;
 

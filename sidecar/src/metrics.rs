@@ -1,0 +1,183 @@
+//! What the sidecar counts, in Prometheus' terms.
+
+mod engine_state;
+mod traffic;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use tidegate_core::Tick;
+use tidegate_policy::report::Status;
+
+use engine_state::EngineState;
+pub use traffic::{Labels, ProtocolRefusal, Traffic, Verdict};
+
+/// All metrics of one worker process.
+#[derive(Debug)]
+pub struct Metrics {
+    /// What the proxy counts for each request.
+    pub traffic: Traffic,
+    registry: Registry,
+    engine: EngineState,
+    in_flight: Gauge,
+    policy: PolicyMetrics,
+    gpu: GpuMetrics,
+    worker_restarts: Counter,
+}
+
+#[derive(Debug, Default)]
+struct PolicyMetrics {
+    info: Family<[(&'static str, String); 2], Gauge>,
+    refused: Counter,
+    applied: Gauge,
+    operator_connected: Gauge,
+}
+
+#[derive(Debug, Default)]
+struct GpuMetrics {
+    used: Gauge,
+    total: Gauge,
+    age: Gauge<f64, AtomicU64>,
+    errors: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Nanoseconds of the tick of the newest reading; 0 before the first.
+    read_at: AtomicU64,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("tidegate");
+        let in_flight = Gauge::default();
+        registry.register("in_flight", "Requests and spliced connections in flight", in_flight.clone());
+        let worker_restarts = Counter::default();
+        registry.register(
+            "worker_restarts",
+            "How often the worker process was restarted after a crash",
+            worker_restarts.clone(),
+        );
+        let build = Family::<[(&str, &str); 1], Gauge>::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        registry.register("build_info", "Version of the sidecar", build);
+        Self {
+            traffic: Traffic::register(&mut registry),
+            engine: EngineState::register(&mut registry),
+            policy: PolicyMetrics::register(&mut registry),
+            gpu: GpuMetrics::register(&mut registry),
+            in_flight,
+            worker_restarts,
+            registry,
+        }
+    }
+
+    /// A document came into force. `source` is `operator`, `store`, `snapshot`, `file` or `default`.
+    pub fn policy_applied(&self, revision: &str, source: &'static str) {
+        self.policy.info.clear();
+        self.policy
+            .info
+            .get_or_create(&[("revision", revision.to_owned()), ("source", source.to_owned())])
+            .set(1);
+        let since_epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        self.policy.applied.set(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// A document was refused; the last good one stays in force.
+    pub fn policy_refused(&self) {
+        self.policy.refused.inc();
+    }
+
+    /// The policy stream came up or went down.
+    pub fn operator_connected(&self, connected: bool) {
+        self.policy.operator_connected.set(i64::from(connected));
+    }
+
+    /// Memory of the pod's GPUs in bytes, read at `at`.
+    pub fn gpu_reading(&self, used: u64, total: u64, at: Tick) {
+        self.gpu.used.set(i64::try_from(used).unwrap_or(i64::MAX));
+        self.gpu.total.set(i64::try_from(total).unwrap_or(i64::MAX));
+        self.gpu.read_at.store(at.as_nanos().max(1), Ordering::Relaxed);
+    }
+
+    /// No reading was had; `reason` is one of a few fixed words.
+    pub fn gpu_error(&self, reason: &'static str) {
+        self.gpu.errors.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// How often the supervisor had to restart this worker.
+    pub fn worker_restarts(&self, restarts: u64) {
+        self.worker_restarts.inner().store(restarts, Ordering::Relaxed);
+    }
+
+    /// All metrics in the `OpenMetrics` text format.
+    pub fn encode(&self, now: Tick, status: &Status, in_flight: usize) -> String {
+        self.engine.set(status);
+        self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.gpu.set_age(now);
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing to a String cannot fail, and no metric here has an encoder that refuses.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PolicyMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        registry.register("policy_info", "The policy document in force", this.info.clone());
+        registry.register("policy_refused", "Policy documents that were refused", this.refused.clone());
+        registry.register_with_unit(
+            "policy_applied_timestamp",
+            "When the document in force was applied, since the Unix epoch",
+            Unit::Seconds,
+            this.applied.clone(),
+        );
+        registry.register(
+            "operator_connected",
+            "1 while the policy stream from the operator is up",
+            this.operator_connected.clone(),
+        );
+        this
+    }
+}
+
+impl GpuMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        registry.register_with_unit(
+            "gpu_memory_used",
+            "Memory in use on the pod's own GPUs",
+            Unit::Bytes,
+            this.used.clone(),
+        );
+        registry.register_with_unit(
+            "gpu_memory_total",
+            "Memory of the pod's own GPUs",
+            Unit::Bytes,
+            this.total.clone(),
+        );
+        registry.register_with_unit(
+            "gpu_signal_age",
+            "Age of the newest GPU reading; -1 before the first",
+            Unit::Seconds,
+            this.age.clone(),
+        );
+        registry.register("gpu_errors", "GPU readings that could not be had", this.errors.clone());
+        this
+    }
+
+    fn set_age(&self, now: Tick) {
+        self.age.set(match self.read_at.load(Ordering::Relaxed) {
+            0 => -1.0,
+            at => Duration::as_secs_f64(&now.since(Tick::from_nanos(at))),
+        });
+    }
+}

@@ -1,0 +1,101 @@
+//! The state of the decision engine as gauges, taken from its snapshot at each scrape.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tidegate_policy::report::{BreakerState, BreakerStatus, Status, TierState, TierStatus};
+
+type Real = Gauge<f64, AtomicU64>;
+type Label = (&'static str, &'static str);
+
+#[derive(Debug, Default)]
+pub(super) struct EngineState {
+    /// Two scrapes at once would mix their readings. Never taken on the way of a request.
+    scrape: Mutex<()>,
+    tier_state: Family<[Label; 2], Gauge>,
+    tier_value: Family<[Label; 1], Real>,
+    tier_threshold: Family<[Label; 1], Real>,
+    pressure: Real,
+    breaker_state: Family<[Label; 1], Gauge>,
+    breaker_transitions: Family<[Label; 2], Counter>,
+    breaker_failure_ratio: Real,
+}
+
+impl EngineState {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        registry.register("tier_state", "1 for the state that the tier is in", this.tier_state.clone());
+        registry.register(
+            "tier_value",
+            "Current value of the tier: requests/s, bytes or milliseconds",
+            this.tier_value.clone(),
+        );
+        registry.register(
+            "tier_threshold",
+            "Ceiling in force, in the unit of the value",
+            this.tier_threshold.clone(),
+        );
+        registry.register("pressure_ratio", "The one pressure score, 0 to 1", this.pressure.clone());
+        registry.register("breaker_state", "1 for the state the breaker is in", this.breaker_state.clone());
+        registry.register(
+            "breaker_transitions",
+            "Transitions of the breaker",
+            this.breaker_transitions.clone(),
+        );
+        registry.register(
+            "breaker_failure_ratio",
+            "Share of failures among the calls of the breaker's window",
+            this.breaker_failure_ratio.clone(),
+        );
+        this
+    }
+
+    pub(super) fn set(&self, status: &Status) {
+        let _scrape = self.scrape.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.pressure.set(status.pressure);
+        // Cleared first, so that a tier or breaker that a policy took away disappears.
+        self.tier_state.clear();
+        self.tier_value.clear();
+        self.tier_threshold.clear();
+        self.breaker_state.clear();
+        self.breaker_transitions.clear();
+        status.tiers.iter().for_each(|tier| self.set_tier(tier));
+        if let Some(breaker) = &status.breaker {
+            self.set_breaker(breaker);
+        }
+    }
+
+    fn set_tier(&self, tier: &TierStatus) {
+        let name = ("tier", tier.tier.as_str());
+        for state in TierState::ALL {
+            self.tier_state
+                .get_or_create(&[name, ("state", state.as_str())])
+                .set(i64::from(state == tier.state));
+        }
+        if let Some(value) = tier.value {
+            self.tier_value.get_or_create(&[name]).set(value);
+        }
+        if let Some(threshold) = tier.threshold {
+            self.tier_threshold.get_or_create(&[name]).set(threshold);
+        }
+    }
+
+    fn set_breaker(&self, breaker: &BreakerStatus) {
+        for state in BreakerState::ALL {
+            self.breaker_state
+                .get_or_create(&[("state", state.as_str())])
+                .set(i64::from(state == breaker.state));
+        }
+        for transition in &breaker.transitions {
+            self.breaker_transitions
+                .get_or_create(&[("from", transition.from.as_str()), ("to", transition.to.as_str())])
+                .inner()
+                .store(transition.count, Ordering::Relaxed);
+        }
+        self.breaker_failure_ratio.set(breaker.failure_ratio.unwrap_or(0.0));
+    }
+}

@@ -1,0 +1,380 @@
+//! What is counted for each request. Every worker thread writes to a stripe of its own; a scrape adds them up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Registry;
+use tidegate_core::Cause;
+use tidegate_policy::PriorityClass;
+use tidegate_policy::report::TierName;
+
+/// What became of a request at its arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It went to the engine.
+    Admitted,
+    /// It was answered with a refusal.
+    Refused,
+    /// It went to the breaker's fallback.
+    Fallback,
+    /// Its path is not judged.
+    Unlimited,
+    /// It went to the engine; a policy in `Shadow` mode would have refused it.
+    ShadowRefused,
+}
+
+/// Labels of `tidegate_requests_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Labels {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The kind of rule behind a refusal.
+    pub cause: Option<Cause>,
+    /// The class the request was judged by.
+    pub class: Option<PriorityClass>,
+}
+
+/// Why a connection on a guarded port was closed without an answer of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolRefusal {
+    /// It begins as TLS does.
+    Tls,
+    /// It begins with HTTP/2's preface.
+    Http2,
+    /// It is not HTTP, or breaks HTTP/1's grammar.
+    Malformed,
+    /// Its head is larger than allowed.
+    HeadTooLarge,
+    /// Its head did not arrive in time.
+    HeadTimeout,
+    /// Its framing can be read in two ways: Content-Length together with Transfer-Encoding.
+    AmbiguousFraming,
+    /// It was not redirected here from a guarded port.
+    NotRedirected,
+}
+
+const VERDICTS: [Verdict; 5] =
+    [Verdict::Admitted, Verdict::Refused, Verdict::Fallback, Verdict::Unlimited, Verdict::ShadowRefused];
+const CAUSES: [Option<Cause>; 7] = [
+    None,
+    Some(Cause::Tier(TierName::Qps)),
+    Some(Cause::Tier(TierName::GpuMemory)),
+    Some(Cause::Tier(TierName::Latency)),
+    Some(Cause::Pressure),
+    Some(Cause::Limit),
+    Some(Cause::Breaker),
+];
+const CLASSES: [Option<PriorityClass>; 4] =
+    [None, Some(PriorityClass::Low), Some(PriorityClass::Medium), Some(PriorityClass::High)];
+const PROTOCOL_REFUSALS: [ProtocolRefusal; 7] = [
+    ProtocolRefusal::Tls,
+    ProtocolRefusal::Http2,
+    ProtocolRefusal::Malformed,
+    ProtocolRefusal::HeadTooLarge,
+    ProtocolRefusal::HeadTimeout,
+    ProtocolRefusal::AmbiguousFraming,
+    ProtocolRefusal::NotRedirected,
+];
+const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const COMBINATIONS: usize = VERDICTS.len() * CAUSES.len() * CLASSES.len();
+
+/// More threads than this share stripes, which costs time and nothing else.
+const STRIPES: usize = 16;
+
+/// Upper bounds in milliseconds: from a cached answer to the longest completion.
+const BUCKETS: [u64; 17] =
+    [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000];
+
+/// The counters of the data path. Clones are the same counters.
+#[derive(Clone)]
+pub struct Traffic(Arc<[CachePadded<Stripe>; STRIPES]>);
+
+#[derive(Default)]
+struct Stripe {
+    requests: Requests,
+    responses: [AtomicU64; CODE_CLASSES.len()],
+    protocol_refused: [AtomicU64; PROTOCOL_REFUSALS.len()],
+    duration: Histogram,
+    first_byte: Histogram,
+}
+
+struct Requests([AtomicU64; COMBINATIONS]);
+
+#[derive(Default)]
+struct Histogram {
+    /// One more than there are bounds: the last is without bound.
+    counts: [AtomicU64; BUCKETS.len() + 1],
+    sum_nanos: AtomicU64,
+}
+
+impl Traffic {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let traffic = Self(Arc::new(std::array::from_fn(|_| CachePadded::default())));
+        registry.register_collector(Box::new(traffic.clone()));
+        traffic
+    }
+
+    /// A request was judged.
+    pub fn judged(&self, labels: Labels) {
+        self.stripe().requests.0[labels.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The head of an answer with this status went to the client.
+    pub fn responded(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, CODE_CLASSES.len()) - 1;
+        self.stripe().responses[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An answer of the engine is over, `total` after the request arrived; its first byte came after `first_byte`.
+    pub fn finished(&self, total: Duration, first_byte: Option<Duration>) {
+        let stripe = self.stripe();
+        stripe.duration.observe(total);
+        if let Some(first_byte) = first_byte {
+            stripe.first_byte.observe(first_byte);
+        }
+    }
+
+    /// A connection was refused for what it speaks.
+    pub fn protocol_refused(&self, reason: ProtocolRefusal) {
+        self.stripe().protocol_refused[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn stripe(&self) -> &Stripe {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
+        }
+        &self.0[MINE.with(|mine| *mine)]
+    }
+
+    fn sum(&self, read: impl Fn(&Stripe) -> &AtomicU64) -> u64 {
+        self.0.iter().map(|stripe| read(stripe).load(Ordering::Relaxed)).sum()
+    }
+
+    fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "requests",
+            "Requests by what became of them at their arrival",
+            None,
+            MetricType::Counter,
+        )?;
+        for labels in Labels::all() {
+            let index = labels.index();
+            let count = self.sum(|stripe| &stripe.requests.0[index]);
+            if count > 0 {
+                let cause = labels.cause.map_or("", Cause::as_str);
+                let set = [
+                    ("decision", labels.verdict.as_str()),
+                    ("cause", cause),
+                    ("priority", class_name(labels.class)),
+                ];
+                encode_count(count, family.encode_family(&set)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_counts(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "responses",
+            "Answers by the class of their status code, refusals included",
+            None,
+            MetricType::Counter,
+        )?;
+        for (i, class) in CODE_CLASSES.iter().enumerate() {
+            let count = self.sum(|stripe| &stripe.responses[i]);
+            encode_count(count, family.encode_family(&[("code_class", *class)])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "protocol_refused",
+            "Connections and requests refused for what they speak",
+            None,
+            MetricType::Counter,
+        )?;
+        for (i, reason) in PROTOCOL_REFUSALS.iter().enumerate() {
+            let count = self.sum(|stripe| &stripe.protocol_refused[i]);
+            encode_count(count, family.encode_family(&[("reason", reason.as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_histogram(
+        &self,
+        metric: &mut MetricEncoder<'_>,
+        read: impl Fn(&Stripe) -> &Histogram,
+    ) -> fmt::Result {
+        let mut buckets: Vec<(f64, u64)> = BUCKETS.iter().map(|millis| (*millis as f64 / 1e3, 0)).collect();
+        buckets.push((f64::MAX, 0));
+        for (i, bucket) in buckets.iter_mut().enumerate() {
+            bucket.1 = self.sum(|stripe| &read(stripe).counts[i]);
+        }
+        let count = buckets.iter().map(|bucket| bucket.1).sum();
+        let sum = self.sum(|stripe| &read(stripe).sum_nanos) as f64 / 1e9;
+        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+}
+
+fn encode_count(count: u64, metric: MetricEncoder<'_>) -> fmt::Result {
+    ConstCounter::new(count).encode(metric)
+}
+
+fn class_name(class: Option<PriorityClass>) -> &'static str {
+    match class {
+        None => "",
+        Some(PriorityClass::Low) => "low",
+        Some(PriorityClass::Medium) => "medium",
+        Some(PriorityClass::High) => "high",
+    }
+}
+
+impl Collector for Traffic {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_requests(&mut encoder)?;
+        self.encode_counts(&mut encoder)?;
+        let mut duration = encoder.encode_descriptor(
+            "request_duration_seconds",
+            "From the arrival of a request to the last byte of its answer",
+            None,
+            MetricType::Histogram,
+        )?;
+        self.encode_histogram(&mut duration, |stripe| &stripe.duration)?;
+        let mut first_byte = encoder.encode_descriptor(
+            "time_to_first_byte_seconds",
+            "From the arrival of a request to the first byte of its answer's body",
+            None,
+            MetricType::Histogram,
+        )?;
+        self.encode_histogram(&mut first_byte, |stripe| &stripe.first_byte)
+    }
+}
+
+impl fmt::Debug for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Traffic").finish_non_exhaustive()
+    }
+}
+
+impl Labels {
+    fn index(self) -> usize {
+        let cause = match self.cause {
+            None => 0,
+            Some(Cause::Tier(TierName::Qps)) => 1,
+            Some(Cause::Tier(TierName::GpuMemory)) => 2,
+            Some(Cause::Tier(TierName::Latency)) => 3,
+            Some(Cause::Pressure) => 4,
+            Some(Cause::Limit) => 5,
+            Some(Cause::Breaker) => 6,
+        };
+        let class = self.class.map_or(0, |class| class as usize + 1);
+        (self.verdict as usize * CAUSES.len() + cause) * CLASSES.len() + class
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        VERDICTS.into_iter().flat_map(|verdict| {
+            CAUSES
+                .into_iter()
+                .flat_map(move |cause| CLASSES.into_iter().map(move |class| Self { verdict, cause, class }))
+        })
+    }
+}
+
+impl Verdict {
+    /// As in metrics and the decision log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Refused => "refused",
+            Self::Fallback => "fallback",
+            Self::Unlimited => "unlimited",
+            Self::ShadowRefused => "shadow_refused",
+        }
+    }
+}
+
+impl ProtocolRefusal {
+    /// As in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Http2 => "http2",
+            Self::Malformed => "malformed",
+            Self::HeadTooLarge => "head_too_large",
+            Self::HeadTimeout => "head_timeout",
+            Self::AmbiguousFraming => "ambiguous_framing",
+            Self::NotRedirected => "not_redirected",
+        }
+    }
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Histogram {
+    fn observe(&self, value: Duration) {
+        let millis = value.as_nanos().div_ceil(1_000_000);
+        let bucket = BUCKETS.partition_point(|bound| u128::from(*bound) < millis);
+        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
+        self.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_of_labels_has_its_own_counter() {
+        let mut seen: Vec<usize> = Labels::all().map(Labels::index).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..COMBINATIONS).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn protocol_refusals_are_listed_in_the_order_of_their_counters() {
+        for (i, reason) in PROTOCOL_REFUSALS.iter().enumerate() {
+            assert_eq!(*reason as usize, i, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_scrape_adds_up_what_all_threads_counted() {
+        let mut registry = Registry::with_prefix("tidegate");
+        let traffic = Traffic::register(&mut registry);
+        let labels =
+            Labels { verdict: Verdict::Refused, cause: Some(Cause::Limit), class: Some(PriorityClass::Low) };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    traffic.judged(labels);
+                    traffic.responded(429);
+                    traffic.finished(Duration::from_millis(3), Some(Duration::from_millis(1)));
+                    traffic.protocol_refused(ProtocolRefusal::Tls);
+                });
+            }
+        });
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"tidegate_requests_total{decision="refused",cause="limit",priority="low"} 4"#,
+            r#"tidegate_responses_total{code_class="4xx"} 4"#,
+            r#"tidegate_protocol_refused_total{reason="tls"} 4"#,
+            r#"tidegate_request_duration_seconds_bucket{le="0.002"} 0"#,
+            r#"tidegate_request_duration_seconds_bucket{le="0.005"} 4"#,
+            r#"tidegate_time_to_first_byte_seconds_bucket{le="0.001"} 4"#,
+            r#"tidegate_request_duration_seconds_bucket{le="+Inf"} 4"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What every thread of the worker process sees.
+
+use arc_swap::ArcSwap;
+use tidegate_core::Engine;
+
+use crate::clock::Clock;
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+
+/// Created once; the proxy's threads, the policy sources and the admin server hold it in an `Arc`.
+#[derive(Debug)]
+pub struct Shared {
+    /// The engine in force. Storing another one is a policy change: requests in flight end with the one that
+    /// admitted them.
+    pub engine: ArcSwap<Engine>,
+    /// The time.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Whether the pod is going away, and what is still in flight.
+    pub drain: Drain,
+}
+
+impl Shared {
+    /// Starts with `engine`, which must have been made with a tick of `clock`.
+    pub fn new(engine: Engine, clock: Clock) -> Self {
+        Self {
+            engine: ArcSwap::from_pointee(engine),
+            clock,
+            metrics: Metrics::new(),
+            drain: Drain::default(),
+        }
+    }
+
+    /// All metrics in the `OpenMetrics` text format, with the engine's state of this instant.
+    pub fn render_metrics(&self) -> String {
+        let now = self.clock.now();
+        let status = self.engine.load().snapshot(now);
+        self.metrics.encode(now, &status, self.drain.in_flight())
+    }
+}
