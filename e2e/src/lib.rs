@@ -7,3 +7,4 @@ pub mod device_plugin;
 pub mod engine;
 pub mod harness;
 pub mod load;
+pub mod trace;
