@@ -1,3 +1,17 @@
 //! Which policy acts on which pod, and what a pod looks like with a sidecar: without a client.
+//!
+//! ```text
+//!  watch events ──▶ index ──▶ documents, status, notices          pod being created ──▶ inject ──▶ patch
+//!                    │
+//!                    ├─ compile   one policy, or what is wrong with it
+//!                    └─ merge     the policies of one pod
+//! ```
 
+pub mod compile;
+pub mod index;
 pub mod inject;
+pub mod key;
+pub mod merge;
+pub mod pod;
+pub mod status;
+pub mod target;

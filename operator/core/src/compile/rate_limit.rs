@@ -1,0 +1,288 @@
+//! The parts of a `RateLimitPolicy`.
+
+use std::collections::BTreeSet;
+
+use tidegate_crds::{
+    self as crd, Claimant, GpuMemoryTier, KeyPart, LatencySignal, LatencyTier, OnStale, QpsTier,
+    RateLimitPolicySpec,
+};
+use tidegate_policy as document;
+
+use super::Parts;
+use super::problems::{Problems, optional};
+use super::scalar::{
+    bytes, count, count32, factor, header, millis, mode, percentile, rate, ratio, ratio_or_none,
+};
+
+const DEFAULT_SUB_WINDOWS: i32 = 10;
+const MOST_REQUESTS: i64 = 1_000_000_000;
+
+pub(super) fn parts(policy: &str, spec: &RateLimitPolicySpec, problems: &mut Problems) -> Option<Parts> {
+    if spec.tiers.is_none() && spec.priority.is_none() && spec.limits.is_empty() {
+        problems.add("spec", RateLimitPolicySpec::NOTHING);
+    }
+    let mode = mode(spec.mode);
+    let tiers = optional(spec.tiers.as_ref(), |spec| tiers(policy, mode, spec, problems));
+    let priority = optional(spec.priority.as_ref(), |spec| priority(spec, problems));
+    let limits = limits(policy, mode, &spec.limits, problems);
+    Some(Parts { tiers: tiers?, priority: priority?, limits: limits?, breaker: None })
+}
+
+fn tiers(
+    policy: &str,
+    mode: document::Mode,
+    spec: &crd::Tiers,
+    problems: &mut Problems,
+) -> Option<document::Tiers> {
+    if spec.qps.is_none() && spec.gpu_memory.is_none() && spec.latency.is_none() {
+        problems.add("spec.tiers", crd::Tiers::NONE);
+    }
+    let qps = optional(spec.qps.as_ref(), |spec| qps(spec, problems));
+    let gpu_memory = optional(spec.gpu_memory.as_ref(), |spec| gpu_memory(spec, problems));
+    let latency = optional(spec.latency.as_ref(), |spec| latency(spec, problems));
+    let below = problems.keep("spec.tiers.recovery.below", ratio(&spec.recovery.below));
+    let hold = problems.keep("spec.tiers.recovery.hold", millis(&spec.recovery.hold));
+    Some(document::Tiers {
+        policy: policy.to_owned(),
+        mode,
+        qps: qps?,
+        gpu_memory: gpu_memory?,
+        latency: latency?,
+        recovery: document::Recovery { below_ratio: below?, hold_millis: hold? },
+    })
+}
+
+fn qps(spec: &QpsTier, problems: &mut Problems) -> Option<document::QpsTier> {
+    if spec.learned.is_none() && spec.max.is_none() {
+        problems.add("spec.tiers.qps", QpsTier::NONE);
+    }
+    let interval = problems.keep("spec.tiers.qps.sampleInterval", millis(&spec.sample_interval));
+    let window = problems.keep("spec.tiers.qps.window", millis(&spec.window));
+    let learned = optional(spec.learned.as_ref(), |spec| learned_qps(spec, problems));
+    let max = optional(spec.max.as_ref(), |max| problems.keep("spec.tiers.qps.max", rate(max)));
+    let tier = document::QpsTier {
+        sample_interval_millis: interval?,
+        window_millis: window?,
+        learned: learned?,
+        max: max?,
+    };
+    check_samples(&tier, problems);
+    Some(tier)
+}
+
+fn check_samples(tier: &document::QpsTier, problems: &mut Problems) {
+    let samples = tier.window_millis.get() / tier.sample_interval_millis.get();
+    if samples < 2 {
+        problems.add("spec.tiers.qps.window", QpsTier::WINDOW);
+    } else if samples > 3600 {
+        let message = format!(
+            "{samples} samples are too many: write a window of at most 3600 times the sampleInterval"
+        );
+        problems.add("spec.tiers.qps.window", message);
+    } else if let Some(learned) = tier.learned
+        && u64::from(learned.minimum_samples) > samples
+    {
+        let message = format!(
+            "{} samples never fit into the window: write 2 to {samples}, or a longer window",
+            learned.minimum_samples
+        );
+        problems.add("spec.tiers.qps.learned.minimumSamples", message);
+    }
+}
+
+fn learned_qps(spec: &crd::LearnedQps, problems: &mut Problems) -> Option<document::LearnedQps> {
+    let sigma = problems.keep("spec.tiers.qps.learned.sigma", factor(&spec.sigma));
+    let factor = problems.keep("spec.tiers.qps.learned.factor", factor(&spec.factor));
+    let floor = problems.keep("spec.tiers.qps.learned.floor", rate(&spec.floor));
+    let samples = count32(spec.minimum_samples, 2, 3600);
+    let samples = problems.keep("spec.tiers.qps.learned.minimumSamples", samples);
+    Some(document::LearnedQps { sigma: sigma?, factor: factor?, floor: floor?, minimum_samples: samples? })
+}
+
+fn gpu_memory(spec: &GpuMemoryTier, problems: &mut Problems) -> Option<document::GpuMemoryTier> {
+    if spec.max_utilization.is_none() && spec.max_bytes.is_none() {
+        problems.add("spec.tiers.gpuMemory", GpuMemoryTier::NONE);
+    }
+    let utilization = optional(spec.max_utilization.as_ref(), |share| {
+        problems.keep("spec.tiers.gpuMemory.maxUtilization", ratio(share))
+    });
+    let amount = optional(spec.max_bytes.as_ref(), |amount| {
+        problems.keep("spec.tiers.gpuMemory.maxBytes", bytes(amount))
+    });
+    let stale_after = problems.keep("spec.tiers.gpuMemory.staleAfter", millis(&spec.stale_after));
+    Some(document::GpuMemoryTier {
+        max_utilization: utilization?,
+        max_bytes: amount?,
+        stale_after_millis: stale_after?,
+        on_stale: match spec.on_stale {
+            OnStale::Ignore => document::OnStale::Ignore,
+            OnStale::HoldLast => document::OnStale::HoldLast,
+            OnStale::Trip => document::OnStale::Trip,
+        },
+    })
+}
+
+fn latency(spec: &LatencyTier, problems: &mut Problems) -> Option<document::LatencyTier> {
+    if spec.learned.is_none() && spec.max.is_none() {
+        problems.add("spec.tiers.latency", LatencyTier::NONE);
+    }
+    let percentile = problems.keep("spec.tiers.latency.percentile", percentile(&spec.percentile));
+    let period = problems.keep("spec.tiers.latency.period", millis(&spec.period));
+    let periods = problems.keep("spec.tiers.latency.periods", count32(spec.periods, 1, 100));
+    let samples = count32(spec.minimum_samples, 1, 1_000_000);
+    let samples = problems.keep("spec.tiers.latency.minimumSamples", samples);
+    let learned = optional(spec.learned.as_ref(), |spec| learned_latency(spec, problems));
+    let max = optional(spec.max.as_ref(), |max| problems.keep("spec.tiers.latency.max", millis(max)));
+    Some(document::LatencyTier {
+        signal: match spec.signal {
+            LatencySignal::TotalLatency => document::LatencySignal::TotalLatency,
+            LatencySignal::TimeToFirstToken => document::LatencySignal::TimeToFirstToken,
+            LatencySignal::TimePerOutputToken => document::LatencySignal::TimePerOutputToken,
+        },
+        percentile: percentile?,
+        period_millis: period?,
+        periods: periods?,
+        minimum_samples: samples?,
+        learned: learned?,
+        max_millis: max?,
+    })
+}
+
+fn learned_latency(spec: &crd::LearnedLatency, problems: &mut Problems) -> Option<document::LearnedLatency> {
+    let factor = problems.keep("spec.tiers.latency.learned.factor", factor(&spec.factor));
+    let periods = count32(spec.minimum_periods, 1, 1000);
+    let periods = problems.keep("spec.tiers.latency.learned.minimumPeriods", periods);
+    Some(document::LearnedLatency { factor: factor?, minimum_periods: periods? })
+}
+
+fn priority(spec: &crd::Priority, problems: &mut Problems) -> Option<document::Priority> {
+    let from: Vec<_> = spec
+        .from
+        .iter()
+        .enumerate()
+        .map(|(i, source)| {
+            let header = problems.keep(format!("spec.priority.from[{i}].header"), header(&source.header));
+            let map = source.map.iter().map(|(value, priority)| (value.clone(), class(*priority))).collect();
+            Some(document::PrioritySource { header: header?, map })
+        })
+        .collect();
+    let reserved = problems.keep("spec.priority.reserved.high", ratio_or_none(&spec.reserved.high));
+    let claimants: Vec<_> = spec
+        .high_allowed_from
+        .iter()
+        .enumerate()
+        .map(|(i, spec)| claimant(&format!("spec.priority.highAllowedFrom[{i}]"), spec, problems))
+        .collect();
+    Some(document::Priority {
+        from: from.into_iter().collect::<Option<_>>()?,
+        default: class(spec.default),
+        reserved_high: reserved?,
+        high_allowed_from: claimants.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+const fn class(class: crd::PriorityClass) -> document::PriorityClass {
+    match class {
+        crd::PriorityClass::High => document::PriorityClass::High,
+        crd::PriorityClass::Medium => document::PriorityClass::Medium,
+        crd::PriorityClass::Low => document::PriorityClass::Low,
+    }
+}
+
+fn claimant(field: &str, spec: &Claimant, problems: &mut Problems) -> Option<document::Claimant> {
+    if spec.cidr.is_none() && spec.header.is_none() {
+        problems.add(field, Claimant::NOBODY);
+        return None;
+    }
+    let name = optional(spec.header.as_ref(), |claimed| {
+        problems.keep(format!("{field}.header.name"), header(&claimed.name))
+    });
+    let claimant = document::Claimant {
+        cidr: spec.cidr.clone(),
+        header: name?,
+        value: spec.header.as_ref().and_then(|claimed| claimed.value.clone()),
+    };
+    if let Some(cidr) = &claimant.cidr
+        && claimant.block().is_none()
+    {
+        let message = format!("{cidr:?} is not an address block: write one such as 10.0.0.0/8 or fd00::/8");
+        problems.add(format!("{field}.cidr"), message);
+        return None;
+    }
+    Some(claimant)
+}
+
+fn limits(
+    policy: &str,
+    mode: document::Mode,
+    specs: &[crd::Limit],
+    problems: &mut Problems,
+) -> Option<Vec<document::Limit>> {
+    let mut names = BTreeSet::new();
+    let limits: Vec<_> = specs
+        .iter()
+        .enumerate()
+        .map(|(i, spec)| {
+            let field = format!("spec.limits[{i}]");
+            if !names.insert(spec.name.as_str()) {
+                let message = format!("{:?} is there twice: give every limit a name of its own", spec.name);
+                problems.add(format!("{field}.name"), message);
+            }
+            limit(policy, mode, &field, spec, problems)
+        })
+        .collect();
+    limits.into_iter().collect()
+}
+
+fn limit(
+    policy: &str,
+    mode: document::Mode,
+    field: &str,
+    spec: &crd::Limit,
+    problems: &mut Problems,
+) -> Option<document::Limit> {
+    let key: Vec<_> = spec
+        .key
+        .iter()
+        .enumerate()
+        .map(|(i, part)| problems.keep(format!("{field}.key[{i}]"), key_part(part)))
+        .collect();
+    let algorithm = problems.keep(field, algorithm(spec));
+    let limit = problems.keep(format!("{field}.limit"), count(spec.limit, 1, MOST_REQUESTS));
+    let window = problems.keep(format!("{field}.window"), millis(&spec.window));
+    Some(document::Limit {
+        policy: policy.to_owned(),
+        name: spec.name.clone(),
+        mode,
+        key: key.into_iter().collect::<Option<_>>()?,
+        algorithm: algorithm?,
+        limit: limit?,
+        window_millis: window?,
+    })
+}
+
+fn key_part(part: &KeyPart) -> Result<document::KeyPart, String> {
+    match (&part.header, part.source) {
+        (Some(name), None) => header(name).map(document::KeyPart::Header),
+        (None, Some(crd::KeySource::Path)) => Ok(document::KeyPart::Path),
+        (None, Some(crd::KeySource::ClientIP)) => Ok(document::KeyPart::ClientIp),
+        (None, None) | (Some(_), Some(_)) => Err(KeyPart::EXACTLY_ONE.to_owned()),
+    }
+}
+
+fn algorithm(spec: &crd::Limit) -> Result<document::Algorithm, String> {
+    match spec.algorithm {
+        crd::Algorithm::TokenBucket if spec.sub_windows.is_some() => Err(crd::Limit::SUB_WINDOWS.to_owned()),
+        crd::Algorithm::SlidingWindow if spec.burst.is_some() => Err(crd::Limit::BURST.to_owned()),
+        crd::Algorithm::TokenBucket => {
+            let burst = count(spec.burst.unwrap_or(spec.limit), 1, MOST_REQUESTS);
+            burst.map(|burst| document::Algorithm::TokenBucket { burst }).map_err(|e| format!("burst {e}"))
+        }
+        crd::Algorithm::SlidingWindow => {
+            let slots = count32(spec.sub_windows.unwrap_or(DEFAULT_SUB_WINDOWS), 1, 60);
+            slots
+                .map(|sub_windows| document::Algorithm::SlidingWindow { sub_windows })
+                .map_err(|e| format!("subWindows {e}"))
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What the index keeps of a pod.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::inject::{INJECTED_ANNOTATION, SKIPPED_ANNOTATION};
+use crate::key::{Workload, WorkloadKind};
+
+/// The label by which a Deployment tells the pods of its `ReplicaSet`s apart.
+const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// What of a pod decides which policies act on it and how it counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodFacts {
+    /// Its uid; empty while it is being admitted.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The objects that made it, the nearest first.
+    pub owners: Vec<Workload>,
+    /// Whether it has a sidecar.
+    pub sidecar: Sidecar,
+    /// It has run to its end: nothing is left to protect.
+    pub finished: bool,
+}
+
+/// Whether a pod has a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Sidecar {
+    /// It was created while nobody injected.
+    #[default]
+    Missing,
+    /// It can't have one, for this reason.
+    Skipped(String),
+    /// It has one.
+    Injected,
+}
+
+impl PodFacts {
+    /// Reads them from the object.
+    pub fn of(pod: &Pod) -> Self {
+        let metadata = &pod.metadata;
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            labels: metadata.labels.clone().unwrap_or_default(),
+            owners: owners(metadata),
+            sidecar: sidecar(metadata),
+            finished: matches!(phase, Some("Succeeded" | "Failed")),
+        }
+    }
+}
+
+fn sidecar(metadata: &ObjectMeta) -> Sidecar {
+    let annotation = |name| metadata.annotations.as_ref().and_then(|all| all.get(name));
+    if annotation(INJECTED_ANNOTATION).is_some() {
+        Sidecar::Injected
+    } else if let Some(reason) = annotation(SKIPPED_ANNOTATION) {
+        Sidecar::Skipped(reason.clone())
+    } else {
+        Sidecar::Missing
+    }
+}
+
+fn owners(metadata: &ObjectMeta) -> Vec<Workload> {
+    let references = metadata.owner_references.as_deref().unwrap_or_default();
+    let Some(nearest) = references.iter().find_map(workload) else { return Vec::new() };
+    let deployment = deployment(&nearest, metadata);
+    std::iter::once(nearest).chain(deployment).collect()
+}
+
+fn workload(reference: &OwnerReference) -> Option<Workload> {
+    let (group, _version) = reference.api_version.split_once('/')?;
+    let kind = WorkloadKind::parse(group, &reference.kind)?;
+    (reference.controller == Some(true)).then(|| Workload { kind, name: reference.name.clone() })
+}
+
+/// A Deployment names its `ReplicaSet`s `<deployment>-<pod-template-hash>`, so that nobody has to watch them.
+fn deployment(owner: &Workload, metadata: &ObjectMeta) -> Option<Workload> {
+    if owner.kind != WorkloadKind::ReplicaSet {
+        return None;
+    }
+    let hash = metadata.labels.as_ref()?.get(POD_TEMPLATE_HASH)?;
+    let name = owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
+    Some(Workload { kind: WorkloadKind::Deployment, name: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(yaml: &str) -> PodFacts {
+        PodFacts::of(&serde_saphyr::from_str(yaml).unwrap())
+    }
+
+    fn owned_by(kind: &str, api_version: &str, name: &str, controller: bool, hash: &str) -> Vec<Workload> {
+        facts(&format!(
+            "metadata:
+  name: p
+  labels: {{pod-template-hash: {hash}}}
+  ownerReferences:
+  - {{apiVersion: {api_version}, kind: {kind}, name: {name}, uid: u, controller: {controller}}}"
+        ))
+        .owners
+    }
+
+    fn a(kind: WorkloadKind, name: &str) -> Workload {
+        Workload { kind, name: name.to_owned() }
+    }
+
+    #[test]
+    fn a_pod_of_a_replica_set_belongs_to_its_deployment_too() {
+        assert_eq!(
+            owned_by("ReplicaSet", "apps/v1", "llama-7b-5d4f", true, "5d4f"),
+            [a(WorkloadKind::ReplicaSet, "llama-7b-5d4f"), a(WorkloadKind::Deployment, "llama-7b")]
+        );
+    }
+
+    #[test]
+    fn a_replica_set_of_its_own_has_no_deployment() {
+        assert_eq!(
+            owned_by("ReplicaSet", "apps/v1", "llama", true, "5d4f"),
+            [a(WorkloadKind::ReplicaSet, "llama")]
+        );
+    }
+
+    #[test]
+    fn jobs_and_stateful_sets_own_their_pods_directly() {
+        assert_eq!(owned_by("Job", "batch/v1", "batch", true, "x"), [a(WorkloadKind::Job, "batch")]);
+        assert_eq!(
+            owned_by("StatefulSet", "apps/v1", "llama", true, "x"),
+            [a(WorkloadKind::StatefulSet, "llama")]
+        );
+    }
+
+    #[test]
+    fn only_a_controller_of_a_known_kind_is_an_owner() {
+        assert_eq!(owned_by("StatefulSet", "apps/v1", "llama", false, "x"), []);
+        assert_eq!(owned_by("StatefulSet", "example.com/v1", "llama", true, "x"), []);
+        assert_eq!(owned_by("Node", "v1", "n", true, "x"), []);
+    }
+
+    #[test]
+    fn annotations_tell_whether_there_is_a_sidecar() {
+        assert_eq!(facts("metadata: {name: p}").sidecar, Sidecar::Missing);
+        assert_eq!(
+            facts("metadata: {annotations: {tidegate.dev/injected: 0.1.0}}").sidecar,
+            Sidecar::Injected
+        );
+        assert_eq!(
+            facts("metadata: {annotations: {tidegate.dev/skipped: HostNetwork}}").sidecar,
+            Sidecar::Skipped("HostNetwork".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_pod_that_ran_to_its_end_is_finished() {
+        assert!(facts("{metadata: {}, status: {phase: Succeeded}}").finished);
+        assert!(facts("{metadata: {}, status: {phase: Failed}}").finished);
+        assert!(!facts("{metadata: {}, status: {phase: Running}}").finished);
+    }
+}
