@@ -78,7 +78,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let answers = Answers { reviewer, kubelet, samples, metrics };
     let health_listener = serve::bind(config.health).await?;
     let listener = serve::bind(config.listen).await?;
-    tracing::info!(node = config.node_name, listen = %listener.local_addr()?, "answering the sidecars of this node");
+    tracing::info!(
+        node = config.node_name,
+        listen = %listener.local_addr()?,
+        health = %health_listener.local_addr()?,
+        "answering the sidecars of this node"
+    );
     let tls = certificate::server_config(certificate)?;
     let health_server = serve::plain(health_listener, health::router(health), stop.clone());
     let server = serve::tls(listener, tls, answer::router(answers), stop);

@@ -117,16 +117,4 @@ pub(crate) struct AllocateResponse {
 pub(crate) struct ContainerAllocateResponse {
     #[prost(map = "string, string", tag = "1")]
     pub(crate) envs: HashMap<String, String>,
-    #[prost(message, repeated, tag = "2")]
-    pub(crate) mounts: Vec<Mount>,
-}
-
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(crate) struct Mount {
-    #[prost(string, tag = "1")]
-    pub(crate) container_path: String,
-    #[prost(string, tag = "2")]
-    pub(crate) host_path: String,
-    #[prost(bool, tag = "3")]
-    pub(crate) read_only: bool,
 }

@@ -45,11 +45,6 @@ impl GpuDir {
         Ok(Self { path: path.to_owned() })
     }
 
-    /// The directory.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// All GPUs by index, then UUID. A file that is not JSON is an unhealthy GPU.
     pub(crate) fn list(&self) -> Vec<Gpu> {
         let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };

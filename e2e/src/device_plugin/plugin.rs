@@ -13,7 +13,7 @@ use tonic_prost::ProstCodec;
 
 use super::api::{
     self, AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationRequest,
-    ContainerPreferredAllocationResponse, Device, DevicePluginOptions, Empty, ListAndWatchResponse, Mount,
+    ContainerPreferredAllocationResponse, Device, DevicePluginOptions, Empty, ListAndWatchResponse,
     PreStartContainerRequest, PreferredAllocationRequest, PreferredAllocationResponse,
 };
 use super::gpus::GpuDir;
@@ -66,10 +66,9 @@ impl Plugin {
         })
     }
 
-    /// The environment that NVIDIA's plugin sets, and in place of the driver's device nodes the GPUs' files.
+    /// The environment that NVIDIA's plugin sets.
     fn allocate(&self, request: &AllocateRequest) -> Result<AllocateResponse, Status> {
         let offered = self.devices();
-        let dir = self.gpus.path().display().to_string();
         let mut container_responses = Vec::new();
         for container in &request.container_requests {
             let mut uuids: Vec<&str> = Vec::new();
@@ -83,8 +82,7 @@ impl Plugin {
                 }
             }
             let envs = HashMap::from([("NVIDIA_VISIBLE_DEVICES".to_owned(), uuids.join(","))]);
-            let mount = Mount { container_path: dir.clone(), host_path: dir.clone(), read_only: false };
-            container_responses.push(ContainerAllocateResponse { envs, mounts: vec![mount] });
+            container_responses.push(ContainerAllocateResponse { envs });
         }
         Ok(AllocateResponse { container_responses })
     }
