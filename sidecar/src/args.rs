@@ -2,7 +2,7 @@
 //! by commas.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ pub struct RunArgs {
     pub admin: SocketAddr,
     /// Without redirection: where everything goes that reaches --listen
     #[arg(long, value_name = "HOST:PORT", env = "TIDEGATE_UPSTREAM", value_parser = host_and_port)]
-    pub upstream: Option<String>,
+    pub upstream: Option<SocketAddr>,
     /// An exact path that is answered by the engine without judgement, as /metrics always is
     #[arg(long, value_name = "PATH", env = "TIDEGATE_UNLIMITED_PATH", value_delimiter = ',', value_parser = path)]
     pub unlimited_path: Vec<String>,
@@ -206,13 +206,13 @@ fn path(value: &str) -> Result<String, String> {
     Err("not a path: write one such as /health".to_owned())
 }
 
-fn host_and_port(value: &str) -> Result<String, String> {
-    let port =
-        value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
-    match port {
-        Some(1u16..) => Ok(value.to_owned()),
-        _ => Err("not host and port: write such as 127.0.0.1:8000".to_owned()),
-    }
+/// An address, or a name that is looked up once; of several addresses an IPv4 one.
+fn host_and_port(value: &str) -> Result<SocketAddr, String> {
+    let wrong = |why: String| format!("{why}: write such as 127.0.0.1:8000");
+    let addresses: Vec<SocketAddr> =
+        value.to_socket_addrs().map_err(|error| wrong(error.to_string()))?.collect();
+    let best = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied();
+    best.filter(|address| address.port() != 0).ok_or_else(|| wrong("no such host and port".to_owned()))
 }
 
 fn hexadecimal(value: &str) -> Result<String, String> {

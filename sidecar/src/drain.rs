@@ -1,7 +1,7 @@
 //! The way out: what is in flight, and whether new connections should be kept.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -14,6 +14,7 @@ struct State {
     draining: AtomicBool,
     stopped: AtomicBool,
     in_flight: AtomicUsize,
+    arrivals: AtomicU64,
     /// Woken when the drain starts, when it stops accepting, and when the last request ends while draining.
     changed: Notify,
 }
@@ -40,8 +41,16 @@ impl Drain {
         self.0.in_flight.load(Ordering::SeqCst)
     }
 
+    /// Requests and spliced connections that came since the drain started. Not counted before, when nobody asks.
+    pub fn arrivals(&self) -> u64 {
+        self.0.arrivals.load(Ordering::Relaxed)
+    }
+
     /// Counts one until the guard is dropped.
     pub fn enter(&self) -> InFlight {
+        if self.is_draining() {
+            self.0.arrivals.fetch_add(1, Ordering::Relaxed);
+        }
         self.0.in_flight.fetch_add(1, Ordering::SeqCst);
         InFlight(self.clone())
     }

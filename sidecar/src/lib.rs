@@ -6,12 +6,23 @@
 //!              └ metrics, drain, clock: what every part of the process sees
 //! ```
 
+pub mod admin;
 pub mod args;
+pub mod backoff;
 pub mod clock;
 pub mod drain;
 pub mod endpoint;
+pub mod gpu;
+pub mod listeners;
+pub mod log;
 pub mod metrics;
+pub mod policy;
 pub mod proxy;
 pub mod redirect;
 pub mod refusal;
 pub mod shared;
+pub mod supervisor;
+pub mod transitions;
+pub mod transport;
+pub mod trust;
+pub mod worker;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use tidegate_sidecar::args::{self, Command, EXIT_USAGE, RedirectArgs, Unparsed};
 use tidegate_sidecar::redirect::{self, Redirect};
+use tidegate_sidecar::{log, supervisor, worker};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -25,8 +26,22 @@ fn main() -> ExitCode {
 fn run(command: Command) -> ExitCode {
     match command {
         Command::Redirect(arguments) => redirect(arguments),
-        Command::Run(_) | Command::Worker(_) => ExitCode::SUCCESS,
+        Command::Run(run) => {
+            log::start(run.log_level);
+            finish(supervisor::run(&run, std::env::args_os().skip(2).collect()))
+        }
+        Command::Worker(worker) => {
+            log::start(worker.run.log_level);
+            finish(worker::run(&worker))
+        }
     }
+}
+
+fn finish(ended: anyhow::Result<ExitCode>) -> ExitCode {
+    ended.unwrap_or_else(|error| {
+        tracing::error!(error = format!("{error:#}"), "ending");
+        ExitCode::FAILURE
+    })
 }
 
 fn redirect(arguments: RedirectArgs) -> ExitCode {

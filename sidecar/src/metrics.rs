@@ -73,7 +73,7 @@ impl Metrics {
         }
     }
 
-    /// A document came into force. `source` is `operator`, `store`, `snapshot`, `file` or `default`.
+    /// A document came into force. `source` is `stream`, `store`, `snapshot`, `file` or `default`.
     pub fn policy_applied(&self, revision: &str, source: &'static str) {
         self.policy.info.clear();
         self.policy

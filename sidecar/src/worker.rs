@@ -1,0 +1,165 @@
+//! The process that serves: data threads, each with a socket and a runtime of its own, and one control thread for
+//! everything else, which no request waits for.
+
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use tidegate_core::Engine;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{error, info};
+
+use crate::admin::{self, Admin};
+use crate::args::{RunArgs, WorkerArgs};
+use crate::backoff::random;
+use crate::clock::Clock;
+use crate::gpu::{self, Agent};
+use crate::listeners::Listeners;
+use crate::policy::{Keeper, Operator, Start, follow_file, follow_operator};
+use crate::proxy;
+use crate::shared::Shared;
+use crate::transitions::Transitions;
+use crate::trust::Trust;
+
+/// The engine learns, trips and recovers at this pace.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Serves with the sockets of the supervisor until SIGTERM or SIGINT, then until nothing is in flight.
+pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
+    die_with_parent()?;
+    let listeners = Listeners::inherit(&worker.data_socket, worker.admin_socket)
+        .context("the sockets of the supervisor are not there")?;
+    let start = Start::read(&worker.run.policy);
+    let clock = Clock::new();
+    let shared = Arc::new(Shared::new(Engine::new(start.document(), random(), clock.now()), clock));
+    shared.metrics.worker_restarts(worker.restarts);
+    let keeper = Arc::new(Keeper::new(Arc::clone(&shared), start, &worker.run.policy));
+    let mut ended = spawn_data_threads(&worker.run, listeners.data, &shared)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let admin = listeners.admin;
+    admin.set_nonblocking(true)?;
+    let code = runtime.block_on(async {
+        let admin = tokio::net::TcpListener::from_std(admin)?;
+        spawn_control(&worker.run, admin, &shared, &keeper);
+        tokio::select! {
+            told = told_to_end(&shared, worker.run.drain_deadline) => told,
+            reason = ended.recv() => Err(anyhow::anyhow!("a data thread ended: {}", reason.unwrap_or_default())),
+        }
+    });
+    // A lookup of a name may still hold a thread; nothing waits for it.
+    runtime.shutdown_background();
+    code
+}
+
+/// A worker without its supervisor would hold the port and answer to nobody.
+fn die_with_parent() -> Result<()> {
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    anyhow::ensure!(getppid() == parent, "the supervisor is gone");
+    Ok(())
+}
+
+/// One thread for each socket. The channel tells when one of them ends: its socket would go on taking connections
+/// that nobody serves, so the whole worker has to go then.
+fn spawn_data_threads(
+    run: &RunArgs,
+    listeners: Vec<std::net::TcpListener>,
+    shared: &Arc<Shared>,
+) -> Result<mpsc::UnboundedReceiver<String>> {
+    let config = Arc::new(proxy_config(run));
+    let (end, ended) = mpsc::unbounded_channel();
+    for (i, listener) in listeners.into_iter().enumerate() {
+        let (config, shared, end) = (Arc::clone(&config), Arc::clone(shared), end.clone());
+        thread::Builder::new().name(format!("data-{i}")).spawn(move || {
+            let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                proxy::serve(listener, &config, &shared)
+            }));
+            let reason = match served {
+                Ok(Ok(())) => "it returned".to_owned(),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => "it panicked".to_owned(),
+            };
+            // Nobody listens any more when the worker is ending anyway.
+            let _ = end.send(reason);
+        })?;
+    }
+    Ok(ended)
+}
+
+fn proxy_config(run: &RunArgs) -> proxy::Config {
+    proxy::Config {
+        guarded: run.guard.clone(),
+        opaque: run.opaque.clone(),
+        upstream: run.upstream,
+        unlimited_paths: run.unlimited_path.clone(),
+    }
+}
+
+fn spawn_control(
+    run: &RunArgs,
+    listener: tokio::net::TcpListener,
+    shared: &Arc<Shared>,
+    keeper: &Arc<Keeper>,
+) {
+    let trust = Trust { ca: run.ca.clone(), fallback: run.ca_fallback.clone() };
+    let admin = Admin {
+        shared: Arc::clone(shared),
+        keeper: Arc::clone(keeper),
+        ports: run.guard.iter().chain(&run.opaque).copied().collect(),
+        drain_token: run.drain_token.clone(),
+        drain_deadline: run.drain_deadline,
+        drain_began: OnceLock::new(),
+    };
+    tokio::spawn(admin::serve(listener, Arc::new(admin)));
+    tokio::spawn(tick(Arc::clone(shared), Arc::clone(keeper)));
+    if let Some(file) = run.policy.policy_file.clone() {
+        tokio::spawn(follow_file(file, Arc::clone(keeper)));
+    }
+    if let (Some(endpoint), Some(token)) = (run.policy.operator.clone(), run.policy.operator_token.clone()) {
+        let operator = Operator { endpoint, token, trust: trust.clone() };
+        tokio::spawn(follow_operator(operator, Arc::clone(keeper)));
+    }
+    if let (Some(endpoint), Some(token)) = (run.agent.clone(), run.agent_token.clone()) {
+        tokio::spawn(gpu::follow(Agent { endpoint, token, trust }, Arc::clone(shared)));
+    }
+}
+
+async fn tick(shared: Arc<Shared>, keeper: Arc<Keeper>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut transitions = Transitions::default();
+    loop {
+        ticks.tick().await;
+        let engine = shared.engine.load_full();
+        engine.tick(shared.clock.now());
+        if transitions.look(&engine.snapshot(shared.clock.now())) {
+            keeper.announce();
+        }
+    }
+}
+
+/// After the first signal what is in flight may end, until `patience` is over or a second signal comes.
+async fn told_to_end(shared: &Shared, patience: Duration) -> Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!(in_flight = shared.drain.in_flight(), "ending");
+    shared.drain.start();
+    let drained = tokio::select! {
+        drained = timeout(patience, shared.drain.idle()) => drained.is_ok(),
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
+    if !drained {
+        error!(in_flight = shared.drain.in_flight(), "ending with requests in flight");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,19 @@
+//! The real binary, at its edges: command line, policy sources, admin port, supervision. The proxy's own behaviour is
+//! tested elsewhere.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod agent;
+mod authority;
+mod command_line;
+mod crash;
+mod drain;
+mod engine;
+mod gpu;
+mod operator;
+mod policy_file;
+mod policy_start;
+mod policy_stream;
+mod probe;
+mod server;
+mod sidecar;

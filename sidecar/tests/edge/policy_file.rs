@@ -1,0 +1,114 @@
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tidegate_policy::PolicyDocument;
+
+use crate::engine::Engine;
+use crate::sidecar::{Sidecar, within};
+
+/// A second is promised; a machine under load gets another.
+const ENFORCED: Duration = Duration::from_secs(2);
+
+struct File {
+    folder: TempDir,
+}
+
+impl File {
+    fn new(content: &str) -> Self {
+        let file = Self { folder: tempfile::tempdir().unwrap() };
+        file.write(content);
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("policy.json")
+    }
+
+    fn write(&self, content: &str) {
+        fs::write(self.path(), content).unwrap();
+    }
+
+    fn sidecar(&self) -> Sidecar {
+        let path = self.path().display().to_string();
+        Sidecar::start(Engine::start().address, &["--policy-file", &path])
+    }
+}
+
+fn document(revision: &str) -> String {
+    let document = PolicyDocument { revision: revision.to_owned(), ..PolicyDocument::default() };
+    serde_json::to_string(&document).unwrap()
+}
+
+fn in_force(sidecar: &Sidecar, revision: &str) {
+    within(ENFORCED, "a change in force", || (sidecar.status()["revision"] == revision).then_some(()));
+}
+
+#[test]
+fn a_changed_file_is_in_force_within_a_second() {
+    let file = File::new(&document("one"));
+    let sidecar = file.sidecar();
+    assert_eq!(sidecar.status()["revision"], "one");
+    assert_eq!(sidecar.status()["policySource"], "file");
+    let start = Instant::now();
+    file.write(&document("two"));
+    in_force(&sidecar, "two");
+    println!("a changed policy file was in force after {:?}", start.elapsed());
+    let info = r#"tidegate_policy_info{revision="two",source="file"}"#;
+    assert_eq!(sidecar.metric(info), Some(1.0));
+}
+
+#[test]
+fn a_file_that_is_replaced_by_a_link_is_noticed() {
+    let file = File::new(&document("one"));
+    let sidecar = file.sidecar();
+    let other = file.folder.path().join("other.json");
+    fs::write(&other, document("new")).unwrap();
+    let link = file.folder.path().join("link");
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    fs::rename(&link, file.path()).unwrap();
+    in_force(&sidecar, "new");
+}
+
+#[test]
+fn garbage_keeps_the_last_good_policy_and_says_why_until_it_is_mended() {
+    let file = File::new(&document("good"));
+    let sidecar = file.sidecar();
+    file.write(r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bad","limits":[{"limit":0}]}"#);
+    let status = sidecar.await_status("refused", |status| status["refused"].is_object());
+    assert_eq!(status["revision"], "good");
+    assert_eq!(status["refused"]["revision"], "bad");
+    assert!(status["refused"]["message"].as_str().unwrap().starts_with("limits[0]"), "{status}");
+    assert_eq!(sidecar.metric("tidegate_policy_refused_total"), Some(1.0));
+    let line = sidecar.line("the reason", |line| line["message"] == "policy refused");
+    assert!(line["reason"].as_str().unwrap().starts_with("limits[0]"), "{line}");
+    file.write("no JSON at all");
+    sidecar.await_status("refused again", |status| status["refused"]["revision"] == "");
+    file.write(&document("mended"));
+    let status = sidecar.await_status("mended", |status| status["revision"] == "mended");
+    assert!(status["refused"].is_null(), "{status}");
+}
+
+#[test]
+fn a_file_that_vanishes_keeps_the_last_good_policy() {
+    let file = File::new(&document("good"));
+    let sidecar = file.sidecar();
+    fs::remove_file(file.path()).unwrap();
+    let status = sidecar.await_status("refused", |status| status["refused"].is_object());
+    assert_eq!(status["revision"], "good");
+    assert!(status["refused"]["message"].as_str().unwrap().contains("can't read"), "{status}");
+}
+
+#[test]
+fn garbage_at_the_start_lets_everything_pass_with_a_word_and_one_line() {
+    let file = File::new("garbage");
+    let sidecar = file.sidecar();
+    let status = sidecar.status();
+    assert_eq!(status["policySource"], "default");
+    assert!(status["refused"].is_object(), "{status}");
+    file.write(&document("good"));
+    in_force(&sidecar, "good");
+    let told = sidecar.lines().iter().filter(|line| line["message"] == "policy refused").count();
+    assert_eq!(told, 1);
+}
