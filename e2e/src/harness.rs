@@ -10,11 +10,13 @@
 
 mod diagnosis;
 mod engine;
+mod helm;
 mod http;
 mod lab;
 mod wait;
 
 pub use engine::{CONTROL_PORT, ENGINE_PORT, Engine};
+pub use helm::{helm, helm_install, helm_uninstall};
 pub use http::{Answer, Http};
 pub use lab::{Lab, RELEASE_NAMESPACE, admin_url, alone, engine_url, in_namespace, pod_ip};
 pub use wait::{eventually, holds};

@@ -22,6 +22,9 @@ enum Command {
     /// PID 1 of a node of the local cluster.
     #[command(hide = true)]
     NodeInit(cluster::cli::NodeInitArgs),
+    /// Takes a cluster down when the process that uses it has died.
+    #[command(hide = true)]
+    ClusterGuard(cluster::cli::GuardArgs),
     /// Simulate an inference engine with an OpenAI-compatible API.
     Engine(engine::EngineArgs),
     /// Offer `nvidia.com/gpu` devices to the kubelet.
@@ -59,6 +62,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Cluster(args) => cluster::cli::run(args).await,
             Command::Test(args) => cluster::cli::test(args).await,
             Command::NodeInit(args) => cluster::cli::node_init(&args),
+            Command::ClusterGuard(args) => cluster::cli::run_guard(args).await,
             Command::Engine(args) => engine::run(args).await,
             Command::DevicePlugin(args) => device_plugin::run(args).await,
             Command::Load(args) => load::run(args).await,

@@ -1,9 +1,32 @@
-//! Container images without a registry.
+//! Container images without a registry or a container engine.
+//!
+//! An image is a docker-archive of one layer: programs, the shared libraries they name, and the few files that a program
+//! without a shell needs. `ctr images import`, `docker load` and `kind load image-archive` all read it.
 
-/// Where the images of this workspace are said to come from; no machine answers to that name.
-pub const REGISTRY: &str = "tidegate.local";
+use std::path::PathBuf;
 
-/// The full reference of one of the workspace's images.
+use crate::cluster::progress::Progress;
+
+pub mod archive;
+mod libraries;
+pub mod product;
+pub mod support;
+
+/// First part of every image's name: no registry of that name exists, so nothing can be pulled by mistake.
+pub const PREFIX: &str = "tidegate.local";
+
+/// Version of the product's images: the workspace's.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Image of the test pods: busybox with a shell and its applets.
+pub const BUSYBOX: &str = "tidegate.local/busybox:1";
+
+/// The full name of one of the product's images.
 pub fn reference(name: &str) -> String {
-    format!("{REGISTRY}/{name}:{}", env!("CARGO_PKG_VERSION"))
+    format!("{PREFIX}/{name}:{VERSION}")
+}
+
+/// Builds the programs and the images of the product and the simulators; returns the archives.
+pub async fn build(progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
+    product::build(progress).await
 }

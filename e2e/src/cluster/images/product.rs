@@ -1,0 +1,91 @@
+//! The images of the product and of the simulators, from this checkout.
+
+use std::path::{Path, PathBuf};
+
+use crate::cluster::binaries::workspace;
+use crate::cluster::images::archive::Image;
+use crate::cluster::images::{libraries, reference};
+use crate::cluster::{process, progress::Progress};
+
+/// The user that every image runs as unless the pod says otherwise.
+const USER: &str = "65532:65532";
+
+/// Where the image of the simulators carries the simulated driver's library.
+pub const NVML_LIBRARY: &str = "/usr/local/lib/nvidia-sim/libnvidia-ml.so.1";
+
+/// Programs of the product, each of which becomes an image; the simulators' image follows its own rules.
+const PROGRAMS: [&str; 3] = ["tidegate-operator", "tidegate-sidecar", "tidegate-agent"];
+
+/// Compiles the programs and writes their images; returns the archives.
+pub async fn build(progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
+    compile(progress).await?;
+    let out = target_directory();
+    let mut archives = Vec::new();
+    for program in PROGRAMS {
+        archives.push(with_program(program, &out).await?.cached()?);
+    }
+    archives.push(simulators(&out).await?.cached()?);
+    progress.say(format_args!("{} images are ready", archives.len()));
+    Ok(archives)
+}
+
+async fn compile(progress: &Progress) -> anyhow::Result<()> {
+    let what = "compile the programs of the images (cargo, profile `image`)";
+    progress.say(what);
+    let mut command = process::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--profile",
+        "image",
+        "-p",
+        "tidegate-e2e",
+        "-p",
+        "tidegate-e2e-nvml",
+    ]);
+    for program in PROGRAMS {
+        command.args(["-p", program]);
+    }
+    progress.during(what, process::output(command.current_dir(workspace()))).await.map(drop)
+}
+
+fn target_directory() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    workspace().join(target).join("image")
+}
+
+/// An image with one program, its libraries, and the files that name its user and its name service.
+async fn with_program(program: &str, out: &Path) -> anyhow::Result<Image> {
+    let source = out.join(program);
+    let path = format!("/usr/local/bin/{program}");
+    let needed = libraries::of(&source).await?;
+    let old = libraries::of_old_glibc(&needed);
+    let image = Image::new(reference(program))
+        .file(&path, 0o755, &source)
+        .text(
+            "/etc/passwd",
+            "root:x:0:0:root:/:/sbin/nologin\ntidegate:x:65532:65532:tidegate:/:/sbin/nologin\n",
+        )
+        .text("/etc/group", "root:x:0:\ntidegate:x:65532:\n")
+        .text("/etc/nsswitch.conf", "hosts: files dns\n")
+        .directory("/etc/ssl/certs", 0o755)
+        .directory("/tmp", 0o1777)
+        .entrypoint(&path)
+        .user(USER);
+    Ok(needed.into_iter().chain(old).fold(image, |image, library| {
+        let source = library.clone();
+        image.file(&library, 0o755, source)
+    }))
+}
+
+/// The simulators: engine, device plugin and the simulated driver's library.
+async fn simulators(out: &Path) -> anyhow::Result<Image> {
+    let nvml = out.join("libnvidia_ml.so");
+    let needed = libraries::of(&nvml).await?;
+    let image = with_program("tidegate-e2e", out).await?.file(NVML_LIBRARY, 0o755, nvml);
+    Ok(needed.into_iter().fold(image, |image, library| {
+        let source = library.clone();
+        image.file(&library, 0o755, source)
+    }))
+}

@@ -1,0 +1,128 @@
+//! What the local cluster changed on this machine, written down before it is changed, so that any later run can undo it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::local::layout;
+
+/// Settings that a kubelet changes for the whole machine.
+const SYSCTLS: [&str; 6] = [
+    "/proc/sys/kernel/keys/root_maxbytes",
+    "/proc/sys/kernel/keys/root_maxkeys",
+    "/proc/sys/kernel/panic",
+    "/proc/sys/kernel/panic_on_oops",
+    "/proc/sys/vm/overcommit_memory",
+    "/proc/sys/vm/panic_on_oom",
+];
+
+/// Mount points that the nodes need on the file system they share with this machine.
+pub(super) const MOUNT_POINTS: [&str; 5] =
+    ["/var/lib/kubelet", "/var/log/pods", "/var/log/containers", "/var/lib/cni", layout::DRIVER];
+
+/// A process that a number alone does not name for ever: numbers are reused.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct Owner {
+    pid: u32,
+    started: u64,
+}
+
+impl Owner {
+    /// The process that calls.
+    pub(super) fn this_process() -> anyhow::Result<Self> {
+        let pid = std::process::id();
+        let started = start_time(pid).context("cannot read /proc/self/stat")?;
+        Ok(Self { pid, started })
+    }
+
+    /// Whether that very process still runs.
+    pub(super) fn is_alive(self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
+
+    /// Its number.
+    pub(super) fn pid(self) -> u32 {
+        self.pid
+    }
+}
+
+/// The record of one cluster.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct State {
+    /// The process with which the cluster ends, or none when it is kept until `cluster down`.
+    pub owner: Option<Owner>,
+    /// Nodes beside the control plane's.
+    pub workers: u8,
+    /// Values to put back.
+    sysctls: BTreeMap<String, String>,
+    /// Directories that were not there, the outermost first.
+    made: Vec<PathBuf>,
+}
+
+impl State {
+    /// Reads this machine's settings, writes the record, and makes the mount points.
+    pub(super) fn record(owner: Option<Owner>, workers: u8) -> anyhow::Result<Self> {
+        let sysctls = SYSCTLS
+            .iter()
+            .filter_map(|&path| Some((path.to_owned(), fs::read_to_string(path).ok()?.trim().to_owned())))
+            .collect();
+        let mut made = Vec::new();
+        for path in MOUNT_POINTS {
+            let absent = Path::new(path).ancestors().take_while(|directory| !directory.exists());
+            made.extend(absent.map(Path::to_path_buf).collect::<Vec<_>>().into_iter().rev());
+        }
+        made.dedup();
+        let state = Self { owner, workers, sysctls, made };
+        fs::create_dir_all(layout::BASE).with_context(|| format!("cannot create {}", layout::BASE))?;
+        fs::write(path(), serde_json::to_vec_pretty(&state)?)
+            .with_context(|| format!("cannot write {}", path().display()))?;
+        for path in MOUNT_POINTS {
+            fs::create_dir_all(path).with_context(|| format!("cannot create {path}"))?;
+        }
+        Ok(state)
+    }
+
+    /// The record of a cluster that is up or was left behind; an unreadable one counts as none.
+    pub(super) fn load() -> Option<Self> {
+        serde_json::from_slice(&fs::read(path()).ok()?).ok()
+    }
+
+    /// Puts back the settings and removes the directories, then the record itself.
+    pub(super) fn undo(self) {
+        for (path, value) in &self.sysctls {
+            if fs::read_to_string(path).is_ok_and(|now| now.trim() != value) {
+                let _refused_by_the_kernel = fs::write(path, value);
+            }
+        }
+        let _gone = fs::remove_file(path());
+        for directory in self.made.iter().rev() {
+            // Only directories that are still empty: what others have put there since is theirs.
+            let _in_use = fs::remove_dir(directory);
+        }
+    }
+}
+
+fn path() -> PathBuf {
+    Path::new(layout::BASE).join("local.json")
+}
+
+/// Start of a process in clock ticks since boot: field 22 of `/proc/<pid>/stat`, counted after the name in parentheses.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_alive_only_with_its_own_start_time() {
+        let me = Owner::this_process().unwrap();
+        assert!(me.is_alive());
+        assert!(!Owner { started: me.started + 1, ..me }.is_alive());
+    }
+}

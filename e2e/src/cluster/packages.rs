@@ -1,0 +1,81 @@
+//! Debian packages that the local cluster needs: only what is missing is installed.
+
+use std::path::Path;
+
+use anyhow::bail;
+
+use crate::cluster::{process, progress::Progress};
+
+/// What is looked for, and the package that brings it.
+const NEEDS: [(&str, &str); 10] = [
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/ptp", "containernetworking-plugins"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("mount", "mount"),
+    ("busybox", "busybox-static"),
+];
+
+const DIRECTORIES: [&str; 6] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// Path of a program, looked for where Debian keeps programs, also those that only root's `PATH` has.
+pub(super) fn program(name: &str) -> Option<String> {
+    if name.starts_with('/') {
+        return Path::new(name).exists().then(|| name.to_owned());
+    }
+    let mut paths = DIRECTORIES.iter().map(|directory| format!("{directory}/{name}"));
+    paths.find(|path| Path::new(path).exists())
+}
+
+/// Installs what is missing.
+///
+/// # Errors
+/// One line that says what to do when this process is not root or the system is not Debian's.
+pub(super) async fn install(progress: &Progress) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the local cluster needs root (namespaces, mounts, cgroups): run it as root, or take --cluster kind or --cluster current"
+        );
+    }
+    let mut missing: Vec<&str> =
+        NEEDS.iter().filter(|(needed, _)| program(needed).is_none()).map(|&(_, package)| package).collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if program("apt-get").is_none() {
+        bail!(
+            "missing: {} (names of Debian's packages): install them; only Debian's apt-get is known here",
+            missing.join(" ")
+        );
+    }
+    let what = format!("apt-get install {}", missing.join(" "));
+    progress.say(&what);
+    if !has_package_lists() || apt_install(&missing).await.is_err() {
+        // No lists, or lists so old that they name packages the mirror no longer has.
+        progress.during("apt-get update", process::output(apt().arg("update"))).await?;
+        progress.during(&what, apt_install(&missing)).await?;
+    }
+    Ok(())
+}
+
+fn has_package_lists() -> bool {
+    std::fs::read_dir("/var/lib/apt/lists").is_ok_and(|entries| {
+        entries.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+    })
+}
+
+fn apt() -> tokio::process::Command {
+    let mut command = process::command("apt-get");
+    command.args(["-q", "-y", "-o", "DPkg::Lock::Timeout=120"]).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+async fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
+    process::output(apt().args(["install", "--no-install-recommends"]).args(packages)).await.map(drop)
+}
