@@ -25,10 +25,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 const HEALTHY_LIFE: Duration = Duration::from_secs(10);
 
 /// How jemalloc is set in workers: memory that a burst of connections took goes back to the kernel within seconds.
-const ALLOCATOR: (&str, &str) = (
-    "_RJEM_MALLOC_CONF",
-    "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,tcache_max:16384,narenas:2",
-);
+const ALLOCATOR: (&str, &str) =
+    ("_RJEM_MALLOC_CONF", "background_thread:true,dirty_decay_ms:1000,tcache_max:16384");
 
 /// Serves until SIGTERM or SIGINT. `arguments` are those of `run`, and reach the worker unchanged.
 pub fn run(run: &RunArgs, arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {

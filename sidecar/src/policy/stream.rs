@@ -8,12 +8,12 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioExecutor;
 use tidegate_policy::stream::{BOOKMARK_SECONDS, PolicyEvent, WATCH_PATH};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::lines::Lines;
 use super::report::keep_reporting;
@@ -126,7 +126,12 @@ async fn describe(response: Response<Incoming>) -> String {
     }
 }
 
-async fn read(mut stream: Incoming, keeper: &Keeper) -> Result<()> {
+/// Until the server ends the stream, or is silent for so long that it must be dead.
+async fn read<B>(mut stream: B, keeper: &Keeper) -> Result<()>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
     let mut lines = Lines::default();
     loop {
         let Ok(frame) = timeout(SILENCE, stream.frame()).await else {
@@ -147,11 +152,24 @@ async fn obey(line: &[u8], keeper: &Keeper) {
         }
         Ok(PolicyEvent::Bookmark { .. }) => {}
         Ok(PolicyEvent::Endpoints { withdrawn }) => keeper.set_endpoints_withdrawn(withdrawn),
-        Err(error) => {
-            let error = anyhow::anyhow!("a line of the stream is no event that is known here: {error}");
-            keeper.refuse_unreadable(Source::Stream, &error);
-        }
+        Err(error) => match kind(line) {
+            Some(kind) if !KINDS.contains(&kind.as_str()) => {
+                debug!(kind, "event of a newer operator passed over")
+            }
+            _ => {
+                let error = anyhow::anyhow!("a line of the stream can't be read: {error}");
+                keeper.refuse_unreadable(Source::Stream, &error);
+            }
+        },
     }
+}
+
+/// The events that are obeyed here. Others may come from an operator that is newer than this sidecar.
+const KINDS: [&str; 3] = ["MODIFIED", "BOOKMARK", "ENDPOINTS"];
+
+fn kind(line: &[u8]) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_slice(line).ok()?;
+    line.get("type")?.as_str().map(str::to_owned)
 }
 
 /// As a query's value.
@@ -161,12 +179,4 @@ fn encode(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_revision_can_hold_anything() {
-        assert_eq!(encode("sha256:ab-1_2"), "sha256%3Aab-1_2");
-        assert_eq!(encode("a&b=ü"), "a%26b%3D%C3%BC");
-    }
-}
+mod tests;

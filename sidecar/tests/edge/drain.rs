@@ -35,4 +35,3 @@ fn only_the_right_token_drains() {
     let none = Sidecar::start(Engine::start().address, &[]);
     assert_eq!(none.admin("/drain/").unwrap().status, 404);
 }
-
