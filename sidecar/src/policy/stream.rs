@@ -154,7 +154,7 @@ async fn obey(line: &[u8], keeper: &Keeper) {
         Ok(PolicyEvent::Endpoints { withdrawn }) => keeper.set_endpoints_withdrawn(withdrawn),
         Err(error) => match kind(line) {
             Some(kind) if !KINDS.contains(&kind.as_str()) => {
-                debug!(kind, "event of a newer operator passed over")
+                debug!(kind, "event of a newer operator passed over");
             }
             _ => {
                 let error = anyhow::anyhow!("a line of the stream can't be read: {error}");

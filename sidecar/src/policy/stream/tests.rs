@@ -67,7 +67,7 @@ async fn a_stream_that_is_silent_for_three_bookmarks_is_dead() {
 
 async fn read_all(chunks: &[&'static str]) -> crate::policy::State {
     let (server, body) = mpsc::unbounded_channel();
-    chunks.iter().for_each(|chunk| server.send(chunk).unwrap());
+    chunks.iter().for_each(|&chunk| server.send(chunk).unwrap());
     drop(server);
     let keeper = keeper();
     read(Chunks(body), &keeper).await.unwrap();
