@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use axum::Router;
@@ -20,6 +21,7 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// What health is made of.
 #[derive(Clone)]
 pub(crate) struct Health {
+    pub(crate) sampling: Arc<JoinHandle<()>>,
     pub(crate) certificate: Arc<Certificate>,
     pub(crate) samples: Arc<Samples>,
     pub(crate) kubelet: Arc<Kubelet>,
@@ -29,10 +31,18 @@ pub(crate) struct Health {
 /// The paths that the kubelet, Prometheus and people ask.
 pub(crate) fn router(health: Health) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(health)
+}
+
+/// A thread that hangs in the driver is alive: no restart would free it, and its readings grow old for all to see.
+async fn alive(State(health): State<Health>) -> Response {
+    if health.sampling.is_finished() {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "the NVML thread has ended\n").into_response();
+    }
+    "ok\n".into_response()
 }
 
 /// Ready means that sidecars can be answered. A missing NVML does not change that: the answer then says so, which is

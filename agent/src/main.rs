@@ -63,13 +63,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let client = kube::Client::try_default().await.context("no way to the API server")?;
     let metrics = Arc::new(Metrics::new());
     let samples = Arc::new(Samples::default());
-    sampling::start(&config, &samples, &metrics).context("cannot start the NVML thread")?;
+    let sampling = sampling::start(&config, &samples, &metrics).context("cannot start the NVML thread")?;
     let kubelet = Arc::new(Kubelet::new(&config.pod_resources, Arc::clone(&metrics)));
     let reviewer = Reviewer::new(client, &config.audience, &config.node_name, Arc::clone(&metrics));
     let certificate = Arc::new(Certificate::new(&config.tls_dir));
     tokio::spawn(certificate::follow(Arc::clone(&certificate)));
 
     let health = Health {
+        sampling: Arc::new(sampling),
         certificate: Arc::clone(&certificate),
         samples: Arc::clone(&samples),
         kubelet: Arc::clone(&kubelet),

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
-use tidegate_gpu::{Outcome, ReadError, Readings, Sampler, Sink};
+use tidegate_gpu::{Outcome, RETRY, ReadError, Readings, Sampler, Sink};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -24,21 +25,23 @@ impl Samples {
     }
 }
 
-/// Starts to read every interval, for as long as the process lives.
-pub(crate) fn start(config: &Config, samples: &Arc<Samples>, metrics: &Arc<Metrics>) -> io::Result<()> {
-    let mut nvml = Sampler::new(&config.nvml_library);
+/// Starts to read every interval, for as long as the process lives. A thread that ends all the same has a fault, which
+/// `/healthz` tells.
+pub(crate) fn start(
+    config: &Config,
+    samples: &Arc<Samples>,
+    metrics: &Arc<Metrics>,
+) -> io::Result<JoinHandle<()>> {
+    let mut nvml = Sampler::new(&config.nvml_library, RETRY);
     let mut publisher =
         Publisher { samples: Arc::clone(samples), metrics: Arc::clone(metrics), said: HashMap::new() };
     let interval = config.interval;
-    std::thread::Builder::new()
-        .name("nvml".to_owned())
-        .spawn(move || {
-            loop {
-                nvml.sample(&mut publisher);
-                std::thread::sleep(interval);
-            }
-        })
-        .map(drop)
+    std::thread::Builder::new().name("nvml".to_owned()).spawn(move || {
+        loop {
+            nvml.sample(&mut publisher);
+            std::thread::sleep(interval);
+        }
+    })
 }
 
 /// Makes readings visible, counts them, and says what changed once.

@@ -147,7 +147,7 @@ async fn a_hanging_kubelet_costs_a_second_and_the_last_list_still_answers() {
     let started = Instant::now();
     let (old, new) = (pod("a"), pod("new"));
     let (known, unknown) = tokio::join!(kubelet.devices_of(&old), kubelet.devices_of(&new));
-    assert!(started.elapsed() < PATIENCE * 2, "{:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE * 5, "{:?}", started.elapsed());
     assert_eq!(known, Ok(vec![device("GPU-1", false)]));
     let line = unknown.expect_err("the kubelet hangs").to_string();
     assert!(line.ends_with("kubelet.sock: no answer within 1 s"), "{line}");

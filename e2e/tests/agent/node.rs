@@ -1,7 +1,7 @@
 //! A node: GPUs, driver, kubelet, API server, and the agent among them.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,7 +24,8 @@ use crate::process::built;
 pub(crate) const GIB: u64 = 1 << 30;
 /// Name in the serving certificate.
 const SERVICE: &str = "tidegate-agent.tidegate-system.svc";
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For whatever a test waits for.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// One GPU's file.
 #[derive(Clone)]
@@ -53,8 +54,63 @@ impl GpuFile {
         self.with("hangMs", json!(time.as_millis()))
     }
 
+    /// Without the call that tells reserved from used memory.
+    pub(crate) fn before_510(self) -> Self {
+        self.with("memoryInfoV2", json!(false))
+    }
+
     pub(crate) fn mig(self, uuid: &str, total: u64, used: u64) -> Self {
         self.with("mig", json!([{"uuid": uuid, "memoryTotal": total, "memoryUsed": used}]))
+    }
+}
+
+/// A driver's directory: the library, and the files that it reads.
+pub(crate) struct Driver {
+    dir: tempfile::TempDir,
+}
+
+impl Driver {
+    /// No library yet.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("nvml-sim.d")).expect("a directory");
+        Self { dir }
+    }
+
+    /// With the library.
+    pub(crate) fn with_library() -> Self {
+        let driver = Self::new();
+        driver.install_library();
+        driver
+    }
+
+    pub(crate) fn library(&self) -> PathBuf {
+        self.dir.path().join("libnvidia-ml.so.1")
+    }
+
+    pub(crate) fn install_library(&self) {
+        std::fs::copy(&built().library, self.library()).expect("a copy");
+    }
+
+    /// Puts a GPU's file in place.
+    pub(crate) fn write(&self, gpu: &GpuFile) {
+        self.put(gpu.0["uuid"].as_str().expect("a UUID"), &gpu.0);
+    }
+
+    /// What concerns all GPUs.
+    pub(crate) fn write_driver(&self, file: &Value) {
+        self.put("driver", file);
+    }
+
+    /// Takes a GPU out of the node.
+    pub(crate) fn remove(&self, uuid: &str) {
+        std::fs::remove_file(self.dir.path().join(format!("nvml-sim.d/{uuid}.json"))).expect("removed");
+    }
+
+    fn put(&self, name: &str, file: &Value) {
+        let dir = self.dir.path().join("nvml-sim.d");
+        std::fs::write(dir.join(".new"), file.to_string()).expect("written");
+        std::fs::rename(dir.join(".new"), dir.join(format!("{name}.json"))).expect("in place");
     }
 }
 
@@ -62,6 +118,7 @@ impl GpuFile {
 pub(crate) struct Node {
     pub(crate) kubelet: Kubelet,
     pub(crate) apiserver: ApiServer,
+    pub(crate) driver: Driver,
     dir: tempfile::TempDir,
     agent: Child,
     log: Arc<Mutex<Vec<String>>>,
@@ -72,30 +129,28 @@ pub(crate) struct Node {
 impl Node {
     /// A node named `node-a` with GPUs, library and certificate.
     pub(crate) async fn start(gpus: &[GpuFile]) -> Self {
-        let dir = prepare(gpus);
-        install_library(dir.path());
+        let dir = tempfile::tempdir().expect("a directory");
         write_certificate(dir.path());
-        Self::with_agent(dir).await
+        Self::with_agent(dir, driver_of(gpus)).await
     }
 
     /// A node without a driver.
     pub(crate) async fn without_library() -> Self {
-        let dir = prepare(&[]);
+        let dir = tempfile::tempdir().expect("a directory");
         write_certificate(dir.path());
-        Self::with_agent(dir).await
+        Self::with_agent(dir, Driver::new()).await
     }
 
     /// A node whose agent has no certificate yet.
     pub(crate) async fn without_certificate(gpus: &[GpuFile]) -> Self {
-        let dir = prepare(gpus);
-        install_library(dir.path());
-        Self::with_agent(dir).await
+        let dir = tempfile::tempdir().expect("a directory");
+        Self::with_agent(dir, driver_of(gpus)).await
     }
 
-    async fn with_agent(dir: tempfile::TempDir) -> Self {
+    async fn with_agent(dir: tempfile::TempDir, driver: Driver) -> Self {
         let apiserver = ApiServer::start().await;
         let kubelet = Kubelet::start(&dir.path().join("kubelet.sock"));
-        let mut agent = spawn(dir.path(), apiserver.address);
+        let mut agent = spawn(dir.path(), &driver, apiserver.address);
         let log = Arc::new(Mutex::new(Vec::new()));
         let (sender, listening) = tokio::sync::oneshot::channel();
         let mut lines = BufReader::new(agent.stderr.take().expect("a pipe")).lines();
@@ -111,14 +166,9 @@ impl Node {
                 written.lock().expect("log").push(line);
             }
         });
-        let told = tokio::time::timeout(PATIENCE, listening).await.expect("the agent listens in time");
+        let told = tokio::time::timeout(DEADLINE, listening).await.expect("the agent listens in time");
         let Ok((listen, health)) = told else { panic!("the agent ended: {:?}", log.lock().expect("log")) };
-        Self { kubelet, apiserver, dir, agent, log, listen, health }
-    }
-
-    /// Puts a GPU's file in place.
-    pub(crate) fn write(&self, gpu: &GpuFile) {
-        write_gpu(self.dir.path(), gpu);
+        Self { kubelet, apiserver, driver, dir, agent, log, listen, health }
     }
 
     /// A new CA and certificate.
@@ -173,39 +223,27 @@ impl Node {
         let id = self.agent.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
         let id = id.expect("the agent runs");
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
-        tokio::time::timeout(PATIENCE, self.agent.wait()).await.expect("in time").expect("an end")
+        tokio::time::timeout(DEADLINE, self.agent.wait()).await.expect("in time").expect("an end")
     }
 }
 
-fn prepare(gpus: &[GpuFile]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    std::fs::create_dir_all(dir.path().join("driver/nvml-sim.d")).expect("a directory");
-    std::fs::create_dir(dir.path().join("tls")).expect("a directory");
+fn driver_of(gpus: &[GpuFile]) -> Driver {
+    let driver = Driver::with_library();
     for gpu in gpus {
-        write_gpu(dir.path(), gpu);
+        driver.write(gpu);
     }
-    dir
-}
-
-fn install_library(dir: &Path) {
-    std::fs::copy(&built().library, dir.join("driver/libnvidia-ml.so.1")).expect("a copy");
-}
-
-fn write_gpu(dir: &Path, gpu: &GpuFile) {
-    let dir = dir.join("driver/nvml-sim.d");
-    let uuid = gpu.0["uuid"].as_str().expect("a UUID");
-    std::fs::write(dir.join(".new"), gpu.0.to_string()).expect("written");
-    std::fs::rename(dir.join(".new"), dir.join(format!("{uuid}.json"))).expect("in place");
+    driver
 }
 
 fn write_certificate(dir: &Path) {
+    std::fs::create_dir_all(dir.join("tls")).expect("a directory");
     let pair = rcgen::generate_simple_self_signed(vec![SERVICE.to_owned()]).expect("a certificate");
     std::fs::write(dir.join("ca.der"), pair.cert.der()).expect("written");
     std::fs::write(dir.join("tls/tls.crt"), pair.cert.pem()).expect("written");
     std::fs::write(dir.join("tls/tls.key"), pair.signing_key.serialize_pem()).expect("written");
 }
 
-fn spawn(dir: &Path, apiserver: SocketAddr) -> Child {
+fn spawn(dir: &Path, driver: &Driver, apiserver: SocketAddr) -> Child {
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
         "clusters": [{"name": "test", "cluster": {"server": format!("http://{apiserver}")}}],
@@ -215,7 +253,7 @@ fn spawn(dir: &Path, apiserver: SocketAddr) -> Child {
     std::fs::write(dir.join("kubeconfig"), kubeconfig.to_string()).expect("written");
     Command::new(&built().agent)
         .arg("--nvml-library")
-        .arg(dir.join("driver/libnvidia-ml.so.1"))
+        .arg(driver.library())
         .arg("--pod-resources")
         .arg(dir.join("kubelet.sock"))
         .arg("--tls-dir")

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use tidegate_gpu::{Outcome, ReadError, Sampler, Sink};
+use tidegate_gpu::{Outcome, RETRY, ReadError, Sampler, Sink};
 
 const ROUNDS: usize = 5;
 const MIB: u64 = 1 << 20;
@@ -42,7 +42,7 @@ impl Sink for Printer {
 
 fn main() {
     let library = std::env::args().nth(1).unwrap_or_else(|| "libnvidia-ml.so.1".to_owned());
-    let mut sampler = Sampler::new(Path::new(&library));
+    let mut sampler = Sampler::new(Path::new(&library), RETRY);
     for round in 1..=ROUNDS {
         println!("round {round}");
         sampler.sample(&mut Printer);

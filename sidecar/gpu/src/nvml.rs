@@ -12,13 +12,14 @@ use nvml_wrapper::{Device, Nvml};
 
 use crate::reading::{Memory, Outcome, ReadError, Reason, Sink};
 
-/// How long to wait until a library that could not be loaded is tried again.
+/// How long the agent waits until it tries a library again that could not be loaded.
 pub const RETRY: Duration = Duration::from_secs(30);
 
 /// Reads all devices of the node, and finds NVML again when it comes or changes.
 #[derive(Debug)]
 pub struct Sampler {
     library: PathBuf,
+    retry: Duration,
     nvml: Option<Nvml>,
     try_again: Option<Instant>,
     /// UUIDs by place, so that a GPU that no longer tells its own can still be named.
@@ -29,15 +30,16 @@ pub struct Sampler {
 type Place = (u32, Option<u32>);
 
 impl Sampler {
-    /// A sampler for a library: a path, or a name that the loader knows where to look for.
-    pub fn new(library: &Path) -> Self {
-        Self { library: library.to_owned(), nvml: None, try_again: None, places: HashMap::new() }
+    /// A sampler for a library: a path, or a name that the loader knows where to look for. When it cannot be loaded, it
+    /// is tried again after `retry`, usually [`RETRY`].
+    pub fn new(library: &Path, retry: Duration) -> Self {
+        Self { library: library.to_owned(), retry, nvml: None, try_again: None, places: HashMap::new() }
     }
 
     /// Reads every device once. Each reading goes to the sink as soon as it is there, so that a device that hangs the
     /// driver does not take with it what was read before.
     ///
-    /// A missing library is a state that the sink is told, and is tried again every [`RETRY`].
+    /// A missing library is a state that the sink is told, and is tried again.
     pub fn sample(&mut self, sink: &mut dyn Sink) {
         let Some(nvml) = self.loaded(sink) else { return };
         match nvml.device_count() {
@@ -48,7 +50,7 @@ impl Sampler {
             // The driver was changed or taken away under the loaded library: only loading it anew helps.
             Err(error) => {
                 sink.driver(Err(self.explain_load(&error)));
-                self.try_again = Some(Instant::now() + RETRY);
+                self.try_again = Some(Instant::now() + self.retry);
             }
         }
     }
@@ -69,7 +71,7 @@ impl Sampler {
             }
             Err(error) => {
                 sink.driver(Err(self.explain_load(&error)));
-                self.try_again = Some(Instant::now() + RETRY);
+                self.try_again = Some(Instant::now() + self.retry);
                 None
             }
         }
@@ -77,8 +79,8 @@ impl Sampler {
 
     fn explain_load(&self, error: &NvmlError) -> ReadError {
         let library = self.library.display();
-        let retry = RETRY.as_secs();
-        explain(&format!("NVML is not available from {library} (tried again every {retry} s)"), error)
+        let retry = self.retry;
+        explain(&format!("NVML is not available from {library} (tried again every {retry:?})"), error)
     }
 
     fn read_all(&mut self, nvml: &Nvml, count: u32, sink: &mut dyn Sink) {
