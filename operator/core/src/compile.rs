@@ -92,3 +92,6 @@ fn judge_as_a_sidecar(parts: &Parts, problems: &mut Problems) {
         problems.add("spec", error.to_string());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -300,3 +300,6 @@ fn service_selector(service: &Service) -> BTreeMap<String, String> {
     let spec = service.spec.as_ref().filter(|spec| spec.type_.as_deref() != Some("ExternalName"));
     spec.and_then(|spec| spec.selector.clone()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,3 +160,6 @@ fn revision(document: &PolicyDocument) -> String {
         digits
     })
 }
+
+#[cfg(test)]
+mod tests;

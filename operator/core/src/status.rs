@@ -153,3 +153,6 @@ impl Tally {
         self.open += i32::from(breaker.is_some_and(|breaker| breaker.state != BreakerState::Closed));
     }
 }
+
+#[cfg(test)]
+mod tests;

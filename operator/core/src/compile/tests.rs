@@ -1,0 +1,461 @@
+use serde::de::DeserializeOwned;
+use tidegate_policy::{
+    Algorithm, Breaker, Claimant, ConsecutiveFailures, ErrorRatio, Factor, Fallback, GpuMemoryTier, HalfOpen,
+    HeaderName, KeyPart, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, Millis, Mode,
+    OnStale, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery, RelativePath,
+    SlowCallRatio, Tiers, Trip,
+};
+
+use super::*;
+use crate::key::{Workload, WorkloadKind};
+use crate::target::TargetObject;
+
+fn parse<T: DeserializeOwned>(kind: &str, spec: &str) -> T {
+    let yaml = format!(
+        "apiVersion: tidegate.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: llama, namespace: inference}}\nspec: {spec}"
+    );
+    serde_saphyr::from_str(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
+}
+
+fn rate_limit_of(spec: &str) -> Result<CompiledPolicy, Problems> {
+    rate_limit(&parse("RateLimitPolicy", spec))
+}
+
+fn breaker_of(spec: &str) -> Result<CompiledPolicy, Problems> {
+    circuit_breaker(&parse("CircuitBreakerPolicy", spec))
+}
+
+fn millis(number: u64) -> Millis {
+    Millis::new(number).unwrap()
+}
+
+fn ratio(number: f64) -> Ratio {
+    Ratio::new(number).unwrap()
+}
+
+fn factor(number: f64) -> Factor {
+    Factor::new(number).unwrap()
+}
+
+fn rate(number: f64) -> Rate {
+    Rate::new(number).unwrap()
+}
+
+fn header(name: &str) -> HeaderName {
+    HeaderName::new(name).unwrap()
+}
+
+#[test]
+fn tiers_take_the_defaults_of_the_field() {
+    let compiled =
+        rate_limit_of("{tiers: {qps: {learned: {}}, gpuMemory: {maxBytes: 32Gi}, latency: {max: 8s}}}");
+    assert_eq!(
+        compiled.unwrap().parts,
+        Parts {
+            tiers: Some(Tiers {
+                policy: "inference/llama".to_owned(),
+                mode: Mode::Enforce,
+                qps: Some(QpsTier {
+                    sample_interval_millis: millis(1000),
+                    window_millis: millis(300_000),
+                    learned: Some(LearnedQps {
+                        sigma: factor(2.0),
+                        factor: factor(1.5),
+                        floor: rate(10.0),
+                        minimum_samples: 60,
+                    }),
+                    max: None,
+                }),
+                gpu_memory: Some(GpuMemoryTier {
+                    max_utilization: None,
+                    max_bytes: Some(32 << 30),
+                    stale_after_millis: millis(10_000),
+                    on_stale: OnStale::Ignore,
+                }),
+                latency: Some(LatencyTier {
+                    signal: LatencySignal::TimeToFirstToken,
+                    percentile: ratio(0.99),
+                    period_millis: millis(10_000),
+                    periods: 3,
+                    minimum_samples: 100,
+                    learned: None,
+                    max_millis: Some(millis(8000)),
+                }),
+                recovery: Recovery { below_ratio: ratio(0.9), hold_millis: millis(10_000) },
+            }),
+            ..Parts::default()
+        }
+    );
+}
+
+#[test]
+fn every_field_of_the_tiers_reaches_the_document() {
+    let compiled = rate_limit_of(
+        "
+  mode: Shadow
+  tiers:
+    qps: {max: 400, learned: {sigma: 3, factor: '1.25', floor: '0.5', minimumSamples: 10}, sampleInterval: 500ms, window: 1m}
+    gpuMemory: {maxUtilization: 75%, staleAfter: 4s, onStale: HoldLast}
+    latency: {signal: TotalLatency, percentile: '99.9', period: 5s, periods: 2, minimumSamples: 7, learned: {factor: '1.8', minimumPeriods: 4}}
+    recovery: {below: 80%, hold: 1m30s}",
+    );
+    assert_eq!(
+        compiled.unwrap().parts.tiers,
+        Some(Tiers {
+            policy: "inference/llama".to_owned(),
+            mode: Mode::Shadow,
+            qps: Some(QpsTier {
+                sample_interval_millis: millis(500),
+                window_millis: millis(60_000),
+                learned: Some(LearnedQps {
+                    sigma: factor(3.0),
+                    factor: factor(1.25),
+                    floor: rate(0.5),
+                    minimum_samples: 10,
+                }),
+                max: Some(rate(400.0)),
+            }),
+            gpu_memory: Some(GpuMemoryTier {
+                max_utilization: Some(ratio(0.75)),
+                max_bytes: None,
+                stale_after_millis: millis(4000),
+                on_stale: OnStale::HoldLast,
+            }),
+            latency: Some(LatencyTier {
+                signal: LatencySignal::TotalLatency,
+                percentile: ratio(99.9 / 100.0),
+                period_millis: millis(5000),
+                periods: 2,
+                minimum_samples: 7,
+                learned: Some(LearnedLatency { factor: factor(1.8), minimum_periods: 4 }),
+                max_millis: None,
+            }),
+            recovery: Recovery { below_ratio: ratio(0.8), hold_millis: millis(90_000) },
+        })
+    );
+}
+
+#[test]
+fn priority_without_fields_is_that_of_a_pod_without_policy() {
+    assert_eq!(rate_limit_of("{priority: {}}").unwrap().parts.priority, Some(Priority::default()));
+}
+
+#[test]
+fn every_field_of_the_priority_reaches_the_document() {
+    let compiled = rate_limit_of(
+        "
+  priority:
+    from: [{header: X-Tier, map: {platinum: High, silver: Low}}, {header: X-Priority}]
+    default: Low
+    reserved: {high: 0%}
+    highAllowedFrom: [{cidr: 10.0.0.0/8}, {header: {name: X-Team, value: search}}]",
+    );
+    let map = [("platinum", PriorityClass::High), ("silver", PriorityClass::Low)];
+    assert_eq!(
+        compiled.unwrap().parts.priority,
+        Some(Priority {
+            from: vec![
+                PrioritySource {
+                    header: header("x-tier"),
+                    map: map.map(|(value, class)| (value.to_owned(), class)).into(),
+                },
+                PrioritySource { header: header("x-priority"), map: [].into() },
+            ],
+            default: PriorityClass::Low,
+            reserved_high: None,
+            high_allowed_from: vec![
+                Claimant { cidr: Some("10.0.0.0/8".to_owned()), header: None, value: None },
+                Claimant { cidr: None, header: Some(header("x-team")), value: Some("search".to_owned()) },
+            ],
+        })
+    );
+}
+
+#[test]
+fn limits_count_by_their_keys() {
+    let compiled = rate_limit_of(
+        "
+  limits:
+  - {name: per-user, key: [{header: X-Api-Key}, {source: Path}], limit: 600, window: 1m, burst: 100}
+  - {name: per-client, key: [{source: ClientIP}], algorithm: SlidingWindow, limit: 50, window: 10s, subWindows: 5}
+  - {name: whole-pod, limit: 900, window: 1s}
+  - {name: sliding, algorithm: SlidingWindow, limit: 1, window: 1s}",
+    );
+    let limit = |name: &str, key: Vec<KeyPart>, algorithm, limit, window| Limit {
+        policy: "inference/llama".to_owned(),
+        name: name.to_owned(),
+        mode: Mode::Enforce,
+        key,
+        algorithm,
+        limit,
+        window_millis: millis(window),
+    };
+    assert_eq!(
+        compiled.unwrap().parts.limits,
+        [
+            limit(
+                "per-user",
+                vec![KeyPart::Header(header("x-api-key")), KeyPart::Path],
+                Algorithm::TokenBucket { burst: 100 },
+                600,
+                60_000
+            ),
+            limit(
+                "per-client",
+                vec![KeyPart::ClientIp],
+                Algorithm::SlidingWindow { sub_windows: 5 },
+                50,
+                10_000
+            ),
+            limit("whole-pod", vec![], Algorithm::TokenBucket { burst: 900 }, 900, 1000),
+            limit("sliding", vec![], Algorithm::SlidingWindow { sub_windows: 10 }, 1, 1000),
+        ]
+    );
+}
+
+#[test]
+fn the_short_form_is_a_breaker_for_the_pods_behind_a_service() {
+    let compiled = breaker_of(
+        "{targetService: payment-service, failureThreshold: 5, timeoutMs: 3000, fallbackEndpoint: /fallback/payment}",
+    );
+    assert_eq!(
+        compiled.unwrap(),
+        CompiledPolicy {
+            key: PolicyKey::new(PolicyKind::CircuitBreakerPolicy, "inference", "llama"),
+            target: Target::Objects(vec![TargetObject::Service("payment-service".to_owned())]),
+            parts: Parts {
+                breaker: Some(Breaker {
+                    policy: "inference/llama".to_owned(),
+                    mode: Mode::Enforce,
+                    trip: Trip {
+                        consecutive_failures: Some(ConsecutiveFailures { count: 5 }),
+                        ..Trip::default()
+                    },
+                    open_millis: millis(60_000),
+                    half_open: HalfOpen { probes: 1 },
+                    timeout_millis: Some(millis(3000)),
+                    fallback: Some(Fallback::Path(RelativePath::new("/fallback/payment").unwrap())),
+                }),
+                ..Parts::default()
+            },
+        }
+    );
+}
+
+#[test]
+fn every_field_of_a_breaker_reaches_the_document() {
+    let compiled = breaker_of(
+        "
+  selector: {matchLabels: {app: llama}}
+  mode: Shadow
+  trip:
+    errorRatio: {}
+    slowCallRatio: {threshold: 40%, slowerThan: 2s, window: 20s, minimumRequests: 5}
+  open: {duration: 30s}
+  halfOpen: {probes: 5}",
+    );
+    assert_eq!(
+        compiled.unwrap().parts.breaker,
+        Some(Breaker {
+            policy: "inference/llama".to_owned(),
+            mode: Mode::Shadow,
+            trip: Trip {
+                consecutive_failures: None,
+                error_ratio: Some(ErrorRatio {
+                    threshold: ratio(0.5),
+                    window_millis: millis(30_000),
+                    minimum_requests: 20,
+                }),
+                slow_call_ratio: Some(SlowCallRatio {
+                    threshold: ratio(0.4),
+                    slower_than_millis: millis(2000),
+                    window_millis: millis(20_000),
+                    minimum_requests: 5,
+                }),
+            },
+            open_millis: millis(30_000),
+            half_open: HalfOpen { probes: 5 },
+            timeout_millis: None,
+            fallback: None,
+        })
+    );
+}
+
+#[test]
+fn targets_are_parsed_by_kind() {
+    let target = |spec: &str| rate_limit_of(&format!("{{priority: {{}}, {spec}}}")).unwrap().target;
+    assert_eq!(target(""), Target::Namespace);
+    assert!(matches!(target("selector: {}"), Target::Selector(_)));
+    assert_eq!(
+        target(
+            "targetRefs: [{kind: Service, name: a}, {group: apps, kind: DaemonSet, name: b}, {group: batch, kind: Job, name: c}]"
+        ),
+        Target::Objects(vec![
+            TargetObject::Service("a".to_owned()),
+            TargetObject::Workload(Workload { kind: WorkloadKind::DaemonSet, name: "b".to_owned() }),
+            TargetObject::Workload(Workload { kind: WorkloadKind::Job, name: "c".to_owned() }),
+        ])
+    );
+}
+
+/// What is wrong, as `field: begin of the message`; each has to say what to write.
+fn assert_refused(result: Result<CompiledPolicy, Problems>, expected: &[&str]) {
+    let problems = result.unwrap_err();
+    let found: Vec<_> = problems.as_slice().iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found:?} does not begin with {expected:?}");
+        assert!(found.contains("write ") || found.contains("give "), "{found:?} says not what to write");
+        assert!(!found.contains('\n'), "{found:?} is more than a line");
+    }
+}
+
+#[test]
+fn a_policy_that_limits_nothing_is_refused() {
+    assert_refused(rate_limit_of("{}"), &["spec: the policy limits nothing"]);
+    assert_refused(rate_limit_of("{tiers: {}}"), &["spec.tiers: no tier is on"]);
+    assert_refused(
+        rate_limit_of("{tiers: {qps: {}, gpuMemory: {}, latency: {}}}"),
+        &[
+            "spec.tiers.qps: nothing to trip at",
+            "spec.tiers.gpuMemory: nothing to trip at",
+            "spec.tiers.latency: nothing to trip at",
+        ],
+    );
+}
+
+#[test]
+fn every_mistake_is_reported_with_its_field() {
+    let refused = rate_limit_of(
+        "
+  targetRefs: [{kind: Deployment, name: llama}]
+  tiers:
+    qps: {max: 0, learned: {sigma: x, minimumSamples: 1}, window: 5 m}
+    gpuMemory: {maxUtilization: 101%, maxBytes: 1GB, staleAfter: 0s}
+    latency: {percentile: 0, periods: 0, minimumSamples: 0, period: 1d, max: '-1s', learned: {factor: '0'}}
+    recovery: {below: 0%, hold: ''}
+  priority: {from: [{header: 'x priority'}], reserved: {high: x}, highAllowedFrom: [{}, {cidr: 10.0.0.0/33}, {header: {name: ''}}]}
+  limits:
+  - {name: a, limit: 0, window: 0s, key: [{}]}
+  - {name: a, limit: 1, window: 1s, burst: 1, algorithm: SlidingWindow}
+  - {name: b, limit: 1, window: 1s, subWindows: 2}
+  - {name: c, limit: 1, window: 1s, key: [{header: x, source: Path}]}",
+    );
+    assert_refused(
+        refused,
+        &[
+            "spec.targetRefs[0]: \"/Deployment\" is not a kind",
+            "spec.tiers.qps.window: \"5 m\" is not a duration",
+            "spec.tiers.qps.learned.sigma: \"x\" is not a decimal number",
+            "spec.tiers.qps.learned.minimumSamples: 1 is out of range",
+            "spec.tiers.qps.max: 0 is out of range",
+            "spec.tiers.gpuMemory.maxUtilization: \"101%\" is not a percentage",
+            "spec.tiers.gpuMemory.maxBytes: \"1GB\" is not a number of bytes",
+            "spec.tiers.gpuMemory.staleAfter: \"0s\" is out of range",
+            "spec.tiers.latency.percentile: 0 is out of range",
+            "spec.tiers.latency.period: \"1d\" is not a duration",
+            "spec.tiers.latency.periods: 0 is out of range",
+            "spec.tiers.latency.minimumSamples: 0 is out of range",
+            "spec.tiers.latency.learned.factor: 0 is out of range",
+            "spec.tiers.latency.max: \"-1s\" is not a duration",
+            "spec.tiers.recovery.below: 0% is out of range",
+            "spec.tiers.recovery.hold: \"\" is not a duration",
+            "spec.priority.from[0].header: \"x priority\" is not a header name",
+            "spec.priority.reserved.high: \"x\" is not a percentage",
+            "spec.priority.highAllowedFrom[0]: nobody is named",
+            "spec.priority.highAllowedFrom[1].cidr: \"10.0.0.0/33\" is not an address block",
+            "spec.priority.highAllowedFrom[2].header.name: \"\" is not a header name",
+            "spec.limits[0].key[0]: a part of a key is one thing",
+            "spec.limits[0]: burst 0 is out of range",
+            "spec.limits[0].limit: 0 is out of range",
+            "spec.limits[0].window: \"0s\" is out of range",
+            "spec.limits[1].name: \"a\" is there twice",
+            "spec.limits[1]: burst is the size of a token bucket",
+            "spec.limits[2]: subWindows divide a sliding window",
+            "spec.limits[3].key[0]: a part of a key is one thing",
+        ],
+    );
+}
+
+#[test]
+fn a_window_holds_as_many_samples_as_are_needed() {
+    let qps = |qps: &str| rate_limit_of(&format!("{{tiers: {{qps: {qps}}}}}"));
+    assert_refused(
+        qps("{max: 1, window: 1s, sampleInterval: 1s}"),
+        &["spec.tiers.qps.window: too short to learn from"],
+    );
+    assert_refused(
+        qps("{max: 1, window: 2h, sampleInterval: 1s}"),
+        &["spec.tiers.qps.window: 7200 samples are too many"],
+    );
+    assert_refused(
+        qps("{learned: {minimumSamples: 61}, window: 1m}"),
+        &["spec.tiers.qps.learned.minimumSamples: 61 samples never fit into the window: write 2 to 60"],
+    );
+    assert!(qps("{learned: {minimumSamples: 60}, window: 1m}").is_ok());
+}
+
+#[test]
+fn a_policy_names_its_pods_in_one_way() {
+    assert_refused(
+        rate_limit_of("{priority: {}, selector: {}, targetRefs: [{kind: Service, name: a}]}"),
+        &["spec: targetRefs and selector exclude each other"],
+    );
+    for two in [
+        "targetService: a, selector: {}",
+        "targetService: a, targetRefs: [{kind: Service, name: a}]",
+        "selector: {}, targetRefs: [{kind: Service, name: a}]",
+    ] {
+        assert_refused(
+            breaker_of(&format!("{{failureThreshold: 1, {two}}}")),
+            &["spec: targetService, targetRefs and selector exclude each other"],
+        );
+    }
+    assert_refused(
+        rate_limit_of(
+            "{priority: {}, selector: {matchExpressions: [{key: a, operator: Exists, values: [b]}, {key: a, operator: In}]}}",
+        ),
+        &[
+            "spec.selector.matchExpressions[0]: values do not fit the operator",
+            "spec.selector.matchExpressions[1]: values do not fit the operator",
+        ],
+    );
+}
+
+#[test]
+fn a_breaker_that_never_opens_is_refused() {
+    assert_refused(breaker_of("{timeoutMs: 1}"), &["spec: nothing opens this breaker"]);
+    assert_refused(breaker_of("{failureThreshold: 1, trip: {}}"), &["spec.trip: trip is empty"]);
+}
+
+#[test]
+fn mistakes_of_a_breaker_are_reported_with_their_fields() {
+    let refused = breaker_of(
+        "
+  failureThreshold: 0
+  timeoutMs: 3600001
+  fallbackEndpoint: https://elsewhere/
+  trip:
+    errorRatio: {threshold: 0%, window: 1, minimumRequests: 0}
+    slowCallRatio: {threshold: 200%, slowerThan: 0ms, window: 800h, minimumRequests: -1}
+  open: {duration: 1d}
+  halfOpen: {probes: 1001}",
+    );
+    assert_refused(
+        refused,
+        &[
+            "spec.failureThreshold: 0 is out of range",
+            "spec.trip.errorRatio.threshold: 0% is out of range",
+            "spec.trip.errorRatio.window: \"1\" is not a duration",
+            "spec.trip.errorRatio.minimumRequests: 0 is out of range",
+            "spec.trip.slowCallRatio.threshold: \"200%\" is not a percentage",
+            "spec.trip.slowCallRatio.slowerThan: \"0ms\" is out of range",
+            "spec.trip.slowCallRatio.window: \"800h\" is out of range",
+            "spec.trip.slowCallRatio.minimumRequests: -1 is out of range",
+            "spec.open.duration: \"1d\" is not a duration",
+            "spec.halfOpen.probes: 1001 is out of range",
+            "spec.timeoutMs: 3600001 is out of range",
+            "spec.fallbackEndpoint: \"https://elsewhere/\" is not a path on the same engine",
+        ],
+    );
+}

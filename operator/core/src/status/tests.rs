@@ -1,0 +1,395 @@
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
+
+use super::*;
+use crate::key::WorkloadKind;
+
+fn from_yaml<T: DeserializeOwned>(yaml: &str) -> T {
+    serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
+}
+
+fn rate_limit(name: &str, generation: i64, spec: &str) -> RateLimitPolicy {
+    from_yaml(&format!(
+        "
+apiVersion: tidegate.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {{name: {name}, namespace: ns, generation: {generation}, creationTimestamp: '2026-01-01T00:00:00Z'}}
+spec: {spec}"
+    ))
+}
+
+fn pod(name: &str, annotations: &str) -> Pod {
+    from_yaml(&format!(
+        "
+metadata:
+  name: {name}
+  namespace: ns
+  uid: uid-{name}
+  labels: {{app: llama, pod-template-hash: abc}}
+  annotations: {annotations}
+  ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: llama-abc, uid: u, controller: true}}]"
+    ))
+}
+
+const INJECTED: &str = "{tidegate.dev/injected: 0.1.0}";
+
+fn time(second: i64) -> Time {
+    Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap())
+}
+
+fn key(name: &str) -> PolicyKey {
+    PolicyKey::new(PolicyKind::RateLimitPolicy, "ns", name)
+}
+
+fn report(revision: &str, more: &serde_json::Value) -> Report {
+    let mut report = json!({
+        "version": "0.1.0",
+        "revision": revision,
+        "status": {"revision": revision, "pressure": 0.0, "inFlight": 0, "tiers": [], "limits": []},
+    });
+    json_patch::merge(&mut report, more);
+    serde_json::from_value(report).unwrap()
+}
+
+fn tier(tier: &str, policy: &str, shedding: bool) -> serde_json::Value {
+    json!({
+        "tier": tier, "policy": policy, "mode": "Enforce", "state": if shedding { "Tripped" } else { "Normal" },
+        "shedding": shedding, "unit": "requests/s", "pressure": 0.0, "lastTriggerReason": "412 over 400",
+    })
+}
+
+fn breaker(policy: &str, state: &str) -> serde_json::Value {
+    json!({
+        "policy": policy, "mode": "Enforce", "state": state, "consecutiveFailures": 5, "transitions": [],
+        "lastTriggerReason": "5 failures in a row",
+    })
+}
+
+fn reported(index: &Index, pod: &str, more: &serde_json::Value) -> (PodKey, PodReport) {
+    let revision = index.document_for("ns", pod).unwrap().revision.clone();
+    let report = report(&revision, more);
+    (PodKey::new("ns", pod), PodReport { uid: format!("uid-{pod}"), report })
+}
+
+fn rate_limit_status(index: &Index, name: &str, reports: &Reports) -> RateLimitPolicyStatus {
+    match index.status(&key(name), reports, &time(100)) {
+        Some(PolicyStatus::RateLimit(status)) => status,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// `status reason: message` of a condition.
+fn condition(status: &RateLimitPolicyStatus, type_: &str) -> String {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+    format!("{} {}: {}", condition.status, condition.reason, condition.message)
+}
+
+#[test]
+fn a_policy_in_force_everywhere_is_accepted_and_programmed() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_rate_limit_policy(&rate_limit("all", 4, "{tiers: {qps: {max: 1}}}"));
+    let tiers =
+        json!({"status": {"tiers": [tier("Qps", "ns/all", true), tier("Latency", "ns/other", true)]}});
+    let reports = [reported(&index, "a", &tiers)].into();
+    let condition = |type_: &str, reason: &str, message: &str| Condition {
+        type_: type_.to_owned(),
+        status: "True".to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        last_transition_time: time(100),
+        observed_generation: Some(4),
+    };
+    assert_eq!(
+        rate_limit_status(&index, "all", &reports),
+        RateLimitPolicyStatus {
+            observed_generation: Some(4),
+            conditions: vec![
+                condition("Accepted", "Accepted", "The policy is valid."),
+                condition("Programmed", "Programmed", "1 of 1 pods enforce it."),
+            ],
+            pods: PodCounts { matched: 1, injected: 1, programmed: 1, out_of_date: 0, uninjected: 0 },
+            tiers_tripped: TierCounts { qps: 1, gpu_memory: 0, latency: 0 },
+            rotate: None,
+        }
+    );
+}
+
+#[test]
+fn an_unknown_policy_has_no_status() {
+    assert_eq!(Index::new().status(&key("all"), &Reports::new(), &time(0)), None);
+}
+
+#[test]
+fn pods_without_a_sidecar_are_counted_and_the_command_that_helps_is_given() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_pod(&pod("b", "{}"));
+    index.apply_pod(&pod("c", "{tidegate.dev/skipped: HostNetwork}"));
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let reports = [reported(&index, "a", &json!({}))].into();
+    let status = rate_limit_status(&index, "all", &reports);
+    assert_eq!(
+        status.pods,
+        PodCounts { matched: 3, injected: 1, programmed: 1, out_of_date: 0, uninjected: 2 }
+    );
+    let rotate = "kubectl label namespace ns tidegate.dev/injection=enabled && kubectl -n ns rollout restart deployment/llama";
+    assert_eq!(status.rotate.as_deref(), Some(rotate));
+    assert_eq!(
+        condition(&status, "Programmed"),
+        format!("False PartiallyProgrammed: 2 of 3 pods have no sidecar; to give them one: {rotate}")
+    );
+    let namespace: Namespace = from_yaml("metadata: {name: ns, labels: {tidegate.dev/injection: enabled}}");
+    index.apply_namespace(&namespace);
+    let status = rate_limit_status(&index, "all", &reports);
+    assert_eq!(status.rotate.as_deref(), Some("kubectl -n ns rollout restart deployment/llama"));
+}
+
+#[test]
+fn a_sidecar_that_enforces_an_older_document_is_out_of_date() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_pod(&pod("b", INJECTED));
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let stale = PodReport { uid: "uid-a".to_owned(), report: report("older", &json!({})) };
+    let reports = [(PodKey::new("ns", "a"), stale), reported(&index, "b", &json!({}))].into();
+    let status = rate_limit_status(&index, "all", &reports);
+    assert_eq!((status.pods.programmed, status.pods.out_of_date), (1, 1));
+    assert_eq!(condition(&status, "Programmed"), "False Reconciling: 1 of 2 sidecars enforce it.");
+}
+
+#[test]
+fn the_report_of_an_earlier_pod_of_that_name_says_nothing() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let (key, mut report) = reported(&index, "a", &json!({}));
+    report.uid = "uid-of-another".to_owned();
+    let status = rate_limit_status(&index, "all", &[(key, report)].into());
+    assert_eq!((status.pods.programmed, status.pods.out_of_date), (0, 1));
+}
+
+#[test]
+fn a_sidecar_that_refused_its_document_is_named() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let wanted = index.document_for("ns", "a").unwrap().revision.clone();
+    let refused = json!({"refused": {"revision": wanted, "message": "tiers.qps: no"}});
+    let report = PodReport { uid: "uid-a".to_owned(), report: report("older", &refused) };
+    let status = rate_limit_status(&index, "all", &[(PodKey::new("ns", "a"), report)].into());
+    assert_eq!(
+        condition(&status, "Programmed"),
+        "False PartiallyProgrammed: 1 of 1 sidecars refused the policy: tiers.qps: no"
+    );
+}
+
+#[test]
+fn an_invalid_policy_says_why_and_what_stays_in_force() {
+    let mut index = Index::new();
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{tiers: {qps: {max: 1}}}"));
+    index.apply_rate_limit_policy(&rate_limit("all", 2, "{tiers: {qps: {}}}"));
+    let status = rate_limit_status(&index, "all", &Reports::new());
+    let accepted = condition(&status, "Accepted");
+    assert!(accepted.starts_with("False Invalid: spec.tiers.qps: nothing to trip at: write"), "{accepted}");
+    assert!(accepted.ends_with("; generation 1 stays in force"), "{accepted}");
+    assert_eq!(status.observed_generation, Some(2));
+    index.apply_rate_limit_policy(&rate_limit("new", 1, "{}"));
+    let status = rate_limit_status(&index, "new", &Reports::new());
+    assert!(condition(&status, "Accepted").ends_with("; nothing of it is in force"));
+    assert!(condition(&status, "Programmed").starts_with("False Invalid"));
+}
+
+#[test]
+fn a_missing_target_is_named_until_it_is_there() {
+    let mut index = Index::new();
+    index.apply_rate_limit_policy(&rate_limit(
+        "llama",
+        1,
+        "{targetRefs: [{group: apps, kind: Deployment, name: llama}, {kind: Service, name: front}], priority: {}}",
+    ));
+    let accepted = |index: &Index| condition(&rate_limit_status(index, "llama", &Reports::new()), "Accepted");
+    assert_eq!(
+        accepted(&index),
+        "False TargetNotFound: not found in the namespace: Deployment llama, Service front"
+    );
+    let metadata = from_yaml("{name: llama, namespace: ns}");
+    index.apply_workload(WorkloadKind::Deployment, &metadata);
+    assert_eq!(accepted(&index), "True Accepted: not found in the namespace: Service front");
+}
+
+#[test]
+fn a_policy_that_lost_everywhere_says_to_whom() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_pod(&pod("b", INJECTED));
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{tiers: {qps: {max: 1}}, priority: {}}"));
+    index.apply_rate_limit_policy(&rate_limit(
+        "llama",
+        1,
+        "{selector: {matchLabels: {app: llama}}, tiers: {qps: {max: 2}}}",
+    ));
+    let status = rate_limit_status(&index, "all", &Reports::new());
+    assert_eq!(
+        condition(&status, "Accepted"),
+        "True Accepted: RateLimitPolicy ns/llama goes before it on 2 pods and decides tiers"
+    );
+    index.apply_rate_limit_policy(&rate_limit("all", 2, "{tiers: {qps: {max: 1}}}"));
+    let status = rate_limit_status(&index, "all", &Reports::new());
+    assert_eq!(
+        condition(&status, "Accepted"),
+        "False Conflicted: RateLimitPolicy ns/llama goes before it on 2 pods and decides tiers"
+    );
+    assert!(condition(&status, "Programmed").starts_with("False Overridden"));
+}
+
+#[test]
+fn finished_pods_are_not_counted() {
+    let mut index = Index::new();
+    let mut finished = pod("a", INJECTED);
+    finished.status = Some(from_yaml("phase: Succeeded"));
+    index.apply_pod(&finished);
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let status = rate_limit_status(&index, "all", &Reports::new());
+    assert_eq!(status.pods, PodCounts::default());
+    assert_eq!(condition(&status, "Programmed"), "True Programmed: It selects no pod now.");
+}
+
+#[test]
+fn a_condition_keeps_its_time_while_its_status_stays() {
+    let mut index = Index::new();
+    let mut policy = rate_limit("all", 1, "{priority: {}}");
+    index.apply_rate_limit_policy(&policy);
+    let mut written = rate_limit_status(&index, "all", &Reports::new());
+    for condition in &mut written.conditions {
+        condition.last_transition_time = time(7);
+    }
+    policy.status = Some(written);
+    index.apply_rate_limit_policy(&policy);
+    index.apply_pod(&pod("a", INJECTED));
+    let times: Vec<_> = rate_limit_status(&index, "all", &Reports::new())
+        .conditions
+        .into_iter()
+        .map(|condition| (condition.type_, condition.status, condition.last_transition_time))
+        .collect();
+    assert_eq!(
+        times,
+        [
+            ("Accepted".to_owned(), "True".to_owned(), time(7)),
+            ("Programmed".to_owned(), "False".to_owned(), time(100)),
+        ]
+    );
+}
+
+#[test]
+fn only_another_condition_is_urgent() {
+    let mut index = Index::new();
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let status = |index: &Index| index.status(&key("all"), &Reports::new(), &time(1)).unwrap();
+    let first = status(&index);
+    assert!(first.is_urgent_after(None));
+    assert!(!first.is_urgent_after(Some(&first)));
+    index.apply_pod(&pod("a", INJECTED));
+    let second = status(&index);
+    assert!(second.is_urgent_after(Some(&first)), "it is reconciling now");
+    index.apply_pod(&pod("b", INJECTED));
+    let third = status(&index);
+    assert_ne!(third, second);
+    assert!(!third.is_urgent_after(Some(&second)), "only counts changed");
+}
+
+#[test]
+fn open_breakers_are_counted_by_policy() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_pod(&pod("b", INJECTED));
+    let policy: CircuitBreakerPolicy = from_yaml(
+        "
+apiVersion: tidegate.dev/v1alpha1
+kind: CircuitBreakerPolicy
+metadata: {name: b, namespace: ns}
+spec: {failureThreshold: 5}",
+    );
+    index.apply_circuit_breaker_policy(&policy);
+    let reports = [
+        reported(&index, "a", &json!({"status": {"breaker": breaker("ns/b", "Open")}})),
+        reported(&index, "b", &json!({"status": {"breaker": breaker("ns/b", "Closed")}})),
+    ]
+    .into();
+    let key = PolicyKey::new(PolicyKind::CircuitBreakerPolicy, "ns", "b");
+    let Some(PolicyStatus::CircuitBreaker(status)) = index.status(&key, &reports, &time(1)) else {
+        panic!("no status")
+    };
+    assert_eq!((status.breakers_open, status.pods.programmed), (1, 2));
+}
+
+#[test]
+fn the_api_server_gets_the_status_without_a_wrapper() {
+    let status = PolicyStatus::RateLimit(RateLimitPolicyStatus::default());
+    assert_eq!(
+        serde_json::to_value(status).unwrap(),
+        json!({
+            "pods": {"matched": 0, "injected": 0, "programmed": 0, "outOfDate": 0, "uninjected": 0},
+            "tiersTripped": {"qps": 0, "gpuMemory": 0, "latency": 0},
+        })
+    );
+}
+
+fn notes(notices: &[Notice]) -> Vec<String> {
+    notices.iter().map(|n| format!("{:?} {} {}: {}", n.type_, n.reason, n.policy, n.note)).collect()
+}
+
+#[test]
+fn tiers_and_breakers_give_notice_when_they_trip_and_when_they_recover() {
+    let pod = PodKey::new("ns", "a");
+    let calm = report(
+        "r",
+        &json!({"status": {
+        "tiers": [tier("Qps", "ns/all", false)], "breaker": breaker("ns/b", "Closed")}}),
+    );
+    let bad = report(
+        "r",
+        &json!({"status": {
+        "tiers": [tier("Qps", "ns/all", true)], "breaker": breaker("ns/b", "Open")}}),
+    );
+    let probing = report(
+        "r",
+        &json!({"status": {
+        "tiers": [tier("Qps", "ns/all", true)], "breaker": breaker("ns/b", "HalfOpen")}}),
+    );
+    let tripped = [
+        "Warning TierTripped ns/all: qps tier of pod a tripped: 412 over 400",
+        "Warning BreakerOpened ns/b: breaker of pod a opened: 5 failures in a row",
+    ];
+    assert_eq!(notes(&after_report(&pod, Some(&calm), &bad)), tripped);
+    assert_eq!(notes(&after_report(&pod, None, &bad)), tripped);
+    assert_eq!(notes(&after_report(&pod, Some(&bad), &probing)), Vec::<String>::new());
+    assert_eq!(notes(&after_report(&pod, None, &calm)), Vec::<String>::new());
+    assert_eq!(
+        notes(&after_report(&pod, Some(&probing), &calm)),
+        [
+            "Normal TierRecovered ns/all: qps tier of pod a recovered",
+            "Normal BreakerClosed ns/b: breaker of pod a closed",
+        ]
+    );
+}
+
+#[test]
+fn a_refused_policy_gives_notice_once() {
+    let mut index = Index::new();
+    let status = |index: &Index| index.status(&key("all"), &Reports::new(), &time(1)).unwrap();
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let good = status(&index);
+    assert_eq!(after_status(&key("all"), None, &good), None);
+    index.apply_rate_limit_policy(&rate_limit("all", 2, "{}"));
+    let bad = status(&index);
+    let notice = after_status(&key("all"), Some(&good), &bad).unwrap();
+    assert_eq!((notice.type_, notice.reason), (NoticeType::Warning, "PolicyRefused"));
+    assert!(notice.note.starts_with("spec: the policy limits nothing"), "{}", notice.note);
+    assert_eq!(after_status(&key("all"), Some(&bad), &bad), None);
+    let recovered = after_status(&key("all"), Some(&bad), &good).unwrap();
+    assert_eq!((recovered.type_, recovered.reason), (NoticeType::Normal, "PolicyAccepted"));
+}
