@@ -17,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -25,6 +26,10 @@ use crate::shared::Shared;
 
 /// A client that is slower with its request's head is not waited for.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections at once. More wait in the kernel: whoever floods this port must not take the memory and the
+/// descriptors of the data path.
+const MOST_CONNECTIONS: usize = 128;
 
 /// What the admin port answers from.
 #[derive(Debug)]
@@ -45,10 +50,17 @@ pub struct Admin {
 
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
+        // The semaphore is never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(connection(stream, Arc::clone(&admin)));
+                let admin = Arc::clone(&admin);
+                tokio::spawn(async move {
+                    connection(stream, admin).await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 warn!(%error, "the admin port can't accept");

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -111,7 +112,7 @@ impl Supervisor {
 
     fn spawn(&self) -> io::Result<Pid> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("worker").arg("--restarts").arg(self.restarts.to_string());
+        command.arg0("tidegate-sidecar").arg("worker").arg("--restarts").arg(self.restarts.to_string());
         for socket in &self.data {
             command.arg("--data-socket").arg(socket.to_string());
         }
