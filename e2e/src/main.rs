@@ -26,7 +26,7 @@ enum Command {
     #[command(hide = true)]
     ClusterGuard(cluster::cli::GuardArgs),
     /// Simulate an inference engine with an OpenAI-compatible API.
-    Engine(engine::EngineArgs),
+    Engine(Box<engine::EngineArgs>),
     /// Offer `nvidia.com/gpu` devices to the kubelet.
     DevicePlugin(device_plugin::DevicePluginArgs),
     /// Send open-loop traffic to an engine.
@@ -63,9 +63,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Test(args) => cluster::cli::test(args).await,
             Command::NodeInit(args) => cluster::cli::node_init(&args),
             Command::ClusterGuard(args) => cluster::cli::run_guard(args).await,
-            Command::Engine(args) => engine::run(args).await,
+            Command::Engine(args) => engine::run(*args).await,
             Command::DevicePlugin(args) => device_plugin::run(args).await,
-            Command::Load(args) => load::run(args).await,
+            Command::Load(args) => load::cli::run(args).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::DemoStandalone(args) => demo::run_standalone(args).await,
