@@ -140,6 +140,12 @@ fn unreadable(error: &anyhow::Error) -> RefusedDocument {
     RefusedDocument { revision: String::new(), message: format!("{error:#}") }
 }
 
+fn told_if_not_kept(kept: Result<()>) {
+    if let Err(error) = kept {
+        warn!(error = format!("{error:#}"), "policy is in force but will be unknown after a restart");
+    }
+}
+
 /// Decides what is in force.
 #[derive(Debug)]
 pub struct Keeper {
@@ -163,6 +169,10 @@ impl Keeper {
             endpoints_withdrawn: false,
         };
         let store = policy.policy_store.clone().map(Store::new);
+        if let (Some(store), Source::File) = (&store, state.source) {
+            // The file may be broken when a crashed worker is succeeded; the document of this start is then known.
+            told_if_not_kept(store.keep(&state.document));
+        }
         Self { shared, store, state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
@@ -188,6 +198,15 @@ impl Keeper {
             Err(refused) => self.refuse(source, refused),
         }
         self.announce();
+    }
+
+    /// The operator has the document that is in force here, wherever it came from.
+    pub fn confirm(&self, revision: &str) {
+        let mut state = self.lock();
+        if state.document.revision == revision && state.source != Source::Stream {
+            state.source = Source::Stream;
+            self.shared.metrics.policy_applied(revision, Source::Stream.as_str());
+        }
     }
 
     /// A document that can't even be read.
@@ -232,9 +251,8 @@ impl Keeper {
     /// Off this thread: a slow disk must not hold up the ticks.
     async fn keep(&self, document: Arc<PolicyDocument>) {
         let Some(store) = self.store.clone() else { return };
-        let kept = tokio::task::spawn_blocking(move || store.keep(&document)).await;
-        if let Ok(Err(error)) = kept {
-            warn!(error = format!("{error:#}"), "policy is in force but will be unknown after a restart");
+        if let Ok(kept) = tokio::task::spawn_blocking(move || store.keep(&document)).await {
+            told_if_not_kept(kept);
         }
     }
 

@@ -150,7 +150,7 @@ async fn obey(line: &[u8], keeper: &Keeper) {
         Ok(PolicyEvent::Modified { document }) => {
             keeper.offer(Source::Stream, document.to_string().as_bytes()).await;
         }
-        Ok(PolicyEvent::Bookmark { .. }) => {}
+        Ok(PolicyEvent::Bookmark { revision }) => keeper.confirm(&revision),
         Ok(PolicyEvent::Endpoints { withdrawn }) => keeper.set_endpoints_withdrawn(withdrawn),
         Err(error) => match kind(line) {
             Some(kind) if !KINDS.contains(&kind.as_str()) => {

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tidegate_policy::PolicyDocument;
 
 use crate::engine::Engine;
-use crate::sidecar::{Sidecar, within};
+use crate::sidecar::{Sidecar, eventually, within};
 
 /// A second is promised; a machine under load gets another.
 const ENFORCED: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ impl File {
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("policy.json")
+        self.folder.path().join("written-by-hand.json")
     }
 
     fn write(&self, content: &str) {
@@ -98,6 +98,24 @@ fn a_file_that_vanishes_keeps_the_last_good_policy() {
     let status = sidecar.await_status("refused", |status| status["refused"].is_object());
     assert_eq!(status["revision"], "good");
     assert!(status["refused"]["message"].as_str().unwrap().contains("can't read"), "{status}");
+}
+
+#[test]
+fn a_crash_while_the_file_is_garbage_goes_on_with_the_stored_policy() {
+    let file = File::new(&document("good"));
+    let (path, folder) = (file.path().display().to_string(), file.folder.path().display().to_string());
+    let sidecar =
+        Sidecar::start(Engine::start().address, &["--policy-file", &path, "--policy-store", &folder]);
+    assert_eq!(sidecar.status()["policySource"], "file");
+    fs::write(file.path(), "garbage").unwrap();
+    sidecar.await_status("refused", |status| status["refused"].is_object());
+    let before = sidecar.workers()[0];
+    crate::crash::kill(before);
+    let status = eventually("a status of the next worker", || {
+        (sidecar.workers() != [before]).then(|| sidecar.admin("/throttle/status")).flatten()
+    });
+    assert!(status.body.contains(r#""policySource": "store""#), "{}", status.body);
+    assert!(status.body.contains(r#""revision": "good""#), "{}", status.body);
 }
 
 #[test]

@@ -133,3 +133,17 @@ fn a_worker_that_is_killed_starts_from_the_store_and_the_stream_corrects_it() {
         operator.watches().get(1).cloned().filter(|w| w == "revision=one")
     });
 }
+
+#[test]
+fn a_bookmark_confirms_a_document_that_came_from_the_store() {
+    let operator = Operator::start(&Authority::new());
+    let store = tempfile::tempdir().unwrap();
+    let kept = serde_json::to_vec(&document("kept")).unwrap();
+    std::fs::write(store.path().join("policy.json"), kept).unwrap();
+    let folder = store.path().display().to_string();
+    let sidecar = start(&operator, &["--policy-store", &folder]);
+    sidecar.await_status("a stream", |status| status["operatorConnected"] == true);
+    assert_eq!(sidecar.status()["policySource"], "store");
+    operator.send(PolicyEvent::Bookmark { revision: "kept".to_owned() });
+    in_force(&sidecar, "kept");
+}
