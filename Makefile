@@ -3,8 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Where the cluster of `make demo` and `make e2e` comes from: auto, kind, local or current (any kubeconfig).
-CLUSTER ?= auto
+# Where the cluster of `make demo` and `make e2e` comes from: local, kind or current (any kubeconfig).
+CLUSTER ?= local
 # A recorded trace in the Azure LLM inference format; without one a synthetic trace with the same marginals is made.
 TRACE ?= $(firstword $(wildcard ../shared/traces/*.csv))
 E2E := cargo run --quiet -p tidegate-e2e --
@@ -47,7 +47,7 @@ loom: ## Every interleaving of the compare-and-swap loops
 	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --release --target-dir target/loom loom
 
 e2e: ## End-to-end tests on a real cluster
-	$(E2E) test --cluster $(CLUSTER) -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
+	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
 
 bench: ## CPU and memory beside nginx and HAProxy, nanoseconds per decision beside governor: report/bench.md
 	$(E2E) bench
@@ -55,8 +55,8 @@ bench: ## CPU and memory beside nginx and HAProxy, nanoseconds per decision besi
 gen: ## Generate manifests/ from the Rust types and the chart
 	cargo run --quiet -p tidegate-crds --bin crdgen -- manifests/crds
 
-images: ## Build the container images as archives
-	$(E2E) cluster build-images
+images: ## Build the container images and load them into the cluster
+	$(E2E) cluster load-images --cluster $(CLUSTER)
 
 clean-clusters: ## Take down what an interrupted run left behind
 	$(E2E) cluster down --cluster $(CLUSTER)

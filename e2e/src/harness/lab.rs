@@ -20,6 +20,7 @@ use tokio::sync::RwLock;
 use super::diagnosis;
 use super::engine::{CONTROL_PORT, ENGINE_PORT, Engine};
 use super::http::{Answer, Http};
+use super::release;
 use super::wait::eventually;
 
 /// Where the chart is installed.
@@ -70,6 +71,7 @@ impl Lab {
     async fn create() -> anyhow::Result<Self> {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::try_default().await.context("no cluster: run this through `make e2e`")?;
+        release::ensure(&client).await?;
         let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("e2e-{}-{number}", std::process::id());
         let object: Namespace = serde_json::from_value(json!({
@@ -97,21 +99,7 @@ impl Lab {
 
     /// `kubectl apply`: every object of the YAML, in this namespace.
     pub async fn apply(&self, yaml: &str) -> anyhow::Result<()> {
-        let discovery = Discovery::new(self.client.clone()).run().await?;
-        for text in yaml.split("\n---") {
-            let object: DynamicObject = serde_saphyr::from_str(text).context("YAML of an object")?;
-            let types = object.types.as_ref().context("apiVersion and kind")?;
-            let kind = GroupVersionKind::try_from(types)?;
-            let (resource, capabilities) =
-                discovery.resolve_gvk(&kind).with_context(|| format!("{kind:?} is not served"))?;
-            let api: Api<DynamicObject> = match capabilities.scope {
-                Scope::Namespaced => Api::namespaced_with(self.client.clone(), &self.namespace, &resource),
-                Scope::Cluster => Api::all_with(self.client.clone(), &resource),
-            };
-            let parameters = PatchParams::apply("tidegate-e2e").force();
-            api.patch(&object.name_any(), &parameters, &Patch::Apply(&object)).await?;
-        }
-        Ok(())
+        apply(&self.client, Some(&self.namespace), yaml).await
     }
 
     /// Creates an engine without waiting for it.
@@ -196,6 +184,30 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// Applies every object of the YAML on the server's side; objects without a namespace of their own go into the given
+/// one.
+pub(super) async fn apply(client: &Client, namespace: Option<&str>, yaml: &str) -> anyhow::Result<()> {
+    let discovery = Discovery::new(client.clone()).run().await?;
+    for text in yaml.split("\n---") {
+        let object: DynamicObject = serde_saphyr::from_str(text).context("YAML of an object")?;
+        let types = object.types.as_ref().context("apiVersion and kind")?;
+        let kind = GroupVersionKind::try_from(types)?;
+        let (resource, capabilities) =
+            discovery.resolve_gvk(&kind).with_context(|| format!("{kind:?} is not served"))?;
+        let api: Api<DynamicObject> =
+            match (capabilities.scope, object.metadata.namespace.as_deref().or(namespace)) {
+                (Scope::Namespaced, Some(namespace)) => {
+                    Api::namespaced_with(client.clone(), namespace, &resource)
+                }
+                (Scope::Namespaced, None) => bail!("{} {} names no namespace", kind.kind, object.name_any()),
+                (Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
+            };
+        let parameters = PatchParams::apply("tidegate-e2e").force();
+        api.patch(&object.name_any(), &parameters, &Patch::Apply(&object)).await?;
+    }
+    Ok(())
 }
 
 /// The address of a pod.

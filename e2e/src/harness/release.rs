@@ -1,0 +1,72 @@
+//! The chart, installed and removed as a user would: with helm.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+use super::lab::RELEASE_NAMESPACE;
+use super::lab::apply;
+use super::wait::eventually;
+use crate::cluster::{binaries, images, progress::Progress};
+
+/// The simulated GPUs of every node and their device plugin.
+const GPU_NODES: &str = include_str!("../../manifests/gpu-node.yaml");
+/// Done once in a process, by whichever test comes first.
+static READY: OnceCell<()> = OnceCell::const_new();
+
+/// Makes the cluster what the tests expect: nodes with simulated GPUs, the chart installed.
+pub(super) async fn ensure(client: &Client) -> anyhow::Result<()> {
+    READY.get_or_try_init(|| prepare(client)).await.copied()
+}
+
+async fn prepare(client: &Client) -> anyhow::Result<()> {
+    apply(client, None, GPU_NODES).await.context("simulated GPUs")?;
+    install().await?;
+    let nodes: Api<Node> = Api::all(client.clone());
+    eventually("an allocatable nvidia.com/gpu on a node", Duration::from_mins(1), async || {
+        let list = nodes.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+        let allocatable = list.items.iter().filter_map(|node| node.status.as_ref()?.allocatable.as_ref());
+        let found = allocatable.flatten().any(|(name, count)| name == "nvidia.com/gpu" && count.0 != "0");
+        if found { Ok(()) } else { Err("none".to_owned()) }
+    })
+    .await
+}
+
+/// `helm upgrade --install` of the chart with the images of this workspace, until everything is ready.
+pub async fn install() -> anyhow::Result<()> {
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/tidegate");
+    let values = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/values.yaml");
+    let registry = format!("image.registry={}", images::PREFIX);
+    helm(&[
+        "upgrade",
+        "--install",
+        "tidegate",
+        chart,
+        "--create-namespace",
+        "--values",
+        values,
+        "--set",
+        &registry,
+        "--wait",
+        "--timeout",
+        "2m",
+    ])
+    .await
+}
+
+/// `helm uninstall`, until everything is gone.
+pub async fn uninstall() -> anyhow::Result<()> {
+    helm(&["uninstall", "tidegate", "--wait", "--timeout", "1m"]).await
+}
+
+async fn helm(arguments: &[&str]) -> anyhow::Result<()> {
+    let helm = binaries::helm(&Progress::start()).await?;
+    let output = Command::new(helm).args(["--namespace", RELEASE_NAMESPACE]).args(arguments).output().await?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    output.status.success().then_some(()).with_context(|| format!("helm {}: {text}", arguments.join(" ")))
+}

@@ -1,0 +1,81 @@
+//! The circuit breaker in its short form, behind a Service.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tidegate_e2e::harness::{Engine, in_namespace};
+use tidegate_policy::report::{BreakerState, Status};
+
+fn breaker_is(status: &Status, state: BreakerState) -> bool {
+    status.breaker.as_ref().is_some_and(|breaker| breaker.state == state)
+}
+
+#[tokio::test]
+async fn a_breaker_opens_serves_the_fallback_half_opens_and_closes() -> anyhow::Result<()> {
+    in_namespace(async |lab| {
+        lab.apply(
+            "{apiVersion: tidegate.dev/v1alpha1, kind: CircuitBreakerPolicy, metadata: {name: payment}, spec: {
+               targetService: payment, failureThreshold: 5, timeoutMs: 3000, fallbackEndpoint: /fallback/payment,
+               open: {duration: 4s}}}",
+        )
+        .await?;
+        let pods = lab.engine(&Engine::new("payment")).await?;
+        let pod = &pods[0];
+        lab.until_programmed(pod).await?;
+        lab.control(pod, "/fail", &json!({"status": 500, "ratio": 1.0})).await?;
+        for _ in 0..5 {
+            assert_eq!(lab.complete(pod, &[]).await?.status, 500);
+        }
+        let open = lab.status(pod).await?;
+        assert!(breaker_is(&open, BreakerState::Open), "{open:?}");
+        let fallback = lab.complete(pod, &[]).await?;
+        assert_eq!(fallback.status, 200, "{fallback:?}");
+        assert!(fallback.body.contains("fallback"), "{fallback:?}");
+        lab.control(pod, "/reset", &json!({})).await?;
+        let probe = lab.until(pod, "a closed breaker", |status| breaker_is(status, BreakerState::Closed));
+        let requests = async {
+            loop {
+                lab.complete(pod, &[]).await?;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let closed = tokio::select! {
+            closed = probe => closed?,
+            failed = requests => { let never: anyhow::Result<Status> = failed; never? }
+        };
+        let breaker = closed.breaker.expect("the breaker");
+        let path: Vec<_> = breaker.transitions.iter().filter(|t| t.count > 0).map(|t| (t.from, t.to, t.count)).collect();
+        assert!(path.contains(&(BreakerState::Closed, BreakerState::Open, 1)), "{path:?}");
+        assert!(path.contains(&(BreakerState::Open, BreakerState::HalfOpen, 1)), "{path:?}");
+        assert!(path.contains(&(BreakerState::HalfOpen, BreakerState::Closed, 1)), "{path:?}");
+        assert_eq!(lab.complete(pod, &[]).await?.status, 200);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_is_answered_504_in_time_and_opens_the_breaker() -> anyhow::Result<()> {
+    in_namespace(async |lab| {
+        lab.apply(
+            "{apiVersion: tidegate.dev/v1alpha1, kind: CircuitBreakerPolicy, metadata: {name: hang}, spec: {
+               targetService: llama, failureThreshold: 2, timeoutMs: 500}}",
+        )
+        .await?;
+        let pods = lab.engine(&Engine::new("llama")).await?;
+        let pod = &pods[0];
+        lab.until_programmed(pod).await?;
+        lab.control(pod, "/hang", &json!({})).await?;
+        for _ in 0..2 {
+            let answer = lab.complete(pod, &[]).await?;
+            assert_eq!(answer.status, 504, "{answer:?}");
+            assert!(answer.elapsed < Duration::from_millis(1500), "{answer:?}");
+        }
+        let refused = lab.complete(pod, &[]).await?;
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(refused.header("x-tidegate-reason").starts_with("breaker-open;"), "{refused:?}");
+        assert!(refused.header("retry-after").parse::<u64>()? >= 1);
+        Ok(())
+    })
+    .await
+}

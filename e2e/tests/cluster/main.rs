@@ -1,0 +1,13 @@
+//! Promises about Kubernetes, each kept on a real API server and kubelet. `make e2e` runs them.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::expect_used)]
+
+mod breaker;
+mod control_plane;
+mod gpu;
+mod injection;
+mod isolation;
+mod lifecycle;
+mod policy;
+mod tiers;
