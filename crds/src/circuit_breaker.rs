@@ -49,7 +49,8 @@ use crate::{CircuitBreakerPolicyStatus, Duration, Mode, Percentage, PodSelector,
 pub struct CircuitBreakerPolicySpec {
     /// Short for the pods behind this Service. Excludes `targetRefs` and `selector`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message(CircuitBreakerPolicySpec::SERVICE))]
     pub target_service: Option<String>,
     /// The objects whose pods the policy acts on. Excludes `selector`; without any of the three it is the default of
     /// its whole namespace. Where several policies act on a pod, the more specific one wins: selector, then
@@ -75,7 +76,10 @@ pub struct CircuitBreakerPolicySpec {
     /// A path of the same engine that answers while the breaker is open; tried once, outside of the breaker. 503
     /// when left out or when it fails too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r#"^/([!"$-.0-~][!"$-~]*)?$"#))]
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new(
+        "self.startsWith('/') && !self.startsWith('//') && self.matches('^[!-\"$-~]+$')"
+    ).message(CircuitBreakerPolicySpec::FALLBACK))]
     pub fallback_endpoint: Option<String>,
     /// What else opens the breaker; any one is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +93,11 @@ pub struct CircuitBreakerPolicySpec {
 }
 
 impl CircuitBreakerPolicySpec {
+    /// What is said about a text that no Service can be named.
+    pub const SERVICE: &str = "not the name of a Service of this namespace: write lower-case letters, digits and '-', such as payment-service";
+    /// What is said about a fallback elsewhere.
+    pub const FALLBACK: &str =
+        "not a path on the same engine: write one that begins with a single '/', such as /fallback/payment";
     /// What is said about several ways of naming the pods at once.
     pub const ONE_TARGET: &str = "targetService, targetRefs and selector exclude each other: write one of them, or none for the whole namespace";
     /// What is said about a breaker that never opens.

@@ -47,8 +47,12 @@ pub fn unknown_fields(object: &Value) -> Vec<String> {
             schemas(&mut definition).for_each(|schema| collect_unknown(schema, object, "", &mut unknown));
         }
     }
+    unknown.retain(|path| !OF_EVERY_OBJECT.contains(&path.as_str()));
     unknown
 }
+
+/// What no schema has to name.
+const OF_EVERY_OBJECT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 fn collect_unknown(schema: &JSONSchemaProps, value: &Value, path: &str, unknown: &mut Vec<String>) {
     match value {

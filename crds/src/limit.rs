@@ -15,7 +15,8 @@ use crate::{Duration, HeaderName};
 ).message(Limit::SUB_WINDOWS))]
 pub struct Limit {
     /// Name of the rule, as it appears in refusals, metrics and status. Its counters survive a change of its numbers.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message(Limit::NAME))]
     pub name: String,
     /// What requests are counted by; several parts are combined. Without a key all requests of a pod count together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -40,6 +41,8 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// What is said about a name that could not stand in a header or a label.
+    pub const NAME: &str = "not a name: write lower-case letters, digits and '-', such as per-user";
     /// What is said about a burst where there is no bucket.
     pub const BURST: &str =
         "burst is the size of a token bucket: write algorithm: TokenBucket, or leave burst out";

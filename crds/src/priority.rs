@@ -69,7 +69,8 @@ pub struct Reserved {
 pub struct Claimant {
     /// Address block of the client, such as `10.0.0.0/8` or `fd00::/8`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 43), regex(pattern = r"^[0-9A-Fa-f:.]{2,39}/[0-9]{1,3}$"))]
+    #[schemars(length(max = 43))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9A-Fa-f:.]{2,39}/[0-9]{1,3}$')").message(Claimant::BLOCK))]
     pub cidr: Option<String>,
     /// A header that the request must carry.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +78,8 @@ pub struct Claimant {
 }
 
 impl Claimant {
+    /// What is said about a text that is no address block.
+    pub const BLOCK: &str = "not an address block: write one such as 10.0.0.0/8 or fd00::/8";
     /// What is said about an entry that names nobody.
     pub const NOBODY: &str =
         "nobody is named: write cidr: 10.0.0.0/8, header: {name: x-team, value: search}, or both";

@@ -115,7 +115,7 @@ macro_rules! number_scalar {
                     "x-kubernetes-int-or-string": true,
                     "maxLength": $max_length,
                     "x-kubernetes-validations": [{
-                        "rule": concat!("type(self) == int ? self >= 0 : self.matches('", $pattern, "')"),
+                        "rule": concat!("string(self).matches('", $pattern, "')"),
                         "message": $message
                     }]
                 })

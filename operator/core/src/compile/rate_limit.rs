@@ -11,7 +11,7 @@ use tidegate_policy as document;
 use super::Parts;
 use super::problems::{Problems, optional};
 use super::scalar::{
-    bytes, count, count32, factor, header, millis, mode, percentile, rate, ratio, ratio_or_none,
+    bytes, count, count32, factor, header, is_label, millis, mode, percentile, rate, ratio, ratio_or_none,
 };
 
 const DEFAULT_SUB_WINDOWS: i32 = 10;
@@ -224,6 +224,9 @@ fn limits(
         .enumerate()
         .map(|(i, spec)| {
             let field = format!("spec.limits[{i}]");
+            if !is_label(&spec.name, |first| first.is_ascii_alphanumeric()) {
+                problems.add(format!("{field}.name"), format!("{:?} is {}", spec.name, crd::Limit::NAME));
+            }
             if !names.insert(spec.name.as_str()) {
                 let message = format!("{:?} is there twice: give every limit a name of its own", spec.name);
                 problems.add(format!("{field}.name"), message);

@@ -147,6 +147,12 @@ pub(super) fn count32(number: i32, least: i32, most: i32) -> Result<u32, String>
     count(number.into(), least.into(), most.into()).map(|_| number.unsigned_abs())
 }
 
+/// RFC 1123 (or, by its first character, RFC 1035): what may stand in a header, a metric and a URL as it is.
+pub(super) fn is_label(name: &str, first: impl Fn(char) -> bool) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    name.len() <= 63 && name.starts_with(first) && name.chars().all(inner) && !name.ends_with('-')
+}
+
 #[cfg(test)]
 #[allow(clippy::float_cmp)] // these numbers are read, not computed
 mod tests {

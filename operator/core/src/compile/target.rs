@@ -6,6 +6,7 @@ use tidegate_crds::{
 };
 
 use super::problems::Problems;
+use super::scalar::is_label;
 use crate::key::{Workload, WorkloadKind};
 use crate::target::{Target, TargetObject};
 
@@ -24,7 +25,14 @@ pub(super) fn of_circuit_breaker(spec: &CircuitBreakerPolicySpec, problems: &mut
         return None;
     }
     match &spec.target_service {
-        Some(service) => Some(Target::Objects(vec![TargetObject::Service(service.clone())])),
+        Some(service) if is_label(service, |first| first.is_ascii_lowercase()) => {
+            Some(Target::Objects(vec![TargetObject::Service(service.clone())]))
+        }
+        Some(service) => {
+            let message = format!("{service:?} is {}", CircuitBreakerPolicySpec::SERVICE);
+            problems.add("spec.targetService", message);
+            None
+        }
         None => target(&spec.target_refs, spec.selector.as_ref(), problems),
     }
 }

@@ -339,7 +339,9 @@ fn every_mistake_is_reported_with_its_field() {
   - {name: a, limit: 0, window: 0s, key: [{}]}
   - {name: a, limit: 1, window: 1s, burst: 1, algorithm: SlidingWindow}
   - {name: b, limit: 1, window: 1s, subWindows: 2}
-  - {name: c, limit: 1, window: 1s, key: [{header: x, source: Path}]}",
+  - {name: c, limit: 1, window: 1s, key: [{header: x, source: Path}]}
+  - {name: Per_User, limit: 1, window: 1s}
+  - {name: '', limit: 1, window: 1s}",
     );
     assert_refused(
         refused,
@@ -373,6 +375,8 @@ fn every_mistake_is_reported_with_its_field() {
             "spec.limits[1]: burst is the size of a token bucket",
             "spec.limits[2]: subWindows divide a sliding window",
             "spec.limits[3].key[0]: a part of a key is one thing",
+            "spec.limits[4].name: \"Per_User\" is not a name",
+            "spec.limits[5].name: \"\" is not a name",
         ],
     );
 }
@@ -432,6 +436,7 @@ fn a_breaker_that_never_opens_is_refused() {
 fn mistakes_of_a_breaker_are_reported_with_their_fields() {
     let refused = breaker_of(
         "
+  targetService: a.b.svc
   failureThreshold: 0
   timeoutMs: 3600001
   fallbackEndpoint: https://elsewhere/
@@ -444,6 +449,7 @@ fn mistakes_of_a_breaker_are_reported_with_their_fields() {
     assert_refused(
         refused,
         &[
+            "spec.targetService: \"a.b.svc\" is not the name of a Service",
             "spec.failureThreshold: 0 is out of range",
             "spec.trip.errorRatio.threshold: 0% is out of range",
             "spec.trip.errorRatio.window: \"1\" is not a duration",

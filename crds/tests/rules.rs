@@ -1,0 +1,187 @@
+//! Each CEL rule accepts what it should and refuses what it should, with its message, evaluated as the API server
+//! does: after defaulting.
+
+use std::collections::BTreeSet;
+
+use kube::core::cel::{Validator, apply_defaults};
+use serde_json::Value;
+use tidegate_crds::{
+    Bytes, CircuitBreakerPolicySpec, Claimant, Decimal, Duration, GpuMemoryTier, HeaderName, KeyPart,
+    LatencyTier, Limit, Percentage, QpsTier, RateLimitPolicySpec, SelectorRequirement, TargetRef, Tiers,
+    Trip,
+};
+
+const RATE_LIMIT: &str = "RateLimitPolicy";
+const BREAKER: &str = "CircuitBreakerPolicy";
+
+#[allow(clippy::expect_used)] // a helper of the tests below
+fn schema(kind: &str) -> Value {
+    let definitions = tidegate_crds::definitions();
+    let definition = definitions.iter().find(|definition| definition.spec.names.kind == kind);
+    let schema = definition.and_then(|definition| definition.spec.versions[0].schema.as_ref());
+    let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_ref()).expect("the kind has a schema");
+    serde_json::to_value(schema).expect("a schema is JSON")
+}
+
+/// The messages with which an object is refused.
+#[allow(clippy::expect_used)] // a helper of the tests below
+fn refusals(kind: &str, spec: &str) -> Vec<String> {
+    let yaml =
+        format!("apiVersion: tidegate.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}");
+    let object: Value = serde_saphyr::from_str(&yaml).expect("the fixture is YAML");
+    let schema = schema(kind);
+    let object = apply_defaults(&schema, &object);
+    match Validator::new().validate(&schema, &object, None) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
+    }
+}
+
+/// Specs that are accepted.
+const ACCEPTED: &[(&str, &str)] = &[
+    (RATE_LIMIT, "{priority: {}}"),
+    (RATE_LIMIT, "{tiers: {qps: {learned: {}}}}"),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s}]}"),
+    (RATE_LIMIT, "{priority: {}, targetRefs: []}"),
+    (RATE_LIMIT, "{priority: {}, targetRefs: [], selector: {}}"),
+    (RATE_LIMIT, "{priority: {}, selector: {matchLabels: {app: llama}}}"),
+    (RATE_LIMIT, "{priority: {}, selector: {matchExpressions: [{key: a, operator: In, values: [b]}]}}"),
+    (RATE_LIMIT, "{priority: {}, selector: {matchExpressions: [{key: a, operator: Exists}]}}"),
+    (RATE_LIMIT, "{priority: {}, targetRefs: [{kind: Service, name: a}]}"),
+    (RATE_LIMIT, "{priority: {}, targetRefs: [{group: apps, kind: Deployment, name: a}]}"),
+    (RATE_LIMIT, "{priority: {}, targetRefs: [{group: batch, kind: Job, name: a}]}"),
+    (RATE_LIMIT, "{tiers: {qps: {max: 400}}}"),
+    (RATE_LIMIT, "{tiers: {qps: {max: '0.5', window: 2s}}}"),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {maxUtilization: 75%}}}"),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {maxBytes: 32Gi}}}"),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {maxBytes: 34359738368}}}"),
+    (RATE_LIMIT, "{tiers: {latency: {learned: {}, percentile: '99.9'}}}"),
+    (RATE_LIMIT, "{tiers: {latency: {max: 8s}}}"),
+    (RATE_LIMIT, "{tiers: {latency: {max: 1m30s500ms}}}"),
+    (RATE_LIMIT, "{priority: {highAllowedFrom: [{cidr: 10.0.0.0/8}]}}"),
+    (RATE_LIMIT, "{priority: {highAllowedFrom: [{header: {name: x-team, value: search}}]}}"),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, burst: 1, key: [{header: x-api-key}]}]}"),
+    (
+        RATE_LIMIT,
+        "{limits: [{name: a, limit: 1, window: 1s, algorithm: SlidingWindow, subWindows: 6, key: [{source: Path}]}]}",
+    ),
+    (BREAKER, "{targetService: payment-service, failureThreshold: 5}"),
+    (BREAKER, "{selector: {}, trip: {errorRatio: {}}}"),
+    (BREAKER, "{targetRefs: [{kind: Service, name: a}], trip: {slowCallRatio: {}}}"),
+    (BREAKER, "{failureThreshold: 1}"),
+    (BREAKER, "{failureThreshold: 1, fallbackEndpoint: /fallback/payment?why=open}"),
+    (RATE_LIMIT, "{priority: {highAllowedFrom: [{cidr: 'fd00::/8'}]}}"),
+];
+
+/// Specs that are refused, each for one reason.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (RATE_LIMIT, "{}", RateLimitPolicySpec::NOTHING),
+    (RATE_LIMIT, "{limits: []}", RateLimitPolicySpec::NOTHING),
+    (
+        RATE_LIMIT,
+        "{priority: {}, selector: {}, targetRefs: [{kind: Service, name: a}]}",
+        RateLimitPolicySpec::ONE_TARGET,
+    ),
+    (
+        RATE_LIMIT,
+        "{priority: {}, selector: {matchExpressions: [{key: a, operator: In}]}}",
+        SelectorRequirement::VALUES,
+    ),
+    (
+        RATE_LIMIT,
+        "{priority: {}, selector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}",
+        SelectorRequirement::VALUES,
+    ),
+    (RATE_LIMIT, "{priority: {}, targetRefs: [{kind: Deployment, name: a}]}", TargetRef::KINDS),
+    (RATE_LIMIT, "{priority: {}, targetRefs: [{group: apps, kind: Service, name: a}]}", TargetRef::KINDS),
+    (RATE_LIMIT, "{priority: {}, targetRefs: [{kind: Pod, name: a}]}", TargetRef::KINDS),
+    (RATE_LIMIT, "{tiers: {}}", Tiers::NONE),
+    (RATE_LIMIT, "{tiers: {qps: {}}}", QpsTier::NONE),
+    (RATE_LIMIT, "{tiers: {qps: {max: 1, window: 1s}}}", QpsTier::WINDOW),
+    (RATE_LIMIT, "{tiers: {qps: {max: x}}}", Decimal::FORM),
+    (RATE_LIMIT, "{tiers: {qps: {max: -1}}}", Decimal::FORM),
+    (RATE_LIMIT, "{tiers: {qps: {max: '1e3'}}}", Decimal::FORM),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {}}}", GpuMemoryTier::NONE),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {maxUtilization: '75'}}}", Percentage::FORM),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {maxUtilization: 101%}}}", Percentage::FORM),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {maxBytes: 32GB}}}", Bytes::FORM),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {maxBytes: -1}}}", Bytes::FORM),
+    (RATE_LIMIT, "{tiers: {latency: {}}}", LatencyTier::NONE),
+    (RATE_LIMIT, "{tiers: {latency: {max: 1d}}}", Duration::FORM),
+    (RATE_LIMIT, "{tiers: {latency: {max: 1.5s}}}", Duration::FORM),
+    (RATE_LIMIT, "{priority: {highAllowedFrom: [{}]}}", Claimant::NOBODY),
+    (RATE_LIMIT, "{priority: {highAllowedFrom: [{cidr: example.com}]}}", Claimant::BLOCK),
+    (RATE_LIMIT, "{limits: [{name: Per_User, limit: 1, window: 1s}]}", Limit::NAME),
+    (RATE_LIMIT, "{priority: {from: [{header: 'x priority'}]}}", HeaderName::FORM),
+    (
+        RATE_LIMIT,
+        "{limits: [{name: a, limit: 1, window: 1s, algorithm: SlidingWindow, burst: 1}]}",
+        Limit::BURST,
+    ),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, subWindows: 1}]}", Limit::SUB_WINDOWS),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, key: [{}]}]}", KeyPart::EXACTLY_ONE),
+    (
+        RATE_LIMIT,
+        "{limits: [{name: a, limit: 1, window: 1s, key: [{header: a, source: Path}]}]}",
+        KeyPart::EXACTLY_ONE,
+    ),
+    (BREAKER, "{}", CircuitBreakerPolicySpec::NOTHING),
+    (BREAKER, "{timeoutMs: 1, fallbackEndpoint: /f}", CircuitBreakerPolicySpec::NOTHING),
+    (BREAKER, "{trip: {}}", Trip::NOTHING),
+    (BREAKER, "{failureThreshold: 1, targetService: 'a.b.svc'}", CircuitBreakerPolicySpec::SERVICE),
+    (BREAKER, "{failureThreshold: 1, fallbackEndpoint: 'https://a/'}", CircuitBreakerPolicySpec::FALLBACK),
+    (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '//a/'}", CircuitBreakerPolicySpec::FALLBACK),
+    (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '/a b'}", CircuitBreakerPolicySpec::FALLBACK),
+    (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '/a#b'}", CircuitBreakerPolicySpec::FALLBACK),
+    (BREAKER, "{failureThreshold: 1, targetService: a, selector: {}}", CircuitBreakerPolicySpec::ONE_TARGET),
+    (
+        BREAKER,
+        "{failureThreshold: 1, targetService: a, targetRefs: [{kind: Service, name: a}]}",
+        CircuitBreakerPolicySpec::ONE_TARGET,
+    ),
+    (
+        BREAKER,
+        "{failureThreshold: 1, selector: {}, targetRefs: [{kind: Service, name: a}]}",
+        CircuitBreakerPolicySpec::ONE_TARGET,
+    ),
+];
+
+#[test]
+fn what_should_be_accepted_is_accepted() {
+    for (kind, spec) in ACCEPTED {
+        assert_eq!(refusals(kind, spec), Vec::<String>::new(), "{kind} {spec}");
+    }
+}
+
+#[test]
+fn what_should_be_refused_is_refused_for_its_own_reason_alone() {
+    for (kind, spec, message) in REFUSED {
+        assert_eq!(refusals(kind, spec), [*message], "{kind} {spec}");
+    }
+}
+
+fn messages(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(fields) => {
+            for rule in fields.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten()
+            {
+                found.insert(rule["message"].as_str().unwrap_or_default().to_owned());
+            }
+            fields.values().for_each(|value| messages(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| messages(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_rule_has_a_message_that_says_what_to_write_and_an_example_that_it_refuses() {
+    let mut found = BTreeSet::new();
+    messages(&schema(RATE_LIMIT), &mut found);
+    messages(&schema(BREAKER), &mut found);
+    for message in &found {
+        assert!(message.contains("write "), "{message:?} says not what to write");
+    }
+    let refused: BTreeSet<_> = REFUSED.iter().map(|(_, _, message)| (*message).to_owned()).collect();
+    assert_eq!(found, refused);
+}
