@@ -1,68 +1,231 @@
 //! The engine.
 
-use tidegate_policy::report::Status;
-use tidegate_policy::{PolicyDocument, PriorityClass};
+mod ask;
+mod control;
 
-use crate::{Admission, Completion, Decision, Facts, HeadOutcome, Signal, Tick};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidegate_policy::report::Status;
+use tidegate_policy::{LatencySignal, Mode, PolicyDocument};
+
+use crate::breaker::{Breaker, Permit};
+use crate::gate::Gate;
+use crate::gradient::Gradient;
+use crate::histogram::Histogram;
+use crate::lane::lane;
+use crate::limit::Limits;
+use crate::meter::Meter;
+use crate::priority::Classifier;
+use crate::spread::Spread;
+use crate::{Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, Tick};
+use control::Control;
 
 /// Decides for one pod under one document.
 #[derive(Debug)]
 pub struct Engine {
     revision: String,
+    seed: u64,
+    priority: Classifier,
+    breaker: Option<Breaker>,
+    tiers: Option<TierRules>,
+    gate: Gate,
+    limits: Limits,
+    latencies: Option<(LatencySignal, Arc<Histogram>)>,
+    /// Shared with every engine that succeeds this one.
+    meter: Arc<Meter>,
+    gradient: Arc<Gradient>,
+    spread: Arc<Spread>,
+    /// What ticks, readings and snapshots work on. Requests never wait for it.
+    control: Mutex<Control>,
+}
+
+/// Names of the tiers' rules.
+#[derive(Debug)]
+struct TierRules {
+    mode: Mode,
+    qps: Arc<Rule>,
+    gpu_memory: Arc<Rule>,
+    latency: Arc<Rule>,
+    priority: Arc<Rule>,
 }
 
 /// A request in flight. Belongs to the engine that gave it, also after that was succeeded by another.
 #[derive(Debug)]
 #[must_use = "a ticket that is not completed keeps its place in flight for ever"]
 pub struct Ticket {
-    #[allow(dead_code)]
     admitted: Tick,
+    permit: Option<Permit>,
+    /// The engine refused or failed: how long that took is not its latency.
+    failed: bool,
+}
+
+impl TierRules {
+    fn new(tiers: &tidegate_policy::Tiers) -> Self {
+        let rule = |name: &str| Arc::new(Rule { policy: tiers.policy.clone(), name: name.to_owned() });
+        Self {
+            mode: tiers.mode,
+            qps: rule("tiers.qps"),
+            gpu_memory: rule("tiers.gpuMemory"),
+            latency: rule("tiers.latency"),
+            priority: rule("priority"),
+        }
+    }
 }
 
 impl Engine {
-    /// An engine without history. `seed` keys its hashes and spreads its retry advice.
+    /// An engine without history, for a document that validates. `seed` keys its hashes and spreads its retry
+    /// advice.
     pub fn new(document: &PolicyDocument, seed: u64, now: Tick) -> Self {
-        let _ = (seed, now);
-        Self { revision: document.revision.clone() }
+        let meter = Arc::new(Meter::new());
+        let signal = document.tiers.as_ref().and_then(|tiers| tiers.latency).map(|tier| tier.signal);
+        let engine = Self {
+            revision: document.revision.clone(),
+            seed,
+            priority: Classifier::new(&document.priority),
+            breaker: document.breaker.as_ref().map(Breaker::new),
+            tiers: document.tiers.as_ref().map(TierRules::new),
+            gate: Gate::new(),
+            limits: Limits::new(&document.limits, seed),
+            latencies: signal.map(|signal| (signal, Arc::new(Histogram::new()))),
+            control: Mutex::new(Control::new(document, now, &meter)),
+            meter,
+            gradient: Arc::new(Gradient::new()),
+            spread: Arc::new(Spread::new(seed)),
+        };
+        engine.refresh(now, &mut engine.control());
+        engine
     }
 
     /// The engine for the next document. Counters, windows and states of rules whose identity is unchanged are
-    /// shared with this one, so that tickets of both can be completed and nothing is forgotten.
+    /// shared with this one, so that tickets of both can be completed and nothing is forgotten: of a limit its
+    /// policy, name, key and kind of algorithm, of a tier its kind (of latency also the signal and percentile),
+    /// of a breaker its policy. Changed numbers act on what was counted before at once.
     #[must_use]
     pub fn succeed(&self, document: &PolicyDocument, now: Tick) -> Self {
-        Self::new(document, 0, now)
+        let before = self.breaker.as_ref();
+        let breaker = document
+            .breaker
+            .as_ref()
+            .map(|policy| before.map_or_else(|| Breaker::new(policy), |b| b.succeed(policy, now)));
+        let signal = document.tiers.as_ref().and_then(|tiers| tiers.latency).map(|tier| tier.signal);
+        let kept = self.latencies.as_ref().filter(|(before, _)| Some(*before) == signal);
+        let fresh = || signal.map(|signal| (signal, Arc::new(Histogram::new())));
+        let engine = Self {
+            revision: document.revision.clone(),
+            seed: self.seed,
+            priority: Classifier::new(&document.priority),
+            breaker,
+            tiers: document.tiers.as_ref().map(TierRules::new),
+            gate: Gate::new(),
+            limits: self.limits.succeed(&document.limits, now),
+            latencies: kept.cloned().or_else(fresh),
+            control: Mutex::new(self.control().succeed(document, now, &self.meter)),
+            meter: Arc::clone(&self.meter),
+            gradient: Arc::clone(&self.gradient),
+            spread: Arc::clone(&self.spread),
+        };
+        engine.refresh(now, &mut engine.control());
+        engine
     }
 
     /// Judges a request. A refused one spends nothing.
+    ///
+    /// In this order: the breaker, the tiers by priority, the limits. Tokens are taken last, and what one of them
+    /// has given comes back when a later one refuses.
     pub fn admit(&self, now: Tick, facts: &Facts<'_>) -> Decision {
-        let _ = facts;
-        let ticket = Ticket { admitted: now };
-        Decision::Admit(Admission { ticket, class: PriorityClass::Medium, timeout: None, shadow: None })
+        let lane = lane();
+        if self.meter.offer(lane) {
+            self.look_for_burst(now, lane);
+        }
+        let class = self.priority.classify(facts);
+        match self.ask(now, class, facts) {
+            Ok(ask::Leave { permit, shadow }) => {
+                self.meter.admit(lane);
+                let timeout = self.breaker.as_ref().and_then(Breaker::timeout);
+                let ticket = Ticket { admitted: now, permit, failed: false };
+                Decision::Admit(Admission { ticket, class, timeout, shadow })
+            }
+            Err(refusal) => self.refuse(refusal),
+        }
     }
 
     /// The head of the response is there, or will not come. At most once for each ticket.
     pub fn responded(&self, now: Tick, ticket: &mut Ticket, outcome: HeadOutcome) {
-        let _ = (now, ticket, outcome);
+        let elapsed = now.since(ticket.admitted);
+        if let (Some(breaker), Some(permit)) = (&self.breaker, ticket.permit.take()) {
+            breaker.record(now, permit, outcome, elapsed);
+        }
+        ticket.failed = !matches!(outcome, HeadOutcome::Status(..400));
+        if outcome == HeadOutcome::TimedOut {
+            // The longest latencies of all would be missing, if only answers counted.
+            self.record_latency(LatencySignal::TotalLatency, elapsed);
+            self.record_latency(LatencySignal::TimeToFirstToken, elapsed);
+        }
     }
 
     /// The request is over. Without `responded` before, it ends without a verdict on the engine.
+    #[allow(clippy::needless_pass_by_value)] // a ticket ends here: nobody may complete it twice
     pub fn complete(&self, now: Tick, ticket: Ticket, completion: &Completion) {
-        let _ = (now, ticket, completion);
+        self.meter.complete(lane());
+        if let (Some(breaker), Some(permit)) = (&self.breaker, ticket.permit) {
+            breaker.give_back(now, permit);
+        }
+        if ticket.failed {
+            return;
+        }
+        if completion.whole {
+            self.record_latency(LatencySignal::TotalLatency, now.since(ticket.admitted));
+        }
+        if let Some(first) = completion.first_byte {
+            self.record_latency(LatencySignal::TimeToFirstToken, first.since(ticket.admitted));
+            let gaps = u32::try_from(completion.events.saturating_sub(1)).unwrap_or(u32::MAX);
+            if gaps > 0 {
+                self.record_latency(LatencySignal::TimePerOutputToken, now.since(first) / gaps);
+            }
+        }
     }
 
     /// Takes a reading.
     pub fn observe(&self, now: Tick, signal: Signal) {
-        let _ = (now, signal);
+        let Signal::GpuMemory(reading) = signal;
+        let mut control = self.control();
+        control.observe(now, reading);
+        self.refresh(now, &mut control);
     }
 
     /// Closes samples and periods, learns, trips and recovers. To be called every 100 ms by one thread.
     pub fn tick(&self, now: Tick) {
-        let _ = now;
+        self.refresh(now, &mut self.control());
+        self.limits.grow_ahead();
     }
 
     /// The state at one instant.
     pub fn snapshot(&self, now: Tick) -> Status {
-        let _ = now;
-        Status { revision: self.revision.clone(), ..Status::default() }
+        Status {
+            revision: self.revision.clone(),
+            pressure: self.gradient.pressure(),
+            in_flight: self.meter.in_flight(),
+            tiers: self.control().status(now),
+            limits: self.limits.status(),
+            breaker: self.breaker.as_ref().map(|breaker| breaker.status(now)),
+        }
+    }
+
+    fn record_latency(&self, signal: LatencySignal, latency: Duration) {
+        if let Some((wanted, histogram)) = &self.latencies
+            && *wanted == signal
+        {
+            histogram.record(latency);
+        }
+    }
+
+    /// A panic while it was held leaves numbers that are at worst one tick old, so it is used on.
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

@@ -10,10 +10,25 @@
 //! serves live traffic and replays a recorded hour in seconds. All of it is called through `&self` from many
 //! threads.
 
+mod breaker;
 mod decision;
 mod engine;
 mod facts;
+mod gate;
+mod gradient;
+mod histogram;
+mod lane;
+mod limit;
+mod meter;
+mod pressure;
+mod priority;
+mod spread;
+mod sync;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod testing;
 mod tick;
+mod tiers;
 
 pub use decision::{Admission, Answer, Cause, Decision, Refusal, Rule};
 pub use engine::{Engine, Ticket};

@@ -140,6 +140,9 @@ pub struct TierStatus {
     /// Age of the signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal_age_millis: Option<u64>,
+    /// Why the signal is stale, such as `the pod has no GPU`; only while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_reason: Option<String>,
 }
 
 /// State of one limit.

@@ -1,0 +1,209 @@
+//! Nanoseconds per decision, beside governor in the same run.
+//!
+//! `cargo bench -p tidegate-core --bench decide`
+#![allow(missing_docs)] // what criterion's macros make
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use governor::clock::FakeRelativeClock;
+use governor::{Quota, RateLimiter};
+use tidegate_core::{Admission, Completion, Decision, Engine, Facts, HeadOutcome, Headers, Tick};
+use tidegate_policy::PolicyDocument;
+
+const KEYS: usize = 10_000;
+
+/// Everything on: breaker with two windows, all tiers, priority, three limits.
+const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench",
+  "tiers":{"policy":"inference/llama","mode":"Enforce",
+    "qps":{"sampleIntervalMillis":1000,"windowMillis":300000,"max":1000000000},
+    "gpuMemory":{"maxUtilization":0.75,"staleAfterMillis":10000,"onStale":"Ignore"},
+    "latency":{"signal":"TotalLatency","percentile":0.99,"periodMillis":10000,"periods":3,"minimumSamples":100,
+      "maxMillis":8000},
+    "recovery":{"belowRatio":0.9,"holdMillis":10000}},
+  "priority":{"from":[{"header":"x-priority"}],"default":"Medium","reservedHigh":0.2,
+    "highAllowedFrom":[{"cidr":"10.0.0.0/8"}]},
+  "limits":[
+    {"policy":"inference/llama","name":"pod","mode":"Enforce","key":[],
+      "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000},
+    {"policy":"inference/llama","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],
+      "algorithm":{"slidingWindow":{"subWindows":10}},"limit":500000000,"windowMillis":60000},
+    {"policy":"inference/llama","name":"per-client","mode":"Enforce","key":["clientIp"],
+      "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000}],
+  "breaker":{"policy":"inference/llama","mode":"Enforce","openMillis":60000,"halfOpen":{"probes":1},
+    "timeoutMillis":3000,"trip":{"consecutiveFailures":{"count":5},
+      "errorRatio":{"threshold":0.5,"windowMillis":30000,"minimumRequests":20},
+      "slowCallRatio":{"threshold":0.3,"slowerThanMillis":1000,"windowMillis":10000,"minimumRequests":20}}}}"#;
+
+/// One token bucket by header and nothing else.
+const SINGLE: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench","limits":[
+    {"policy":"inference/llama","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],
+      "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000}],
+  "priority":{"from":[],"default":"Medium","highAllowedFrom":[]}}"#;
+
+struct Request {
+    key: String,
+    client: IpAddr,
+}
+
+impl Headers for Request {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            "x-api-key" => Some(self.key.as_bytes()),
+            "x-priority" => Some(b"medium"),
+            _ => None,
+        }
+    }
+}
+
+fn requests(n: usize) -> Vec<Request> {
+    let request = |i: usize| Request {
+        key: format!("sk-test-0123456789-{i:08}"),
+        client: IpAddr::V4(Ipv4Addr::from(0x0A00_0000 + (i % 5000) as u32)),
+    };
+    (0..n).map(request).collect()
+}
+
+fn engine(json: &str) -> Engine {
+    match PolicyDocument::from_json(json.as_bytes()) {
+        Ok(document) => Engine::new(&document, 42, Tick::from_nanos(1)),
+        Err(error) => panic!("the document of the benchmark: {error}"),
+    }
+}
+
+fn admit(engine: &Engine, now: Tick, request: &Request) -> Admission {
+    let facts = Facts { path: "/v1/chat/completions", client: request.client, headers: request };
+    match engine.admit(now, &facts) {
+        Decision::Admit(admission) => admission,
+        other => panic!("refused: {other:?}"),
+    }
+}
+
+fn finish(engine: &Engine, now: Tick, admission: Admission) {
+    let mut ticket = admission.ticket;
+    engine.responded(now, &mut ticket, HeadOutcome::Status(200));
+    engine.complete(now, ticket, &Completion { first_byte: Some(now), events: 0, whole: true });
+}
+
+/// Requests in an order that no prefetcher knows, 1 µs apart.
+struct Traffic {
+    requests: Vec<Request>,
+    next: usize,
+    now: u64,
+}
+
+impl Traffic {
+    fn new(keys: usize) -> Self {
+        Self { requests: requests(keys), next: 0, now: 1_000_000_000 }
+    }
+
+    fn next(&mut self) -> (Tick, &Request) {
+        self.now += 1000;
+        self.next = (self.next + 7919) % self.requests.len();
+        (Tick::from_nanos(self.now), &self.requests[self.next])
+    }
+}
+
+fn decide(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decide");
+    for (name, json) in [("full", FULL), ("single", SINGLE)] {
+        let engine = engine(json);
+        let mut traffic = Traffic::new(KEYS);
+        group.bench_function(format!("{name}: admit"), |b| {
+            b.iter(|| {
+                let (now, request) = traffic.next();
+                black_box(admit(&engine, now, request))
+            });
+        });
+        group.bench_function(format!("{name}: admit, respond, complete"), |b| {
+            b.iter(|| {
+                let (now, request) = traffic.next();
+                finish(&engine, now, admit(&engine, now, request));
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The same traffic through governor's keyed limiter, with keys as an application would give them (owned strings)
+/// and hashed beforehand (no string to hash or compare).
+fn governor(c: &mut Criterion) {
+    let mut group = c.benchmark_group("governor");
+    let quota = Quota::per_second(NonZeroU32::MAX).allow_burst(NonZeroU32::MAX);
+    let by_string = RateLimiter::<String, _, _>::dashmap_with_clock(quota, FakeRelativeClock::default());
+    let mut traffic = Traffic::new(KEYS);
+    group.bench_function("keyed DashMap, String", |b| {
+        b.iter(|| {
+            let (_, request) = traffic.next();
+            black_box(by_string.check_key(&request.key).is_ok())
+        });
+    });
+    let by_number = RateLimiter::<u64, _, _>::dashmap_with_clock(quota, FakeRelativeClock::default());
+    group.bench_function("keyed DashMap, u64", |b| {
+        b.iter(|| {
+            let (now, _) = traffic.next();
+            black_box(by_number.check_key(&(now.as_nanos() / 1000 % KEYS as u64)).is_ok())
+        });
+    });
+    group.finish();
+}
+
+fn refuse(c: &mut Criterion) {
+    let json = SINGLE.replace("1000000000}},\"limit\":1000000000", "1}},\"limit\":1");
+    let engine = engine(&json);
+    let requests = requests(100);
+    let facts = |r| Facts { path: "/", client: IpAddr::V4(Ipv4Addr::LOCALHOST), headers: r };
+    let now = Tick::from_nanos(1_000_000_000);
+    for request in &requests {
+        black_box(engine.admit(now, &facts(request)));
+    }
+    let mut i = 0;
+    c.bench_function("decide/single: refuse", |b| {
+        b.iter_batched(
+            || {
+                i = (i + 1) % requests.len();
+                &requests[i]
+            },
+            |request| engine.admit(now, &facts(request)),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+/// Not a mean but the spread: each decision timed by itself, less what the clock costs.
+fn percentiles(_: &mut Criterion) {
+    for keys in [KEYS, 1_000_000] {
+        let engine = engine(FULL);
+        let mut traffic = Traffic::new(keys);
+        for _ in 0..keys * 2 {
+            let (now, request) = traffic.next();
+            black_box(admit(&engine, now, request));
+        }
+        let clock = timings(|| {});
+        let decisions = timings(|| {
+            let (now, request) = traffic.next();
+            black_box(admit(&engine, now, request));
+        });
+        let at = |timings: &[Duration], share: f64| timings[(timings.len() as f64 * share) as usize];
+        let own = |share| at(&decisions, share).saturating_sub(at(&clock, 0.5)).as_nanos();
+        println!("decide/full, {keys} keys, one by one: p50 {} ns, p99 {} ns", own(0.5), own(0.99));
+    }
+}
+
+fn timings(mut step: impl FnMut()) -> Vec<Duration> {
+    let mut timings: Vec<Duration> = (0..1_000_000)
+        .map(|_| {
+            let start = Instant::now();
+            step();
+            start.elapsed()
+        })
+        .collect();
+    timings.sort_unstable();
+    timings
+}
+
+criterion_group!(benches, decide, refuse, governor, percentiles);
+criterion_main!(benches);

@@ -1,0 +1,151 @@
+//! The way of one request through all rules.
+
+use std::sync::Arc;
+
+use tidegate_policy::report::TierName;
+use tidegate_policy::{Mode, PriorityClass};
+
+use super::{Engine, TierRules};
+use crate::breaker::{Breaker, Permit};
+use crate::gate::Shed;
+use crate::gradient::Slowed;
+use crate::limit::TakenToken;
+use crate::{Cause, Decision, Facts, Refusal, Tick};
+
+/// All rules let the request pass.
+pub(super) struct Leave {
+    pub(super) permit: Option<Permit>,
+    /// What the first of the rules in shadow mode would have answered.
+    pub(super) shadow: Option<Refusal>,
+}
+
+impl Engine {
+    /// Asks the breaker, the tiers and the limits, in that order.
+    pub(super) fn ask(&self, now: Tick, class: PriorityClass, facts: &Facts<'_>) -> Result<Leave, Refusal> {
+        let mut shadow = None;
+        let permit = self.ask_breaker(now, class, &mut shadow)?;
+        let asked = self.ask_rules(now, class, facts, &mut shadow);
+        if let (Err(_), Some(breaker), Some(permit)) = (&asked, &self.breaker, permit) {
+            breaker.give_back(now, permit);
+        }
+        asked.map(|()| Leave { permit, shadow })
+    }
+
+    /// The answer to a refused request.
+    #[cold]
+    pub(super) fn refuse(&self, refusal: Refusal) -> Decision {
+        let fallback = self.breaker.as_ref().and_then(Breaker::fallback);
+        match fallback {
+            Some(path) if refusal.cause == Cause::Breaker => Decision::Fallback(path.clone(), refusal),
+            _ => Decision::Refuse(refusal),
+        }
+    }
+
+    fn ask_breaker(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        shadow: &mut Option<Refusal>,
+    ) -> Result<Option<Permit>, Refusal> {
+        let Some(breaker) = &self.breaker else { return Ok(None) };
+        match breaker.admit(now, class, &self.spread) {
+            Ok(permit) => Ok(Some(permit)),
+            Err(refusal) if breaker.enforced() => Err(refusal),
+            Err(refusal) => {
+                *shadow = Some(refusal);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Judges by tiers and limits first, then takes a token of the gradient and those of the limits.
+    fn ask_rules(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        facts: &Facts<'_>,
+        shadow: &mut Option<Refusal>,
+    ) -> Result<(), Refusal> {
+        let judged = self.ask_tiers(now, class);
+        let slowed = self.enforce(judged, shadow)?;
+        let judged = self.limits.judge(now, class, facts)?;
+        let token = if slowed { None } else { self.enter(now, class, shadow)? };
+        match self.limits.commit(now, class, judged) {
+            Ok(by_limits) => {
+                if shadow.is_none() {
+                    *shadow = by_limits;
+                }
+                Ok(())
+            }
+            Err(refusal) => {
+                if let Some(token) = token {
+                    self.gradient.give_back(class, token);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Carries a refusal by the tiers out, or notes it in shadow mode. Ok: whether there was one.
+    fn enforce(&self, judged: Result<(), Refusal>, shadow: &mut Option<Refusal>) -> Result<bool, Refusal> {
+        let Err(refusal) = judged else { return Ok(false) };
+        if self.tiers.as_ref().is_some_and(|tiers| tiers.mode == Mode::Enforce) {
+            return Err(refusal);
+        }
+        shadow.get_or_insert(refusal);
+        Ok(true)
+    }
+
+    fn ask_tiers(&self, now: Tick, class: PriorityClass) -> Result<(), Refusal> {
+        let Some(tiers) = &self.tiers else { return Ok(()) };
+        if class == PriorityClass::Low
+            && let Some(shed) = self.gate.shed(now)
+        {
+            return Err(self.shed(tiers, class, shed));
+        }
+        self.gradient.judge(now, class).map_err(|slowed| self.slowed(tiers, class, slowed))
+    }
+
+    /// Takes a token of the gradient.
+    fn enter(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        shadow: &mut Option<Refusal>,
+    ) -> Result<Option<TakenToken>, Refusal> {
+        let Some(tiers) = &self.tiers else { return Ok(None) };
+        match self.gradient.take(now, class) {
+            Ok(token) => Ok(token),
+            Err(slowed) => self.enforce(Err(self.slowed(tiers, class, slowed)), shadow).map(|_| None),
+        }
+    }
+
+    #[cold]
+    fn shed(&self, tiers: &TierRules, class: PriorityClass, shed: Shed) -> Refusal {
+        let rule = match shed.tier {
+            TierName::Qps => &tiers.qps,
+            TierName::GpuMemory => &tiers.gpu_memory,
+            TierName::Latency => &tiers.latency,
+        };
+        Refusal {
+            cause: Cause::Tier(shed.tier),
+            rule: Arc::clone(rule),
+            class,
+            observed: shed.value,
+            limit: shed.threshold,
+            retry_after: self.spread.over(shed.countdown),
+        }
+    }
+
+    #[cold]
+    fn slowed(&self, tiers: &TierRules, class: PriorityClass, slowed: Slowed) -> Refusal {
+        Refusal {
+            cause: Cause::Pressure,
+            rule: Arc::clone(&tiers.priority),
+            class,
+            observed: slowed.demand,
+            limit: slowed.rate,
+            retry_after: self.spread.over(slowed.retry_after),
+        }
+    }
+}

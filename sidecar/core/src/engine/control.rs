@@ -1,0 +1,125 @@
+//! What happens beside the requests: ticks, readings, and what requests find published of them.
+
+use tidegate_policy::PolicyDocument;
+use tidegate_policy::report::TierStatus;
+
+use super::Engine;
+use crate::gradient::{Seen, Throughput};
+use crate::meter::Meter;
+use crate::tiers::{Standing, Tiers};
+use crate::{GpuMemoryReading, Tick, pressure};
+
+/// State that only ticks, readings and snapshots touch.
+#[derive(Debug, Clone)]
+pub(super) struct Control {
+    tiers: Option<Tiers>,
+    throughput: Throughput,
+    reserved_high: f64,
+}
+
+impl Control {
+    pub(super) fn new(document: &PolicyDocument, now: Tick, meter: &Meter) -> Self {
+        let tiers = document.tiers.as_ref();
+        Self {
+            tiers: tiers.map(|policy| Tiers::new(policy, now, meter.offered())),
+            throughput: Throughput::new(now, Seen::default()),
+            reserved_high: reserved_high(document),
+        }
+    }
+
+    pub(super) fn succeed(&self, document: &PolicyDocument, now: Tick, meter: &Meter) -> Self {
+        let tiers = document.tiers.as_ref().map(|policy| {
+            let before = self.tiers.as_ref();
+            before.map_or_else(
+                || Tiers::new(policy, now, meter.offered()),
+                |tiers| tiers.succeed(policy, now, meter.offered()),
+            )
+        });
+        Self { tiers, throughput: self.throughput.clone(), reserved_high: reserved_high(document) }
+    }
+
+    pub(super) fn observe(&mut self, now: Tick, reading: GpuMemoryReading) {
+        if let Some(tiers) = &mut self.tiers {
+            tiers.observe(now, reading);
+        }
+    }
+
+    pub(super) fn status(&self, now: Tick) -> Vec<TierStatus> {
+        self.tiers.as_ref().map(|tiers| tiers.status(now)).unwrap_or_default()
+    }
+
+    /// Requests that the running sample may still take; None when it has taken too many, or any number will do.
+    fn remaining(&self, now: Tick, offered: u64) -> Remaining {
+        match self.tiers.as_ref().and_then(Tiers::allowance) {
+            None => Remaining::Any,
+            Some(allowance) => match allowance.remaining(now, offered) {
+                Some(n) => Remaining::Requests(n),
+                None => Remaining::Exceeded,
+            },
+        }
+    }
+
+    fn shedding(&self) -> bool {
+        self.tiers.as_ref().is_some_and(|tiers| tiers.standings().any(|s| s.shedding))
+    }
+}
+
+/// What a sample may still take.
+enum Remaining {
+    Any,
+    Requests(u64),
+    Exceeded,
+}
+
+fn reserved_high(document: &PolicyDocument) -> f64 {
+    document.priority.reserved_high.map_or(0.0, tidegate_policy::Ratio::get)
+}
+
+impl Engine {
+    /// Brings the tiers up to `now` and publishes them.
+    pub(super) fn refresh(&self, now: Tick, control: &mut Control) {
+        let seen = Seen {
+            offered: self.meter.offered(),
+            admitted: self.meter.admitted(),
+            slowed: self.gradient.refused(),
+        };
+        // Before the tiers: what was admitted up to a trip still counts as not held back.
+        let shedding = control.shedding();
+        control.throughput.tick(now, seen, shedding);
+        if let (Some(tiers), histogram) = (&mut control.tiers, &self.latencies) {
+            tiers.tick(now, seen.offered, || histogram.as_ref().map(|(_, h)| h.drain()));
+            tiers.burst(now, seen.offered);
+        }
+        self.publish(now, control, seen.offered);
+    }
+
+    /// A lane has reached its checkpoint: trips when the running sample has taken more than it may. When somebody
+    /// else is at the tiers already, the next request looks again.
+    #[cold]
+    pub(super) fn look_for_burst(&self, now: Tick, lane: usize) {
+        let Ok(mut control) = self.control.try_lock() else { return };
+        match control.remaining(now, self.meter.offered()) {
+            Remaining::Any => self.meter.disarm(),
+            Remaining::Requests(n) => self.meter.arm_lane(lane, n),
+            Remaining::Exceeded => self.refresh(now, &mut control),
+        }
+    }
+
+    fn publish(&self, now: Tick, control: &Control, offered: u64) {
+        let Some(tiers) = &control.tiers else {
+            self.gradient.set(0.0, 0.0, 0.0);
+            self.meter.disarm();
+            return;
+        };
+        let pressure = pressure::fuse(tiers.standings().map(|standing: Standing<'_>| standing.pressure()));
+        let reserved = if control.shedding() { control.reserved_high } else { 0.0 };
+        let base = control.throughput.base(tiers.ceiling(), reserved);
+        self.gradient.set(pressure, base, control.throughput.demand());
+        self.gate.publish(tiers.standings());
+        match control.remaining(now, offered) {
+            Remaining::Requests(n) => self.meter.arm(n),
+            // It has tripped over this sample; the next one is armed when it begins.
+            Remaining::Exceeded | Remaining::Any => self.meter.disarm(),
+        }
+    }
+}

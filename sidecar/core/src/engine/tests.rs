@@ -1,0 +1,251 @@
+use tidegate_policy::report::{BreakerState, TierName, TierState};
+use tidegate_policy::{Mode, PriorityClass};
+
+use super::*;
+use crate::testing::Request;
+use crate::{Cause, GpuMemoryReading, Refusal};
+
+fn document(json: &str) -> PolicyDocument {
+    let whole = format!(r#"{{"apiVersion":"policy.tidegate.dev/v1","revision":"r1",{json}}}"#);
+    PolicyDocument::from_json(whole.as_bytes()).unwrap()
+}
+
+const PRIORITY: &str = r#""priority":{"from":[{"header":"x-priority"}],"default":"Medium",
+    "reservedHigh":0.2,"highAllowedFrom":[{"cidr":"10.0.0.0/8"}]}"#;
+
+fn qps(max: u32, mode: &str) -> String {
+    format!(
+        r#"{PRIORITY},"tiers":{{"policy":"inference/llama","mode":"{mode}",
+        "qps":{{"sampleIntervalMillis":1000,"windowMillis":300000,"max":{max}}},
+        "recovery":{{"belowRatio":0.9,"holdMillis":10000}}}}"#
+    )
+}
+
+fn gpu(hold: u32) -> String {
+    format!(
+        r#"{PRIORITY},"tiers":{{"policy":"inference/llama","mode":"Enforce",
+        "gpuMemory":{{"maxUtilization":0.75,"staleAfterMillis":10000,"onStale":"Ignore"}},
+        "recovery":{{"belowRatio":0.9,"holdMillis":{hold}}}}}"#
+    )
+}
+
+fn breaker(more: &str) -> String {
+    format!(
+        r#""breaker":{{"policy":"inference/payment","mode":"Enforce","openMillis":60000,
+        "halfOpen":{{"probes":1}},"timeoutMillis":3000,
+        "trip":{{"consecutiveFailures":{{"count":2}}}}{more}}}"#
+    )
+}
+
+const LIMIT: &str = r#""limits":[{"policy":"inference/llama","name":"per-user","mode":"Enforce",
+    "key":[{"header":"x-api-key"}],"algorithm":{"tokenBucket":{"burst":1}},"limit":1,"windowMillis":1000}]"#;
+
+fn second(n: u64) -> Tick {
+    Tick::from_nanos(n * 1_000_000_000)
+}
+
+fn millis(n: u64) -> Tick {
+    Tick::from_nanos(n * 1_000_000)
+}
+
+fn admit(engine: &Engine, now: Tick, request: &Request) -> Result<Admission, Refusal> {
+    match engine.admit(now, &request.facts()) {
+        Decision::Admit(admission) => Ok(admission),
+        Decision::Refuse(refusal) => Err(refusal),
+        Decision::Fallback(path, _) => panic!("sent to {}", path.as_str()),
+    }
+}
+
+/// A request from its arrival to its end.
+fn serve(engine: &Engine, now: Tick, request: &Request, outcome: HeadOutcome) -> Result<(), Refusal> {
+    let mut ticket = admit(engine, now, request)?.ticket;
+    engine.responded(now, &mut ticket, outcome);
+    engine.complete(now, ticket, &Completion::default());
+    Ok(())
+}
+
+fn read_gpu(engine: &Engine, at: Tick, used: u64) {
+    engine.observe(at, Signal::GpuMemory(GpuMemoryReading { used, total: 100, at }));
+}
+
+#[test]
+fn a_pod_without_a_policy_lets_everything_pass() {
+    let engine = Engine::new(&PolicyDocument::default(), 1, second(0));
+    for _ in 0..10_000 {
+        serve(&engine, second(1), &Request::priority("low"), HeadOutcome::Failed).unwrap();
+    }
+    assert_eq!(engine.snapshot(second(1)).in_flight, 0);
+}
+
+#[test]
+fn a_tripped_tier_refuses_low_and_names_itself() {
+    let engine = Engine::new(&document(&gpu(10_000)), 1, second(0));
+    read_gpu(&engine, second(1), 80);
+    let refusal = admit(&engine, second(1), &Request::priority("low")).unwrap_err();
+    assert_eq!(refusal.cause, Cause::Tier(TierName::GpuMemory));
+    assert_eq!(
+        (refusal.rule.policy.as_str(), refusal.rule.name.as_str()),
+        ("inference/llama", "tiers.gpuMemory")
+    );
+    assert_eq!((refusal.observed, refusal.limit), (80.0, 75.0));
+    assert!((10.0..=15.0).contains(&refusal.retry_after.as_secs_f64()));
+    for _ in 0..1000 {
+        let _ = admit(&engine, second(1), &Request::priority("high")).unwrap();
+    }
+    let medium =
+        (0..1000).filter(|_| admit(&engine, second(1), &Request::priority("medium")).is_ok()).count();
+    assert!((1..1000).contains(&medium), "{medium} of 1000 medium");
+}
+
+#[test]
+fn the_request_over_the_cap_trips_the_tier_before_the_sample_ends() {
+    let engine = Engine::new(&document(&qps(50, "Enforce")), 1, second(0));
+    for n in 0..50 {
+        let _ = admit(&engine, millis(n), &Request::priority("low")).unwrap();
+    }
+    let refusal = admit(&engine, millis(50), &Request::priority("low")).unwrap_err();
+    assert_eq!(refusal.cause, Cause::Tier(TierName::Qps));
+    let tier = &engine.snapshot(millis(50)).tiers[0];
+    assert_eq!((tier.state, tier.shedding), (TierState::Tripped, true));
+    assert_eq!(tier.last_trigger_reason.as_deref(), Some("51.0 requests/s over the ceiling of 50.0"));
+    assert_eq!(tier.last_triggered_millis_ago, Some(0));
+    assert_eq!(tier.recovery_countdown_millis, Some(10_000));
+}
+
+#[test]
+fn a_tier_in_shadow_mode_says_what_it_would_do_and_lets_pass() {
+    let engine = Engine::new(&document(&qps(5, "Shadow")), 1, second(0));
+    let mut refusals = Vec::new();
+    for class in ["low", "medium", "high"].repeat(20) {
+        let admission = admit(&engine, millis(1), &Request::priority(class)).unwrap();
+        refusals.extend(admission.shadow.map(|refusal| (refusal.class, refusal.cause)));
+    }
+    assert!(refusals.contains(&(PriorityClass::Low, Cause::Tier(TierName::Qps))));
+    assert!(refusals.contains(&(PriorityClass::Medium, Cause::Pressure)));
+    assert!(!refusals.iter().any(|(class, _)| *class == PriorityClass::High));
+    assert_eq!(engine.snapshot(millis(1)).tiers[0].mode, Mode::Shadow);
+}
+
+#[test]
+fn an_open_breaker_refuses_with_its_reason_and_closes_after_a_good_probe() {
+    let engine = Engine::new(&document(&breaker("")), 1, second(0));
+    let request = Request::priority("medium");
+    for _ in 0..2 {
+        serve(&engine, second(1), &request, HeadOutcome::Status(500)).unwrap();
+    }
+    let refusal = admit(&engine, second(2), &request).unwrap_err();
+    assert_eq!((refusal.cause, refusal.rule.name.as_str()), (Cause::Breaker, "trip"));
+    assert!(refusal.retry_after >= Duration::from_secs(59));
+    let status = engine.snapshot(second(2)).breaker.unwrap();
+    assert_eq!((status.state, status.half_open_in_millis), (BreakerState::Open, Some(59_000)));
+    let probe = admit(&engine, second(61), &request).unwrap();
+    assert!(admit(&engine, second(61), &request).is_err(), "one probe at a time");
+    let mut ticket = probe.ticket;
+    engine.responded(second(61), &mut ticket, HeadOutcome::Status(200));
+    engine.complete(second(61), ticket, &Completion::default());
+    assert_eq!(engine.snapshot(second(61)).breaker.unwrap().state, BreakerState::Closed);
+    let _ = admit(&engine, second(61), &request).unwrap();
+}
+
+#[test]
+fn an_open_breaker_with_a_fallback_sends_there() {
+    let engine =
+        Engine::new(&document(&breaker(r#","fallback":{"path":"/fallback/payment"}"#)), 1, second(0));
+    let request = Request::priority("medium");
+    for _ in 0..2 {
+        serve(&engine, second(1), &request, HeadOutcome::Status(500)).unwrap();
+    }
+    match engine.admit(second(2), &request.facts()) {
+        Decision::Fallback(path, refusal) => {
+            assert_eq!((path.as_str(), refusal.cause), ("/fallback/payment", Cause::Breaker));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_breaker_in_shadow_mode_opens_and_lets_pass() {
+    let json = breaker("").replace("Enforce", "Shadow");
+    let engine = Engine::new(&document(&json), 1, second(0));
+    for _ in 0..2 {
+        serve(&engine, second(1), &Request::priority("low"), HeadOutcome::Failed).unwrap();
+    }
+    let admission = admit(&engine, second(2), &Request::priority("low")).unwrap();
+    assert_eq!(admission.shadow.unwrap().cause, Cause::Breaker);
+    assert_eq!(admission.timeout, None);
+}
+
+#[test]
+fn a_probe_comes_back_when_a_later_rule_refuses_or_nobody_waited_for_the_answer() {
+    let engine = Engine::new(&document(&format!("{LIMIT},{}", breaker(""))), 1, second(0));
+    let user = |name: &str| Request::from("10.0.0.1").with("x-api-key", name);
+    for name in ["ann", "bob"] {
+        serve(&engine, second(1), &user(name), HeadOutcome::Failed).unwrap();
+    }
+    let first = admit(&engine, second(61), &user("ann")).unwrap();
+    engine.complete(second(61), first.ticket, &Completion::default());
+    assert_eq!(admit(&engine, second(61), &user("ann")).unwrap_err().cause, Cause::Limit);
+    assert!(admit(&engine, second(61), &user("bob")).is_ok(), "the probe was free again");
+}
+
+#[test]
+fn a_document_that_changes_keeps_what_was_counted_and_tickets_of_both_engines_end() {
+    let old = Engine::new(&document(&format!("{LIMIT},{}", breaker(""))), 1, second(0));
+    let user = Request::from("10.0.0.1").with("x-api-key", "ann");
+    let early = admit(&old, second(1), &user).unwrap();
+    let new = old.succeed(&document(&format!("{LIMIT},{}", breaker(""))), second(1));
+    assert_eq!(admit(&new, second(1), &user).unwrap_err().cause, Cause::Limit);
+    assert_eq!(new.snapshot(second(1)).in_flight, 1);
+    let mut ticket = early.ticket;
+    old.responded(second(1), &mut ticket, HeadOutcome::Failed);
+    old.complete(second(1), ticket, &Completion::default());
+    serve(&new, second(2), &user, HeadOutcome::Failed).unwrap();
+    let status = new.snapshot(second(2));
+    assert_eq!((status.in_flight, status.breaker.unwrap().state), (0, BreakerState::Open));
+    assert_eq!(status.limits[0].refused, 1);
+}
+
+#[test]
+fn a_lower_cap_acts_on_the_running_sample_at_once() {
+    let old = Engine::new(&document(&qps(1000, "Enforce")), 1, second(0));
+    for n in 0..100 {
+        let _ = admit(&old, millis(n), &Request::priority("low")).unwrap();
+    }
+    let new = old.succeed(&document(&qps(50, "Enforce")), millis(100));
+    assert!(admit(&new, millis(101), &Request::priority("low")).is_err());
+    let freed = new.succeed(&PolicyDocument::default(), millis(102));
+    let _ = admit(&freed, millis(102), &Request::priority("low")).unwrap();
+    assert!(freed.snapshot(millis(102)).pressure <= 0.0);
+}
+
+#[test]
+fn the_latency_tier_measures_what_its_policy_names() {
+    let tier = |signal: &str| {
+        format!(
+            r#"{PRIORITY},"tiers":{{"policy":"inference/llama","mode":"Enforce",
+            "latency":{{"signal":"{signal}","percentile":0.99,"periodMillis":1000,"periods":1,
+            "minimumSamples":5,"maxMillis":100000}},"recovery":{{"belowRatio":0.9,"holdMillis":1000}}}}"#
+        )
+    };
+    for (signal, expected) in
+        [("TotalLatency", 900.0), ("TimeToFirstToken", 100.0), ("TimePerOutputToken", 40.0)]
+    {
+        let engine = Engine::new(&document(&tier(signal)), 1, second(0));
+        for _ in 0..10 {
+            let mut ticket = admit(&engine, millis(0), &Request::priority("low")).unwrap().ticket;
+            engine.responded(millis(50), &mut ticket, HeadOutcome::Status(200));
+            let completion = Completion { first_byte: Some(millis(100)), events: 21, whole: true };
+            engine.complete(millis(900), ticket, &completion);
+            let mut failed = admit(&engine, millis(0), &Request::priority("low")).unwrap().ticket;
+            engine.responded(millis(1), &mut failed, HeadOutcome::Status(500));
+            engine.complete(
+                millis(1),
+                failed,
+                &Completion { first_byte: Some(millis(1)), events: 0, whole: true },
+            );
+        }
+        engine.tick(millis(1000));
+        let value = engine.snapshot(millis(1000)).tiers[0].value.unwrap();
+        assert!((value - expected).abs() < expected * 0.01, "{signal}: {value} ms");
+    }
+}

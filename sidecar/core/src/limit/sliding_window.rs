@@ -1,0 +1,240 @@
+//! The sliding window, as a ring of sub-windows.
+//!
+//! A window of `n` sub-windows is counted in a ring of `n + 1`: the one that runs and the `n` before it. Any
+//! trailing window that ends in the running one lies within them, so as long as all of them together hold at most
+//! `limit`, no trailing window holds more. The price is that a request counts for up to one sub-window longer
+//! than the window.
+
+use std::time::Duration;
+
+use crate::Tick;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Bits of a slot that count; the others say which round of the ring the count belongs to.
+const COUNT_BITS: u32 = 30;
+const COUNT: u64 = (1 << COUNT_BITS) - 1;
+const ROUND: u64 = u64::MAX >> COUNT_BITS;
+/// Shorter sub-windows would be finer than clocks of several threads agree, and wear out the round numbers.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The parameters of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlidingWindow {
+    limit: u64,
+    /// Length of a sub-window in nanoseconds, rounded up.
+    width: u64,
+    /// Sub-windows in the ring, one more than in the window.
+    slots: u64,
+}
+
+/// What a request took, to give it back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    slot: usize,
+    round: u64,
+}
+
+/// The running sub-window: how often the ring went round, and the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Position {
+    round: u64,
+    slot: u64,
+}
+
+impl SlidingWindow {
+    /// At most `limit` requests in any trailing `window`. Sub-windows shorter than a millisecond are joined.
+    pub(crate) fn new(limit: u64, window: Duration, sub_windows: u32) -> Self {
+        let longest_ring = u64::try_from(window.as_nanos() / SHORTEST.as_nanos()).unwrap_or(u64::MAX);
+        let parts = u64::from(sub_windows).min(longest_ring).max(1);
+        let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+        Self { limit: limit.clamp(1, COUNT / 2), width: window.div_ceil(parts).max(1), slots: parts + 1 }
+    }
+
+    pub(crate) fn limit(self) -> u64 {
+        self.limit
+    }
+
+    /// Words that one key needs.
+    pub(crate) fn words(self) -> usize {
+        self.slots as usize
+    }
+
+    /// Whether counts of the other are counts of this one.
+    pub(crate) fn same_ring(self, other: Self) -> bool {
+        (self.width, self.slots) == (other.width, other.slots)
+    }
+
+    /// Whether a request would pass at `now`, else the first instant at which it would. Spends nothing.
+    pub(crate) fn judge(self, now: Tick, ring: &[AtomicU64]) -> Result<(), Tick> {
+        self.judge_from(self.position(now), now, ring).map(|_| ())
+    }
+
+    /// Counts a request, or says when there will be room.
+    ///
+    /// The request is counted first and the ring added up afterwards: of two that race for the last place at
+    /// least one sees the other, so both can never pass.
+    pub(crate) fn take(self, now: Tick, ring: &[AtomicU64]) -> Result<Taken, Tick> {
+        let mut position = self.position(now);
+        loop {
+            let taken = Taken { slot: position.slot as usize, round: position.round };
+            if let Some(rank) = count_one(&ring[taken.slot], taken.round) {
+                if self.survey(position, ring).is_ok_and(|others| others + rank <= self.limit) {
+                    return Ok(taken);
+                }
+                self.give_back(taken, ring);
+            }
+            position = self.judge_from(position, now, ring)?;
+        }
+    }
+
+    /// Takes the count back, unless its sub-window is gone already.
+    #[allow(clippy::unused_self)] // the same shape as the token bucket's
+    pub(crate) fn give_back(self, taken: Taken, ring: &[AtomicU64]) {
+        let slot = &ring[taken.slot];
+        let mut word = slot.load(Ordering::Relaxed);
+        while word >> COUNT_BITS == taken.round && word & COUNT > 0 {
+            match slot.compare_exchange_weak(word, word - 1, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(current) => word = current,
+            }
+        }
+    }
+
+    /// Whether the ring says no more than that of a key never seen.
+    pub(crate) fn is_fresh(self, now: Tick, ring: &[AtomicU64]) -> bool {
+        self.outstanding(now, ring) == 0
+    }
+
+    /// Requests that count at `now`.
+    pub(crate) fn outstanding(self, now: Tick, ring: &[AtomicU64]) -> u64 {
+        self.newest(self.position(now), ring).1
+    }
+
+    /// Moves the counts of a ring of another shape into this empty one. Each is taken for as young as it can be,
+    /// so that none is forgotten early.
+    pub(crate) fn convert(self, old: Self, now: Tick, from: &[AtomicU64], to: &[AtomicU64]) {
+        let (position, _) = old.newest(old.position(now), from);
+        for age in 0..old.slots {
+            let slot = old.back(position, age);
+            let count = count_at(&from[slot.slot as usize], slot.round);
+            let end = (old.epoch(position, now) + 1 - age).saturating_mul(old.width) - 1;
+            let new = self.position(Tick::from_nanos(end.min(now.as_nanos())));
+            if count > 0 && self.age(new, self.position(now)) < self.slots {
+                let target = &to[new.slot as usize];
+                let before = count_at(target, new.round);
+                target.store(new.round << COUNT_BITS | (before + count).min(COUNT), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The sub-window that runs at `now`. The first is in round 1, so that every slot has one before it.
+    fn position(self, now: Tick) -> Position {
+        let epoch = now.as_nanos() / self.width;
+        Position { round: (epoch / self.slots + 1) & ROUND, slot: epoch % self.slots }
+    }
+
+    /// The sub-window `age` before another, less than one round.
+    fn back(self, from: Position, age: u64) -> Position {
+        if age <= from.slot {
+            Position { round: from.round, slot: from.slot - age }
+        } else {
+            Position { round: from.round.wrapping_sub(1) & ROUND, slot: from.slot + self.slots - age }
+        }
+    }
+
+    fn age(self, of: Position, at: Position) -> u64 {
+        ((at.round.wrapping_sub(of.round) & ROUND) * self.slots + at.slot).saturating_sub(of.slot)
+    }
+
+    /// The number of a sub-window since the origin of time. `position` is near `now`.
+    fn epoch(self, position: Position, now: Tick) -> u64 {
+        now.as_nanos() / self.width + self.age(self.position(now), position)
+    }
+
+    /// The sub-window to judge in and the requests that count there, or when there will be room.
+    fn judge_from(self, own: Position, now: Tick, ring: &[AtomicU64]) -> Result<Position, Tick> {
+        let (position, sum) = self.newest(own, ring);
+        if sum < self.limit { Ok(position) } else { Err(self.free_at(position, now, ring)) }
+    }
+
+    /// The newest sub-window that anybody counted in, if that is after `own`, and the sum of the ring there: a
+    /// thread whose clock lies behind another's judges at the other's time, so that time never goes back for a
+    /// key.
+    fn newest(self, own: Position, ring: &[AtomicU64]) -> (Position, u64) {
+        let mut position = own;
+        loop {
+            match self.survey(position, ring) {
+                Ok(others) => {
+                    let sum = others + count_at(&ring[position.slot as usize], position.round);
+                    return (position, sum);
+                }
+                Err(newer) => position = newer,
+            }
+        }
+    }
+
+    /// Counts of all other sub-windows that a trailing window which ends in `position` can touch; or a newer
+    /// sub-window, if somebody has counted in one.
+    #[allow(clippy::unused_self)] // reads as the others do
+    fn survey(self, position: Position, ring: &[AtomicU64]) -> Result<u64, Position> {
+        let before = position.round.wrapping_sub(1) & ROUND;
+        let mut sum = 0;
+        for (i, word) in ring.iter().enumerate() {
+            let (slot, word) = (i as u64, word.load(Ordering::SeqCst));
+            let expected = if slot <= position.slot { position.round } else { before };
+            let round = word >> COUNT_BITS;
+            if round == expected {
+                sum += if slot == position.slot { 0 } else { word & COUNT };
+            } else if is_later(round, expected) && word & COUNT > 0 {
+                return Err(Position { round, slot });
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The instant at which so many sub-windows have left the ring that one request has room.
+    fn free_at(self, position: Position, now: Tick, ring: &[AtomicU64]) -> Tick {
+        let mut left = self.newest(position, ring).1;
+        let mut age = self.slots - 1;
+        loop {
+            let slot = self.back(position, age);
+            left = left.saturating_sub(count_at(&ring[slot.slot as usize], slot.round));
+            if left < self.limit || age == 0 {
+                let free = self.epoch(position, now) + self.slots - age;
+                return Tick::from_nanos(free.saturating_mul(self.width));
+            }
+            age -= 1;
+        }
+    }
+}
+
+/// Whether a round comes after another, with numbers that wrap around.
+fn is_later(round: u64, than: u64) -> bool {
+    (1..=ROUND / 2).contains(&(round.wrapping_sub(than) & ROUND))
+}
+
+/// The count of a slot, if it belongs to this round.
+fn count_at(word: &AtomicU64, round: u64) -> u64 {
+    let word = word.load(Ordering::SeqCst);
+    if word >> COUNT_BITS == round { word & COUNT } else { 0 }
+}
+
+/// Adds one to a slot in its round and returns the count with it. None when the slot is in a later round already.
+fn count_one(slot: &AtomicU64, round: u64) -> Option<u64> {
+    let mut word = slot.load(Ordering::Relaxed);
+    loop {
+        let counted_in = word >> COUNT_BITS;
+        if is_later(counted_in, round) && word & COUNT > 0 {
+            return None;
+        }
+        let next = if counted_in == round { word + 1 } else { round << COUNT_BITS | 1 };
+        match slot.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
+            Ok(_) => return Some(next & COUNT),
+            Err(current) => word = current,
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

@@ -1,0 +1,149 @@
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn nanos(n: u64) -> Tick {
+    Tick::from_nanos(n)
+}
+
+fn ring(window: SlidingWindow) -> Vec<AtomicU64> {
+    (0..window.words()).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// The exact log that the ring stands for: no trailing window may ever hold more than the limit.
+struct Log {
+    window: u64,
+    limit: usize,
+    admitted: VecDeque<u64>,
+}
+
+impl Log {
+    fn admit(&mut self, now: u64) {
+        self.admitted.push_back(now);
+        self.admitted.retain(|&t| t + self.window > now);
+        assert!(self.admitted.len() <= self.limit, "{} in the window before {now} ns", self.admitted.len());
+    }
+}
+
+#[test]
+fn a_window_admits_its_limit_and_no_more() {
+    let window = SlidingWindow::new(3, Duration::from_mins(1), 10);
+    let ring = ring(window);
+    let now = nanos(61_000_000_000);
+    for _ in 0..3 {
+        window.take(now, &ring).unwrap();
+    }
+    // 61 s lies in the sub-window from 60 s to 66 s, which is in the ring until 126 s.
+    assert_eq!(window.take(now, &ring).unwrap_err(), nanos(126_000_000_000));
+    assert_eq!(window.outstanding(now, &ring), 3);
+    assert!(window.is_fresh(nanos(126_000_000_000), &ring));
+}
+
+#[test]
+fn a_thread_whose_clock_lies_behind_judges_at_the_time_of_the_others() {
+    let window = SlidingWindow::new(2, Duration::from_secs(1), 1);
+    let ring = ring(window);
+    window.take(nanos(2_999_999_999), &ring).unwrap();
+    window.take(nanos(3_000_000_001), &ring).unwrap();
+    assert!(window.take(nanos(2_999_999_999), &ring).is_err());
+    assert!(window.take(nanos(3_500_000_000), &ring).is_err());
+}
+
+#[test]
+fn sub_windows_are_never_shorter_than_a_millisecond() {
+    assert_eq!(SlidingWindow::new(1, Duration::from_millis(10), 60).words(), 11);
+    assert_eq!(SlidingWindow::new(1, Duration::from_millis(1), 60).words(), 2);
+}
+
+#[test]
+fn a_window_of_another_shape_forgets_nothing() {
+    let old = SlidingWindow::new(10, Duration::from_mins(1), 10);
+    let new = SlidingWindow::new(5, Duration::from_secs(30), 6);
+    let (from, to) = (ring(old), ring(new));
+    for second in [1, 40, 58, 59] {
+        old.take(nanos(second * 1_000_000_000), &from).unwrap();
+    }
+    let now = nanos(60_000_000_000);
+    new.convert(old, now, &from, &to);
+    assert_eq!(new.outstanding(now, &to), 3, "what is younger than 30 s counts on");
+    assert_eq!(new.outstanding(nanos(95_000_000_000), &to), 0);
+}
+
+proptest! {
+    #[test]
+    fn in_any_trailing_window_at_most_the_limit_passes(
+        limit in 1u64..20, millis in 1u64..2000, parts in 1u32..20,
+        gaps in proptest::collection::vec(0u64..400_000_000, 1..400),
+    ) {
+        let window = SlidingWindow::new(limit, Duration::from_millis(millis), parts);
+        let ring = ring(window);
+        let mut log = Log { window: millis * 1_000_000, limit: limit as usize, admitted: VecDeque::new() };
+        let mut now = 0;
+        for gap in gaps {
+            now += gap;
+            if window.take(nanos(now), &ring).is_ok() {
+                log.admit(now);
+            }
+        }
+    }
+
+    #[test]
+    fn no_request_is_refused_that_a_window_longer_by_one_part_would_admit(
+        limit in 1u64..20, parts in 1u32..20,
+        gaps in proptest::collection::vec(0u64..400_000_000, 1..400),
+    ) {
+        let length = 1_000_000_000u64;
+        let window = SlidingWindow::new(limit, Duration::from_nanos(length), parts);
+        let ring = ring(window);
+        let longer = length + length.div_ceil(u64::from(parts)) + u64::from(parts);
+        let (mut now, mut admitted) = (0, Vec::<u64>::new());
+        for gap in gaps {
+            now += gap;
+            if window.take(nanos(now), &ring).is_ok() {
+                admitted.push(now);
+            } else {
+                let inside = admitted.iter().filter(|&&t| t + longer > now).count();
+                prop_assert!(inside >= limit as usize, "refused with {} of {}", inside, limit);
+            }
+        }
+    }
+
+    #[test]
+    fn one_nanosecond_before_its_retry_after_a_request_is_refused_and_then_it_passes(
+        limit in 1u64..20, millis in 1u64..2000, parts in 1u32..20,
+        gaps in proptest::collection::vec(0u64..100_000_000, 1..300),
+    ) {
+        let window = SlidingWindow::new(limit, Duration::from_millis(millis), parts);
+        let ring = ring(window);
+        let mut now = 0;
+        for gap in gaps {
+            now += gap;
+            if let Err(at) = window.take(nanos(now), &ring) {
+                prop_assert!(at > nanos(now));
+                prop_assert_eq!(window.judge(nanos(at.as_nanos() - 1), &ring), Err(at));
+                prop_assert_eq!(window.judge(at, &ring), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_given_back_was_never_taken(
+        gaps in proptest::collection::vec((0u64..300_000_000, any::<bool>()), 1..200),
+    ) {
+        let window = SlidingWindow::new(4, Duration::from_secs(1), 5);
+        let (with, without) = (ring(window), ring(window));
+        let mut now = 0;
+        for (gap, give_back) in gaps {
+            now += gap;
+            let taken = window.take(nanos(now), &with);
+            if let (true, Ok(taken)) = (give_back, taken) {
+                window.give_back(taken, &with);
+                prop_assert!(window.judge(nanos(now), &without).is_ok());
+            } else {
+                prop_assert_eq!(taken.map(|_| ()), window.take(nanos(now), &without).map(|_| ()));
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The states of many keys: found without a lock, bounded, and never taken from a key that is in use.
+//!
+//! Keys live in buckets of [`WAYS`]. There are up to four generations of buckets, each eight times the one before;
+//! a key goes into the first that has room, so a pod with few keys touches little memory; in the last generation
+//! it has a second bucket to choose. In a bucket with no
+//! empty way a key may take the place of one whose state says no more than that of a key never seen; nobody else
+//! is ever put out. When all is full, new keys share one overflow state until room comes back.
+//!
+//! A state can change hands while a thread holds it. So whoever has spent looks at the tag once more: if it is
+//! another, it gives back and starts anew. Whoever puts a key out marks the tag first and looks at the state once
+//! more: if somebody has spent, it leaves the key where it is. One of both always sees the other.
+
+use std::sync::OnceLock;
+
+use super::key::Key;
+use super::law::{Law, Taken};
+use crate::Tick;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// Keys in a bucket: their tags fill one cache line.
+const WAYS: usize = if cfg!(loom) { 1 } else { 8 };
+/// Buckets of the generations: room for 74,880 keys.
+const BUCKETS: &[usize] = if cfg!(loom) { &[1] } else { &[16, 128, 1024, 8192] };
+/// Where a key may be, in order: a generation, and how far its hash is turned to pick the bucket there.
+const PROBES: &[(usize, u32)] =
+    if cfg!(loom) { &[(0, 0)] } else { &[(0, 0), (1, 0), (2, 0), (3, 0), (3, 32)] };
+/// Keys that are inserted at the same time wait for each other only if they share a latch.
+const LATCHES: usize = if cfg!(loom) { 1 } else { 64 };
+/// Attempts before a key that others keep moving is judged by the overflow.
+const PATIENCE: usize = if cfg!(loom) { 2 } else { 64 };
+
+const EMPTY: u64 = 0;
+const LEAVING: u64 = u64::MAX;
+
+/// The states of all keys of one rule.
+pub(crate) struct Table {
+    words: usize,
+    generations: [OnceLock<Generation>; BUCKETS.len()],
+    latches: Box<[AtomicBool]>,
+    keys: AtomicU64,
+    overflow: Box<[AtomicU64]>,
+}
+
+/// Where a key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    generation: u8,
+    way: u32,
+}
+
+/// A spent request, to be given back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Receipt {
+    place: Option<Place>,
+    taken: Taken,
+}
+
+struct Generation {
+    buckets: Box<[Tags]>,
+    states: Box<[AtomicU64]>,
+}
+
+/// The tags of one bucket, on a cache line of their own.
+#[repr(align(64))]
+struct Tags([AtomicU64; WAYS]);
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("keys", &self.keys()).finish_non_exhaustive()
+    }
+}
+
+fn zeroes(n: usize) -> Box<[AtomicU64]> {
+    (0..n).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// Two values mark ways without a key.
+fn tag_of(key: Key) -> u64 {
+    if key.tag == EMPTY || key.tag == LEAVING { 1 } else { key.tag }
+}
+
+impl Generation {
+    fn new(buckets: usize, words: usize) -> Self {
+        let empty = |_| Tags(std::array::from_fn(|_| AtomicU64::new(EMPTY)));
+        Self { buckets: (0..buckets).map(empty).collect(), states: zeroes(buckets * WAYS * words) }
+    }
+
+    fn bucket(&self, key: Key, turn: u32) -> usize {
+        key.place.rotate_right(turn) as usize & (self.buckets.len() - 1)
+    }
+
+    fn tag(&self, way: u32) -> &AtomicU64 {
+        &self.buckets[way as usize / WAYS].0[way as usize % WAYS]
+    }
+}
+
+impl Table {
+    pub(crate) fn new(law: Law) -> Self {
+        let table = Self {
+            words: law.words(),
+            generations: std::array::from_fn(|_| OnceLock::new()),
+            latches: (0..LATCHES).map(|_| AtomicBool::new(false)).collect(),
+            keys: AtomicU64::new(0),
+            overflow: zeroes(law.words()),
+        };
+        table.generation_or_new(0);
+        table
+    }
+
+    /// Keys that have a state of their own.
+    pub(crate) fn keys(&self) -> u64 {
+        self.keys.load(Ordering::Relaxed)
+    }
+
+    /// The place of a key that is known.
+    pub(crate) fn find(&self, key: Key) -> Option<Place> {
+        let tag = tag_of(key);
+        PROBES.iter().map_while(|&(g, turn)| Some((g, turn, self.generations[g].get()?))).find_map(
+            |(g, turn, generation)| {
+                let bucket = generation.bucket(key, turn);
+                let mut ways = generation.buckets[bucket].0.iter();
+                let way = ways.position(|known| known.load(Ordering::SeqCst) == tag)?;
+                Some(Place { generation: g as u8, way: (bucket * WAYS + way) as u32 })
+            },
+        )
+    }
+
+    /// Whether a request on the key at `place` would pass; one on a key without a place would.
+    pub(crate) fn judge(&self, law: Law, now: Tick, place: Option<Place>) -> Result<(), Tick> {
+        place.and_then(|place| self.state(place)).map_or(Ok(()), |state| law.judge(now, state))
+    }
+
+    /// Requests on the key at `place` that count against its limit.
+    pub(crate) fn outstanding(&self, law: Law, now: Tick, place: Option<Place>) -> u64 {
+        law.outstanding(now, place.and_then(|place| self.state(place)).unwrap_or(&self.overflow))
+    }
+
+    /// Spends one request on a key. `hint` is where it was found.
+    pub(crate) fn take(&self, law: Law, now: Tick, key: Key, hint: Option<Place>) -> Result<Receipt, Tick> {
+        let mut hint = hint;
+        for _ in 0..PATIENCE {
+            let Some(place) = hint.take().or_else(|| self.find(key)).or_else(|| self.insert(law, now, key))
+            else {
+                break;
+            };
+            let Some((tag, state)) = self.tag(place).zip(self.state(place)) else { break };
+            let verdict = law.take(now, state);
+            if tag.load(Ordering::SeqCst) == tag_of(key) {
+                return verdict.map(|taken| Receipt { place: Some(place), taken });
+            }
+            if let Ok(taken) = verdict {
+                law.give_back(taken, state);
+            }
+        }
+        law.take(now, &self.overflow).map(|taken| Receipt { place: None, taken })
+    }
+
+    /// Undoes `take`. If the key has lost its place meanwhile, its state was that of a key never seen, and the
+    /// next owner is not charged less than it spends.
+    pub(crate) fn give_back(&self, law: Law, key: Key, receipt: Receipt) {
+        match receipt.place {
+            None => law.give_back(receipt.taken, &self.overflow),
+            Some(place) => {
+                if let Some((tag, state)) = self.tag(place).zip(self.state(place))
+                    && tag.load(Ordering::SeqCst) == tag_of(key)
+                {
+                    law.give_back(receipt.taken, state);
+                }
+            }
+        }
+    }
+
+    /// A table for another law of the same kind, with all states converted. Requests that pass meanwhile under
+    /// the old law are not in it.
+    pub(crate) fn converted(&self, old: Law, new: Law, now: Tick) -> Self {
+        let table = Self::new(new);
+        table.keys.store(self.keys(), Ordering::Relaxed);
+        new.convert(old, now, &self.overflow, &table.overflow);
+        for (g, from) in self.generations.iter().enumerate() {
+            let Some(from) = from.get() else { break };
+            let to = table.generation_or_new(g);
+            for way in 0..(from.buckets.len() * WAYS) as u32 {
+                let tag = from.tag(way).load(Ordering::SeqCst);
+                if tag == EMPTY || tag == LEAVING {
+                    continue;
+                }
+                let place = Place { generation: g as u8, way };
+                if let Some((from, into)) = self.state(place).zip(table.state(place)) {
+                    new.convert(old, now, from, into);
+                    to.tag(way).store(tag, Ordering::SeqCst);
+                }
+            }
+        }
+        table
+    }
+
+    /// Makes room ahead of need, so that no request has to.
+    pub(crate) fn grow_ahead(&self) {
+        let made = self.generations.iter().take_while(|g| g.get().is_some()).count();
+        let room: usize = BUCKETS[..made].iter().map(|buckets| buckets * WAYS).sum();
+        if made < BUCKETS.len() && self.keys() * 2 > room as u64 {
+            self.generation_or_new(made);
+        }
+    }
+
+    fn generation_or_new(&self, g: usize) -> &Generation {
+        self.generations[g].get_or_init(|| Generation::new(BUCKETS[g], self.words))
+    }
+
+    fn tag(&self, place: Place) -> Option<&AtomicU64> {
+        Some(self.generations[place.generation as usize].get()?.tag(place.way))
+    }
+
+    fn state(&self, place: Place) -> Option<&[AtomicU64]> {
+        let start = place.way as usize * self.words;
+        self.generations[place.generation as usize].get()?.states.get(start..start + self.words)
+    }
+
+    /// A place for a key that has none; None when all is full or somebody is in the way.
+    fn insert(&self, law: Law, now: Tick, key: Key) -> Option<Place> {
+        // One insertion at a time for a key: it must not get two places.
+        let latch = &self.latches[key.place as usize & (LATCHES - 1)];
+        for _ in 0..PATIENCE {
+            if latch.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                let place = self.insert_latched(law, now, key);
+                latch.store(false, Ordering::SeqCst);
+                return place;
+            }
+            wait_a_moment();
+        }
+        None
+    }
+
+    fn insert_latched(&self, law: Law, now: Tick, key: Key) -> Option<Place> {
+        // A key that is being put out may stay after all, so nobody may be about to leave.
+        let mut patience = PATIENCE;
+        while self.somebody_leaves(key) {
+            patience = patience.checked_sub(1)?;
+            wait_a_moment();
+        }
+        if let Some(place) = self.find(key) {
+            return Some(place);
+        }
+        PROBES.iter().find_map(|&(g, turn)| {
+            let generation = self.generation_or_new(g);
+            let bucket = generation.bucket(key, turn) * WAYS;
+            let mut ways = bucket as u32..(bucket + WAYS) as u32;
+            let empty = ways.clone().find(|&way| self.occupy(generation, way, key));
+            let way = empty.or_else(|| ways.find(|&way| self.replace(law, now, g, way, key)))?;
+            Some(Place { generation: g as u8, way })
+        })
+    }
+
+    fn somebody_leaves(&self, key: Key) -> bool {
+        let made = |&(g, turn): &(usize, u32)| Some((self.generations[g].get()?, turn));
+        PROBES.iter().map_while(made).any(|(generation, turn)| {
+            let tags = &generation.buckets[generation.bucket(key, turn)].0;
+            tags.iter().any(|tag| tag.load(Ordering::SeqCst) == LEAVING)
+        })
+    }
+
+    fn occupy(&self, generation: &Generation, way: u32, key: Key) -> bool {
+        let tag = generation.tag(way);
+        let won = tag.compare_exchange(EMPTY, tag_of(key), Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        if won {
+            self.keys.fetch_add(1, Ordering::Relaxed);
+        }
+        won
+    }
+
+    fn replace(&self, law: Law, now: Tick, g: usize, way: u32, key: Key) -> bool {
+        let place = Place { generation: g as u8, way };
+        let Some((tag, state)) = self.tag(place).zip(self.state(place)) else { return false };
+        let old = tag.load(Ordering::SeqCst);
+        if old == LEAVING || !law.is_fresh(now, state) {
+            return false;
+        }
+        if tag.compare_exchange(old, LEAVING, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        let fresh = law.is_fresh(now, state);
+        tag.store(if fresh { tag_of(key) } else { old }, Ordering::SeqCst);
+        fresh
+    }
+}
+
+fn wait_a_moment() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    std::hint::spin_loop();
+}
+
+#[cfg(test)]
+#[cfg(loom)]
+mod models;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

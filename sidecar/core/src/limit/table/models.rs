@@ -1,0 +1,63 @@
+//! Run with `RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release models`.
+
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicUsize;
+use loom::thread;
+
+use super::*;
+use crate::limit::token_bucket::TokenBucket;
+
+const ONE: Key = Key { place: 0, tag: 11 };
+const TWO: Key = Key { place: 0, tag: 22 };
+
+fn law() -> Law {
+    Law::TokenBucket(TokenBucket::new(1, Duration::from_mins(1), 1))
+}
+
+#[test]
+fn a_key_that_spends_while_another_wants_its_place_is_not_put_out() {
+    loom::model(|| {
+        let (law, now) = (law(), Tick::from_nanos(1));
+        let table = Arc::new(Table::new(law));
+        table.insert(law, now, ONE);
+        let other = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || table.insert(law, now, TWO))
+        };
+        let receipt = table.take(law, now, ONE, table.find(ONE)).unwrap();
+        let inserted = other.join().unwrap();
+        match receipt.place {
+            // It spent in its own place, so it still has it.
+            Some(place) => {
+                assert_eq!(inserted, None);
+                assert_eq!(table.find(ONE), Some(place));
+                assert!(table.take(law, now, ONE, None).is_err());
+            }
+            // It was put out before it spent, and judged by the overflow.
+            None => assert!(law.judge(now, &table.overflow).is_err()),
+        }
+    });
+}
+
+#[test]
+fn two_requests_on_a_new_key_share_one_budget() {
+    loom::model(|| {
+        let (law, now) = (law(), Tick::from_nanos(1));
+        let table = Arc::new(Table::new(law));
+        let passed = Arc::new(AtomicUsize::new(0));
+        let other = {
+            let (table, passed) = (Arc::clone(&table), Arc::clone(&passed));
+            thread::spawn(move || {
+                let receipt = table.take(law, now, ONE, None);
+                passed.fetch_add(usize::from(receipt.is_ok_and(|r| r.place.is_some())), Ordering::SeqCst);
+            })
+        };
+        let receipt = table.take(law, now, ONE, None);
+        passed.fetch_add(usize::from(receipt.is_ok_and(|r| r.place.is_some())), Ordering::SeqCst);
+        other.join().unwrap();
+        assert_eq!(passed.load(Ordering::SeqCst), 1);
+        assert_eq!(table.keys(), 1);
+    });
+}

@@ -1,0 +1,111 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::*;
+use crate::limit::token_bucket::TokenBucket;
+use crate::spread::split_mix;
+
+const CAPACITY: u64 = 74_880;
+
+fn second(n: u64) -> Tick {
+    Tick::from_nanos(n * 1_000_000_000)
+}
+
+fn bucket(limit: u64, burst: u64) -> Law {
+    Law::TokenBucket(TokenBucket::new(limit, Duration::from_mins(1), burst))
+}
+
+/// Keys as a hash would give them.
+fn key(n: u64) -> Key {
+    Key { place: split_mix(2 * n), tag: split_mix(2 * n + 1) }
+}
+
+#[test]
+fn every_key_has_a_budget_of_its_own() {
+    let (law, now) = (bucket(2, 2), second(1));
+    let table = Table::new(law);
+    for n in 0..10_000 {
+        for _ in 0..2 {
+            table.take(law, now, key(n), None).unwrap();
+        }
+    }
+    assert_eq!(table.keys(), 10_000);
+    for n in 0..10_000 {
+        assert!(table.take(law, now, key(n), table.find(key(n))).is_err());
+    }
+}
+
+#[test]
+fn a_flood_of_keys_neither_grows_without_end_nor_touches_the_budget_of_others() {
+    let (law, now) = (bucket(1, 3), second(1));
+    let table = Table::new(law);
+    for n in 0..100 {
+        table.take(law, now, key(n), None).unwrap();
+        table.take(law, now, key(n), None).unwrap();
+    }
+    let mut admitted = 0u64;
+    for n in 100..300_000 {
+        admitted += u64::from(table.take(law, now, key(n), None).is_ok());
+    }
+    assert!(table.keys() <= CAPACITY, "{} keys", table.keys());
+    assert!(admitted <= CAPACITY + 3, "{admitted} strangers passed");
+    assert!(admitted >= CAPACITY * 9 / 10, "only {admitted} strangers found room");
+    for n in 0..100 {
+        assert!(table.take(law, now, key(n), None).is_ok(), "key {n} still has its third request");
+        assert!(table.take(law, now, key(n), None).is_err(), "and no fourth");
+    }
+}
+
+#[test]
+fn keys_that_are_whole_again_make_room_for_new_ones() {
+    let law = bucket(60, 1);
+    let table = Table::new(law);
+    for n in 0..300_000 {
+        let _ = table.take(law, second(1), key(n), None);
+    }
+    let full = table.keys();
+    let passed =
+        (0..50_000).filter(|n| table.take(law, second(10), key(1_000_000 + n), None).is_ok()).count();
+    assert!(passed > 49_900, "{passed} of 50000");
+    assert_eq!(table.keys(), full);
+}
+
+#[test]
+fn a_table_converted_to_another_rate_remembers_every_key() {
+    let (old, new) = (bucket(60, 5), bucket(600, 5));
+    let table = Table::new(old);
+    let now = second(1);
+    let mut spent = HashMap::new();
+    for n in 0..5_000 {
+        for _ in 0..n % 6 {
+            if table.take(old, now, key(n), None).is_ok() {
+                *spent.entry(n).or_insert(0) += 1;
+            }
+        }
+    }
+    let table = table.converted(old, new, now);
+    for n in 0..5_000 {
+        let left = 5 - spent.get(&n).copied().unwrap_or(0);
+        let passed = (0..6).filter(|_| table.take(new, now, key(n), None).is_ok()).count();
+        assert_eq!(passed, left, "key {n}");
+    }
+}
+
+#[test]
+fn threads_that_share_a_key_never_spend_more_than_it_has() {
+    let (law, now) = (bucket(1, 1000), second(1));
+    let table = Table::new(law);
+    let passed = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for n in 0..4_000 {
+                    if table.take(law, now, key(n % 3), None).is_ok() {
+                        passed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(passed.into_inner(), 3000);
+}

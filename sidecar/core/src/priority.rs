@@ -1,0 +1,196 @@
+//! The class of a request.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use tidegate_policy::{Claimant, Priority, PriorityClass, PrioritySource};
+
+use crate::Facts;
+
+/// Priority of a policy, ready to be asked.
+#[derive(Debug)]
+pub(crate) struct Classifier {
+    sources: Box<[Source]>,
+    default: PriorityClass,
+    claimants: Box<[Entitled]>,
+}
+
+#[derive(Debug)]
+struct Source {
+    header: String,
+    /// Empty: the names of the classes in any letter case.
+    values: Box<[(Box<[u8]>, PriorityClass)]>,
+}
+
+/// One who may claim high. All that is set has to match.
+#[derive(Debug)]
+struct Entitled {
+    block: Option<Block>,
+    header: Option<(String, Option<Box<[u8]>>)>,
+}
+
+/// Addresses as IPv6, those of IPv4 mapped into it.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    network: u128,
+    mask: u128,
+}
+
+impl Classifier {
+    pub(crate) fn new(priority: &Priority) -> Self {
+        Self {
+            sources: priority.from.iter().map(Source::new).collect(),
+            default: priority.default,
+            claimants: priority.high_allowed_from.iter().filter_map(Entitled::new).collect(),
+        }
+    }
+
+    /// The class that the first source gives. High only for those who may claim it: a claim of anybody else is
+    /// treated as no claim.
+    pub(crate) fn classify(&self, facts: &Facts<'_>) -> PriorityClass {
+        let claimed = self.sources.iter().find_map(|source| source.class(facts));
+        match claimed {
+            Some(PriorityClass::High) if !self.claimants.iter().any(|c| c.matches(facts)) => self.default,
+            Some(class) => class,
+            None => self.default,
+        }
+    }
+}
+
+impl Source {
+    fn new(source: &PrioritySource) -> Self {
+        let values = source.map.iter().map(|(value, class)| (value.as_bytes().into(), *class));
+        Self { header: source.header.as_str().to_owned(), values: values.collect() }
+    }
+
+    fn class(&self, facts: &Facts<'_>) -> Option<PriorityClass> {
+        let value = facts.headers.get(&self.header)?;
+        if self.values.is_empty() {
+            return by_name(value);
+        }
+        self.values.iter().find(|(known, _)| **known == *value).map(|(_, class)| *class)
+    }
+}
+
+fn by_name(value: &[u8]) -> Option<PriorityClass> {
+    let is = |name: &[u8]| value.eq_ignore_ascii_case(name);
+    match value.len() {
+        3 if is(b"low") => Some(PriorityClass::Low),
+        6 if is(b"medium") => Some(PriorityClass::Medium),
+        4 if is(b"high") => Some(PriorityClass::High),
+        _ => None,
+    }
+}
+
+impl Entitled {
+    /// None of a claimant that names nobody, or an address block that is none: it entitles nobody.
+    fn new(claimant: &Claimant) -> Option<Self> {
+        let block = match &claimant.cidr {
+            Some(_) => Some(Block::new(claimant.block()?)),
+            None => None,
+        };
+        let value = claimant.value.as_ref().map(|value| value.as_bytes().into());
+        let header = claimant.header.as_ref().map(|name| (name.as_str().to_owned(), value));
+        (block.is_some() || header.is_some()).then_some(Self { block, header })
+    }
+
+    fn matches(&self, facts: &Facts<'_>) -> bool {
+        self.block.is_none_or(|block| block.contains(facts.client))
+            && self.header.as_ref().is_none_or(|(name, expected)| {
+                let value = facts.headers.get(name);
+                value.is_some_and(|value| expected.as_ref().is_none_or(|expected| **expected == *value))
+            })
+    }
+}
+
+impl Block {
+    fn new((address, length): (IpAddr, u8)) -> Self {
+        let bits = u32::from(length) + if address.is_ipv4() { 96 } else { 0 };
+        let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
+        Self { network: number(address) & mask, mask }
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        number(address) & self.mask == self.network
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    let v6: Ipv6Addr = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    v6.to_bits()
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::testing::Request;
+    use PriorityClass::{High, Low, Medium};
+    use tidegate_policy::HeaderName;
+
+    fn claimant(cidr: Option<&str>, header: Option<(&str, Option<&str>)>) -> Claimant {
+        Claimant {
+            cidr: cidr.map(str::to_owned),
+            header: header.map(|(name, _)| HeaderName::new(name).unwrap()),
+            value: header.and_then(|(_, value)| value.map(str::to_owned)),
+        }
+    }
+
+    fn classify(priority: &Priority, request: &Request) -> PriorityClass {
+        Classifier::new(priority).classify(&request.facts())
+    }
+
+    #[test]
+    fn a_class_is_read_in_any_letter_case_and_anything_else_is_the_default() {
+        let priority =
+            Priority { high_allowed_from: vec![claimant(Some("0.0.0.0/0"), None)], ..Priority::default() };
+        for (value, class) in
+            [("LOW", Low), ("Medium", Medium), ("hIgH", High), ("urgent", Medium), ("", Medium)]
+        {
+            assert_eq!(classify(&priority, &Request::priority(value)), class, "{value}");
+        }
+        assert_eq!(classify(&priority, &Request::from("10.0.0.1")), Medium);
+    }
+
+    #[test]
+    fn the_first_source_that_gives_a_class_wins() {
+        let tier = PrioritySource {
+            header: HeaderName::new("x-tier").unwrap(),
+            map: [("silver".to_owned(), Low), ("gold".to_owned(), Medium)].into(),
+        };
+        let mut priority = Priority::default();
+        priority.from.insert(0, tier);
+        let request = Request::priority("low").with("x-tier", "gold");
+        assert_eq!(classify(&priority, &request), Medium);
+        assert_eq!(classify(&priority, &Request::priority("low").with("x-tier", "Gold")), Low);
+    }
+
+    #[test]
+    fn high_is_for_those_who_may_claim_it_and_nobody_else() {
+        let mut priority = Priority::default();
+        assert_eq!(classify(&priority, &Request::priority("high")), Medium, "nobody may by default");
+        priority.high_allowed_from = vec![
+            claimant(Some("10.1.0.0/16"), Some(("x-team", Some("search")))),
+            claimant(Some("fd00::/8"), None),
+        ];
+        let claim = |client: &str, team: &str| {
+            let request = Request::from(client).with("x-priority", "high").with("x-team", team);
+            classify(&priority, &request)
+        };
+        assert_eq!(claim("10.1.2.3", "search"), High);
+        assert_eq!(claim("::ffff:10.1.2.3", "search"), High);
+        assert_eq!(claim("10.2.2.3", "search"), Medium);
+        assert_eq!(claim("10.1.2.3", "ads"), Medium);
+        assert_eq!(claim("fd12::1", "ads"), High);
+        assert_eq!(claim("fe80::1", "search"), Medium);
+    }
+
+    #[test]
+    fn an_unknown_client_never_gets_high_from_a_block_that_is_none() {
+        let nobody = vec![claimant(Some("10.0.0.0/99"), None), claimant(None, None)];
+        let priority = Priority { high_allowed_from: nobody, ..Priority::default() };
+        assert_eq!(classify(&priority, &Request::priority("high")), Medium);
+    }
+}

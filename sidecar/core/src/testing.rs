@@ -1,0 +1,45 @@
+//! Requests for the tests of this crate.
+
+use std::net::IpAddr;
+
+use crate::{Facts, Headers};
+
+/// A request under construction.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    path: String,
+    client: IpAddr,
+    headers: Fields,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Fields(Vec<(String, String)>);
+
+impl Headers for Fields {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_bytes())
+    }
+}
+
+impl Request {
+    pub(crate) fn from(client: &str) -> Self {
+        Self {
+            path: "/v1/chat/completions".to_owned(),
+            client: client.parse().unwrap(),
+            headers: Fields::default(),
+        }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.0.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn priority(class: &str) -> Self {
+        Self::from("10.0.0.1").with("x-priority", class)
+    }
+
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts { path: &self.path, client: self.client, headers: &self.headers }
+    }
+}

@@ -1,0 +1,92 @@
+//! How a tier stands at one instant.
+
+use tidegate_policy::report::{TierName, TierState, TierStatus};
+use tidegate_policy::{Mode, Recovery};
+
+use super::hysteresis::{Hysteresis, Phase};
+use crate::{Tick, pressure};
+
+/// What is read off a tier: by the gate for every request, and by people as a status.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing<'a> {
+    pub(crate) name: TierName,
+    pub(crate) state: TierState,
+    pub(crate) shedding: bool,
+    pub(crate) value: Option<f64>,
+    pub(crate) threshold: Option<f64>,
+    pub(crate) hysteresis: &'a Hysteresis,
+    pub(crate) recovery: Recovery,
+    /// When the signal was read, of tiers that have one from outside.
+    pub(crate) signal_at: Option<Tick>,
+    /// Why the signal is stale.
+    pub(crate) stale_reason: Option<&'a str>,
+}
+
+impl<'a> Standing<'a> {
+    /// A tier without a signal from outside: it is learning until a ceiling can be learned.
+    pub(crate) fn of_traffic(
+        name: TierName,
+        learning: bool,
+        value: Option<f64>,
+        threshold: Option<f64>,
+        hysteresis: &'a Hysteresis,
+        recovery: Recovery,
+    ) -> Self {
+        let state = match hysteresis.phase() {
+            Phase::Tripped => TierState::Tripped,
+            Phase::Recovering { .. } => TierState::Recovering,
+            Phase::Normal if learning => TierState::Learning,
+            Phase::Normal => TierState::Normal,
+        };
+        let shedding = hysteresis.shedding();
+        Self {
+            name,
+            state,
+            shedding,
+            value,
+            threshold,
+            hysteresis,
+            recovery,
+            signal_at: None,
+            stale_reason: None,
+        }
+    }
+
+    /// The tier's own share of the pressure.
+    pub(crate) fn pressure(&self) -> f64 {
+        pressure::of_tier(self.value.zip(self.threshold), self.shedding)
+    }
+
+    pub(crate) fn status(&self, policy: &str, mode: Mode, now: Tick) -> TierStatus {
+        let last = self.hysteresis.last();
+        let countdown = self.hysteresis.countdown(now, self.recovery).filter(|_| self.shedding);
+        TierStatus {
+            tier: self.name,
+            policy: policy.to_owned(),
+            mode,
+            state: self.state,
+            shedding: self.shedding,
+            value: self.value,
+            threshold: self.threshold,
+            unit: unit(self.name).to_owned(),
+            pressure: self.pressure(),
+            last_trigger_reason: last.map(|trigger| trigger.reason.clone()),
+            last_triggered_millis_ago: last.map(|trigger| millis(now.since(trigger.at))),
+            recovery_countdown_millis: countdown.map(millis),
+            signal_age_millis: self.signal_at.map(|at| millis(now.since(at))),
+            stale_reason: self.stale_reason.map(str::to_owned),
+        }
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unit(name: TierName) -> &'static str {
+    match name {
+        TierName::Qps => "requests/s",
+        TierName::GpuMemory => "bytes",
+        TierName::Latency => "ms",
+    }
+}

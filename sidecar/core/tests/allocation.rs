@@ -1,0 +1,79 @@
+//! A decision that admits allocates nothing.
+#![allow(unsafe_code)] // the allocator's interface
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tidegate_core::{Completion, Decision, Engine, Facts, HeadOutcome, Headers, Tick};
+use tidegate_policy::PolicyDocument;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+struct Key([u8; 8]);
+
+impl Headers for Key {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            "x-api-key" => Some(&self.0),
+            "x-priority" => Some(b"medium"),
+            _ => None,
+        }
+    }
+}
+
+const POLICY: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"r",
+  "tiers":{"policy":"n/p","mode":"Enforce",
+    "qps":{"sampleIntervalMillis":1000,"windowMillis":300000,"max":1000000},
+    "latency":{"signal":"TotalLatency","percentile":0.99,"periodMillis":10000,"periods":3,"minimumSamples":100,
+      "maxMillis":8000},
+    "recovery":{"belowRatio":0.9,"holdMillis":10000}},
+  "limits":[
+    {"policy":"n/p","name":"a","mode":"Enforce","key":[{"header":"x-api-key"}],
+      "algorithm":{"slidingWindow":{"subWindows":10}},"limit":100000000,"windowMillis":60000},
+    {"policy":"n/p","name":"b","mode":"Enforce","key":["clientIp","path"],
+      "algorithm":{"tokenBucket":{"burst":100000000}},"limit":100000000,"windowMillis":1000}],
+  "breaker":{"policy":"n/p","mode":"Enforce","openMillis":60000,"halfOpen":{"probes":1},
+    "trip":{"errorRatio":{"threshold":0.5,"windowMillis":30000,"minimumRequests":20}}}}"#;
+
+/// True if the request passed.
+fn serve(engine: &Engine, n: u64) -> bool {
+    let now = Tick::from_nanos(1_000_000_000 + n * 1000);
+    let key = Key((n % 1000).to_le_bytes());
+    let client = IpAddr::V4(Ipv4Addr::from(n as u32 % 500));
+    let facts = Facts { path: "/v1/completions", client, headers: &key };
+    let Decision::Admit(admission) = engine.admit(now, &facts) else { return false };
+    let mut ticket = admission.ticket;
+    engine.responded(now, &mut ticket, HeadOutcome::Status(200));
+    engine.complete(now, ticket, &Completion { first_byte: Some(now), events: 0, whole: true });
+    true
+}
+
+#[test]
+fn a_hundred_thousand_requests_allocate_nothing() {
+    let engine = Engine::new(&PolicyDocument::from_json(POLICY.as_bytes()).unwrap(), 1, Tick::from_nanos(0));
+    assert!((0..2_000).all(|n| serve(&engine, n)));
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let passed = (2_000..102_000).filter(|n| serve(&engine, *n)).count();
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert_eq!((passed, allocations), (100_000, 0));
+}
