@@ -24,9 +24,13 @@ pub(super) fn rewrite(
         for (field, probe) in probes(container) {
             match verdict(plan, container, probe) {
                 Verdict::Untouched => {}
-                Verdict::Unlimited(exact) => {
+                Verdict::Unlimited(exact) if is_plain(&exact) => {
                     unlimited.insert(exact);
                 }
+                Verdict::Unlimited(exact) => warnings.push(format!(
+                    "{field} of container {} asks for {exact:?}, which is limited like any request: use a path of letters, digits, '/', '-', '.', '_' and '~'",
+                    container.name
+                )),
                 Verdict::Rewritten { handler, path: asked } => {
                     let place = ["spec", list, &index.to_string(), field].map(str::to_owned);
                     patch.remove(place.iter().map(String::as_str).chain([handler]));
@@ -83,6 +87,11 @@ fn exact_path(http: &HTTPGetAction) -> String {
     let path = http.path.as_deref().unwrap_or_default();
     let path = path.split(['?', '#']).next().unwrap_or_default();
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// Whether the path can be a flag of the sidecar and is compared byte by byte without surprises.
+fn is_plain(path: &str) -> bool {
+    path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~:@%+=&!$*".contains(&b))
 }
 
 fn service_query(service: Option<&str>) -> String {

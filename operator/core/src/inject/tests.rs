@@ -198,6 +198,19 @@ fn a_guarded_port_that_nobody_declares_holds_every_container() {
 }
 
 #[test]
+fn a_probe_path_that_cannot_be_a_flag_is_limited_and_reported() {
+    for path in ["/a,b", "/a b", "/\u{e9}", "/'"] {
+        let mut pod = pod();
+        pod["spec"]["containers"][0]["livenessProbe"] = json!({"httpGet": {"port": 8000, "path": path}});
+        let (pod, warnings) = patched(&pod);
+        assert_eq!(warnings.len(), 1, "{path}");
+        assert_eq!(pod["metadata"]["annotations"][WARNING_ANNOTATION], warnings[0]);
+        let args = pod["spec"]["initContainers"][1]["args"].to_string();
+        assert_eq!(args.matches("--unlimited-path").count(), 1, "{args}");
+    }
+}
+
+#[test]
 fn a_snapshot_survives_the_annotation_and_is_left_out_when_it_is_too_large() {
     let mut document = PolicyDocument::default();
     let text = encode_snapshot(&document).unwrap();

@@ -1,0 +1,211 @@
+//! The command line, and what the operator asks of the cluster.
+//!
+//! Every flag is an environment variable too: `TIDEGATE_` and the flag in upper case with `_` for `-`.
+//!
+//! | flag | default | meaning |
+//! |---|---|---|
+//! | `--namespace` | required | where the operator is installed: its Secrets, its Lease, its Services |
+//! | `--pod-name` (also `POD_NAME`) | the host's name | identity in the Lease and in Events |
+//! | `--sidecar-image` | required | image of the injected containers |
+//! | `--sidecar-image-pull-policy` | `IfNotPresent` | `Always`, `IfNotPresent`, `Never` |
+//! | `--sidecar-log-level` | `info` | of injected sidecars |
+//! | `--sidecar-proxy-port`, `--sidecar-admin-port` | `15120`, `15121` | ports of injected sidecars |
+//! | `--sidecar-cpu-request` | `50m` | never empty |
+//! | `--sidecar-cpu-limit` | none | |
+//! | `--sidecar-memory-request`, `--sidecar-memory-limit` | `32Mi`, `128Mi` | |
+//! | `--sidecar-guaranteed-cpu` | `500m` | request and limit in pods of class Guaranteed |
+//! | `--operator-service`, `--operator-stream-port` | `tidegate-operator`, `8444` | what sidecars connect to |
+//! | `--agent-service`, `--agent-port` | `tidegate-agent`, `8445` | empty service: no agent |
+//! | `--webhook-configuration` | `tidegate` | both webhook configurations |
+//! | `--webhook-address` | `[::]:8443` | HTTPS: `POST /mutate`, `POST /validate` |
+//! | `--stream-address` | `[::]:8444` | HTTPS, HTTP/2: the policy stream |
+//! | `--health-address` | `[::]:8080` | HTTP: `/healthz`, `/readyz`, `/metrics` |
+//! | `--shutdown-delay` | `5` | seconds that a stopping replica still serves while Services withdraw it |
+//! | `--log-level` | `info` | JSON lines on standard error |
+//!
+//! # Rights
+//!
+//! In the whole cluster:
+//!
+//! | group | resources | verbs | why |
+//! |---|---|---|---|
+//! | `tidegate.dev` | `ratelimitpolicies`, `circuitbreakerpolicies` | list, watch | which policies there are |
+//! | `tidegate.dev` | their `/status` | patch | to tell their owners how they fare |
+//! | core | `namespaces`, `pods`, `services` | list, watch | which pods they act on, where injection is asked for |
+//! | core | `namespaces` | get | labels of a namespace that the watch has not brought yet |
+//! | `apps` | `deployments`, `statefulsets`, `daemonsets`, `replicasets` | list, watch | targets (metadata only) |
+//! | `batch` | `jobs` | list, watch | targets (metadata only) |
+//! | `discovery.k8s.io` | `endpointslices` | list, watch | when a draining pod gets no more traffic |
+//! | core | `configmaps` | create; patch those named `tidegate-ca` | the CA bundle in each injected namespace |
+//! | `authentication.k8s.io` | `tokenreviews` | create | who a sidecar is |
+//! | `admissionregistration.k8s.io` | both webhook configurations named `tidegate` | list, watch, patch | their `caBundle` |
+//! | `events.k8s.io` | `events` | create, patch | Events on policies and pods |
+//!
+//! In its own namespace:
+//!
+//! | group | resources | verbs | why |
+//! |---|---|---|---|
+//! | core | `secrets` | create; get, update `tidegate-ca`, `tidegate-operator-tls`, `tidegate-agent-tls` | CA and certificates |
+//! | `coordination.k8s.io` | `leases` | create; get, update `tidegate-operator` | which replica writes status |
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
+use tidegate_operator_core::inject::{SidecarResources, SidecarSettings};
+
+/// Exit code of a command line that cannot be obeyed, `EX_USAGE` of `sysexits.h`.
+pub(crate) const EXIT_USAGE: u8 = 64;
+
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// Watches policies and pods, injects sidecars, programs them and reports back.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "tidegate-operator", version, about)]
+pub(crate) struct Args {
+    /// The namespace that the operator is installed in
+    #[arg(long, env = "TIDEGATE_NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) namespace: String,
+    /// Name of this replica
+    #[arg(long, env = "POD_NAME", default_value = "tidegate-operator")]
+    pub(crate) pod_name: String,
+    /// What is injected
+    #[command(flatten)]
+    pub(crate) sidecar: SidecarArgs,
+    /// Service of the webhooks and of the policy stream
+    #[arg(long, env = "TIDEGATE_OPERATOR_SERVICE", default_value = "tidegate-operator", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) operator_service: String,
+    /// Port of the policy stream at that Service
+    #[arg(long, env = "TIDEGATE_OPERATOR_STREAM_PORT", default_value_t = 8444)]
+    pub(crate) operator_stream_port: u16,
+    /// Service of the node agents; empty when there are none
+    #[arg(long, env = "TIDEGATE_AGENT_SERVICE", default_value = "tidegate-agent")]
+    pub(crate) agent_service: String,
+    /// Port of the node agents at that Service
+    #[arg(long, env = "TIDEGATE_AGENT_PORT", default_value_t = 8445)]
+    pub(crate) agent_port: u16,
+    /// Name of both webhook configurations
+    #[arg(long, env = "TIDEGATE_WEBHOOK_CONFIGURATION", default_value = "tidegate", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) webhook_configuration: String,
+    /// Where the webhooks are served
+    #[arg(long, env = "TIDEGATE_WEBHOOK_ADDRESS", default_value = "[::]:8443")]
+    pub(crate) webhook_address: SocketAddr,
+    /// Where the policy stream is served
+    #[arg(long, env = "TIDEGATE_STREAM_ADDRESS", default_value = "[::]:8444")]
+    pub(crate) stream_address: SocketAddr,
+    /// Where health and metrics are served
+    #[arg(long, env = "TIDEGATE_HEALTH_ADDRESS", default_value = "[::]:8080")]
+    pub(crate) health_address: SocketAddr,
+    /// Seconds that a stopping replica still serves while Services withdraw it
+    #[arg(long, env = "TIDEGATE_SHUTDOWN_DELAY", default_value_t = 5)]
+    pub(crate) shutdown_delay: u64,
+    /// error, warn, info, debug or trace
+    #[arg(long, env = "TIDEGATE_LOG_LEVEL", default_value = "info", value_parser = PossibleValuesParser::new(LEVELS))]
+    pub(crate) log_level: String,
+}
+
+/// Flags of the injected sidecar.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SidecarArgs {
+    /// Image of the injected containers
+    #[arg(long = "sidecar-image", env = "TIDEGATE_SIDECAR_IMAGE", value_parser = NonEmptyStringValueParser::new())]
+    image: String,
+    /// When the kubelet pulls it
+    #[arg(long = "sidecar-image-pull-policy", env = "TIDEGATE_SIDECAR_IMAGE_PULL_POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
+    image_pull_policy: String,
+    /// Log level of injected sidecars
+    #[arg(id = "sidecar_log_level", long = "sidecar-log-level", env = "TIDEGATE_SIDECAR_LOG_LEVEL", default_value = "info", value_parser = PossibleValuesParser::new(LEVELS))]
+    log_level: String,
+    /// Port that guarded traffic is redirected to
+    #[arg(long = "sidecar-proxy-port", env = "TIDEGATE_SIDECAR_PROXY_PORT", default_value_t = 15120, value_parser = clap::value_parser!(u16).range(1..))]
+    proxy_port: u16,
+    /// Port of metrics, status, probes and drain
+    #[arg(long = "sidecar-admin-port", env = "TIDEGATE_SIDECAR_ADMIN_PORT", default_value_t = 15121, value_parser = clap::value_parser!(u16).range(1..))]
+    admin_port: u16,
+    /// CPU request
+    #[arg(long = "sidecar-cpu-request", env = "TIDEGATE_SIDECAR_CPU_REQUEST", default_value = "50m", value_parser = NonEmptyStringValueParser::new())]
+    cpu_request: String,
+    /// CPU limit; empty for none
+    #[arg(long = "sidecar-cpu-limit", env = "TIDEGATE_SIDECAR_CPU_LIMIT", default_value = "")]
+    cpu_limit: String,
+    /// Memory request
+    #[arg(long = "sidecar-memory-request", env = "TIDEGATE_SIDECAR_MEMORY_REQUEST", default_value = "32Mi", value_parser = NonEmptyStringValueParser::new())]
+    memory_request: String,
+    /// Memory limit
+    #[arg(long = "sidecar-memory-limit", env = "TIDEGATE_SIDECAR_MEMORY_LIMIT", default_value = "128Mi", value_parser = NonEmptyStringValueParser::new())]
+    memory_limit: String,
+    /// CPU request and limit in pods of class Guaranteed
+    #[arg(long = "sidecar-guaranteed-cpu", env = "TIDEGATE_SIDECAR_GUARANTEED_CPU", default_value = "500m", value_parser = NonEmptyStringValueParser::new())]
+    guaranteed_cpu: String,
+}
+
+impl Args {
+    /// What the injector needs to know.
+    pub(crate) fn sidecar_settings(&self) -> SidecarSettings {
+        let sidecar = self.sidecar.clone();
+        SidecarSettings {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            image: sidecar.image,
+            image_pull_policy: sidecar.image_pull_policy,
+            operator_url: self.url(&self.operator_service, self.operator_stream_port),
+            agent_url: (!self.agent_service.is_empty())
+                .then(|| self.url(&self.agent_service, self.agent_port)),
+            log_level: sidecar.log_level,
+            proxy_port: sidecar.proxy_port,
+            admin_port: sidecar.admin_port,
+            resources: SidecarResources {
+                cpu_request: sidecar.cpu_request,
+                cpu_limit: (!sidecar.cpu_limit.is_empty()).then_some(sidecar.cpu_limit),
+                memory_request: sidecar.memory_request,
+                memory_limit: sidecar.memory_limit,
+                guaranteed_cpu: sidecar.guaranteed_cpu,
+            },
+        }
+    }
+
+    fn url(&self, service: &str, port: u16) -> String {
+        format!("https://{service}.{}.svc:{port}", self.namespace)
+    }
+}
+
+/// The first line of what clap has to say, without its label.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let joined = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    joined.trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUIRED: [&str; 5] = ["tidegate-operator", "--namespace", "tg", "--sidecar-image", "s:1"];
+
+    fn parse(extra: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from(REQUIRED.iter().chain(extra))
+    }
+
+    #[test]
+    fn sidecars_are_told_the_services_of_the_install_namespace() {
+        let settings = parse(&[]).unwrap().sidecar_settings();
+        assert_eq!(settings.operator_url, "https://tidegate-operator.tg.svc:8444");
+        assert_eq!(settings.agent_url.as_deref(), Some("https://tidegate-agent.tg.svc:8445"));
+        assert_eq!(settings.resources, SidecarResources::default());
+    }
+
+    #[test]
+    fn an_empty_agent_service_means_no_agent() {
+        assert_eq!(parse(&["--agent-service="]).unwrap().sidecar_settings().agent_url, None);
+    }
+
+    #[test]
+    fn garbage_ends_in_one_line() {
+        for extra in
+            [["--garbage", "1"], ["--sidecar-image-pull-policy", "Maybe"], ["--health-address", "8080"]]
+        {
+            let line = one_line(&parse(&extra).unwrap_err());
+            assert!(!line.is_empty() && !line.contains('\n') && !line.contains("Usage"), "{line}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The status of policies, written by the leader. A change of a condition is written at once, anything else at most
+//! every 5 s for each policy, and nothing while nothing changed.
+//!
+//! A replica knows the sidecars whose streams it holds. With several replicas the leader's counts of programmed
+//! pods, tripped tiers and open breakers cover its own streams; the others count as out of date.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tidegate_crds::{CircuitBreakerPolicy, PodCounts, RateLimitPolicy};
+use tidegate_operator_core::key::{PolicyKey, PolicyKind};
+use tidegate_operator_core::status::{Notice, NoticeType, PolicyStatus, after_status};
+use tokio::sync::watch;
+
+use crate::events::Events;
+use crate::metrics::{Metrics, Outcome};
+use crate::world::World;
+
+/// Between two writes of one policy's status.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Before a write that failed is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// After a start, sidecars connect and report anew. Until then a status of the same generation stays as it is:
+/// counting those that have not reported yet would show an outage that is none.
+const WARM_UP: Duration = Duration::from_secs(12);
+/// As in `managedFields`.
+const MANAGER: &str = "tidegate-operator";
+
+/// Writes what the world says.
+pub(crate) struct StatusWriter {
+    client: Client,
+    world: Arc<World>,
+    events: Events,
+    metrics: Metrics,
+    warm_at: Instant,
+    pending: BTreeSet<PolicyKey>,
+    /// When each policy was written last, and when a failed one may be tried again.
+    written: HashMap<PolicyKey, Instant>,
+    blocked: HashMap<PolicyKey, Instant>,
+}
+
+impl StatusWriter {
+    pub(crate) fn new(
+        client: Client,
+        world: Arc<World>,
+        events: Events,
+        metrics: Metrics,
+        now: Instant,
+    ) -> Self {
+        let warm_at = now + WARM_UP;
+        let (pending, written, blocked) = (BTreeSet::new(), HashMap::new(), HashMap::new());
+        Self { client, world, events, metrics, warm_at, pending, written, blocked }
+    }
+
+    /// Runs until nobody could make it leader any more.
+    pub(crate) async fn run(mut self, mut leads: watch::Receiver<bool>) {
+        loop {
+            if leads.wait_for(|leads| *leads).await.is_err() {
+                return;
+            }
+            self.pending = self.world.policies();
+            while *leads.borrow() {
+                let now = Instant::now();
+                self.world.expire_reports(now);
+                self.pass(now).await;
+                let wake = self.next_wake(Instant::now());
+                tokio::select! {
+                    () = self.world.status_due.notified() => {}
+                    changed = leads.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(wake) => {}
+                }
+            }
+        }
+    }
+
+    /// Writes what is due.
+    async fn pass(&mut self, now: Instant) {
+        self.pending.extend(self.world.take_dirty());
+        if !self.world.is_synced() {
+            return;
+        }
+        for policy in self.pending.clone() {
+            let time = Time(Timestamp::now());
+            match self.judge(&policy, &time, now) {
+                Due::Nothing => {
+                    self.pending.remove(&policy);
+                    self.blocked.remove(&policy);
+                }
+                Due::Later => {}
+                Due::Now { before, after } => self.write(&policy, before, after, now).await,
+            }
+        }
+        self.written.retain(|_, at| now.saturating_duration_since(*at) < INTERVAL);
+    }
+
+    fn judge(&self, policy: &PolicyKey, time: &Time, now: Instant) -> Due {
+        let (Some(after), Some(object)) = (self.world.status(policy, time), self.world.policy_object(policy))
+        else {
+            return Due::Nothing;
+        };
+        let before = object.status;
+        if before.as_ref() == Some(&after) {
+            return Due::Nothing;
+        }
+        let blocked = self.blocked.get(policy).is_some_and(|until| now < *until);
+        let same_generation = before.as_ref().is_some_and(|before| generation(before) == generation(&after));
+        if blocked || (same_generation && now < self.warm_at) {
+            return Due::Later;
+        }
+        let recent = self.written.get(policy).is_some_and(|at| now.saturating_duration_since(*at) < INTERVAL);
+        if recent && !after.is_urgent_after(before.as_ref()) {
+            return Due::Later;
+        }
+        Due::Now { before, after }
+    }
+
+    async fn write(
+        &mut self,
+        policy: &PolicyKey,
+        before: Option<PolicyStatus>,
+        after: PolicyStatus,
+        now: Instant,
+    ) {
+        let resource = match policy.kind {
+            PolicyKind::RateLimitPolicy => ApiResource::erase::<RateLimitPolicy>(&()),
+            PolicyKind::CircuitBreakerPolicy => ApiResource::erase::<CircuitBreakerPolicy>(&()),
+        };
+        // Applied, not merged, so that a field that is left out goes away.
+        let object = json!({
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {"name": policy.name, "namespace": policy.namespace},
+            "status": after,
+        });
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &policy.namespace, &resource);
+        let params = PatchParams::apply(MANAGER).force();
+        let outcome = match api.patch_status(&policy.name, &params, &Patch::Apply(object)).await {
+            Ok(_) => {
+                self.written.insert(policy.clone(), now);
+                self.announce(policy, before.as_ref(), &after);
+                self.world.status_written(policy, after);
+                "ok"
+            }
+            // It was deleted meanwhile, and the watch will say so.
+            Err(kube::Error::Api(status)) if status.code == 404 => "gone",
+            Err(error) => {
+                tracing::warn!(policy = %policy, kind = policy.kind.as_str(), %error, "a status could not be written");
+                "failed"
+            }
+        };
+        if outcome == "ok" {
+            self.blocked.remove(policy);
+        } else {
+            self.blocked.insert(policy.clone(), now + RETRY);
+        }
+        self.metrics.status_writes.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    fn announce(&self, policy: &PolicyKey, before: Option<&PolicyStatus>, after: &PolicyStatus) {
+        if let Some(notice) = after_status(policy, before, after) {
+            self.events.publish(notice);
+        }
+        let uninjected = |status: &PolicyStatus| pods(status).uninjected;
+        let missing = uninjected(after);
+        if missing > 0 && before.is_none_or(|before| uninjected(before) == 0) {
+            let advice = rotate(after).map(|command| format!("; run: {command}")).unwrap_or_default();
+            self.events.publish(Notice {
+                policy: policy.clone(),
+                pod: None,
+                type_: NoticeType::Warning,
+                reason: "PodsWithoutSidecar",
+                action: "Report",
+                note: format!("{missing} pods that the policy selects have no sidecar{advice}"),
+            });
+        }
+    }
+
+    /// How long to sleep when nothing happens.
+    fn next_wake(&self, now: Instant) -> Duration {
+        let due = |policy: &PolicyKey| {
+            let interval = self.written.get(policy).map_or(now, |at| *at + INTERVAL);
+            let blocked = self.blocked.get(policy).copied().unwrap_or(now);
+            interval.max(blocked)
+        };
+        let pending =
+            self.pending.iter().map(due).map(|at| if now < self.warm_at { at.max(self.warm_at) } else { at });
+        pending
+            .map(|at| at.saturating_duration_since(now))
+            .min()
+            .unwrap_or(INTERVAL)
+            .clamp(Duration::from_millis(50), INTERVAL)
+    }
+}
+
+enum Due {
+    Nothing,
+    Later,
+    Now { before: Option<PolicyStatus>, after: PolicyStatus },
+}
+
+fn generation(status: &PolicyStatus) -> Option<i64> {
+    match status {
+        PolicyStatus::RateLimit(status) => status.observed_generation,
+        PolicyStatus::CircuitBreaker(status) => status.observed_generation,
+    }
+}
+
+fn pods(status: &PolicyStatus) -> PodCounts {
+    match status {
+        PolicyStatus::RateLimit(status) => status.pods,
+        PolicyStatus::CircuitBreaker(status) => status.pods,
+    }
+}
+
+fn rotate(status: &PolicyStatus) -> Option<&str> {
+    match status {
+        PolicyStatus::RateLimit(status) => status.rotate.as_deref(),
+        PolicyStatus::CircuitBreaker(status) => status.rotate.as_deref(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

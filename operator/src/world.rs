@@ -1,0 +1,220 @@
+//! What the watches have told, and who waits for what follows from it.
+//!
+//! ```text
+//! watch::follow ──Feed──▶ State (index, namespaces, endpoints) ──▶ subscribers: one view per connected pod
+//!                                                              ──▶ dirty policies: status writer
+//! stream ──Report──▶ reports ──▶ dirty namespaces: status writer
+//! ```
+//!
+//! Locks are held for a computation and never across an await.
+
+mod endpoints;
+mod reports;
+mod state;
+mod subscribers;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tidegate_operator_core::inject::NamespaceFacts;
+use tidegate_operator_core::key::{PodKey, PolicyKey};
+use tidegate_operator_core::status::PolicyStatus;
+use tidegate_policy::PolicyDocument;
+use tidegate_policy::report::Report;
+use tokio::sync::{Notify, watch};
+
+pub(crate) use reports::Received;
+pub(crate) use state::{Feed, PolicyObject, Watched, facts};
+pub(crate) use subscribers::{Subscription, View};
+
+use reports::Ledger;
+use state::{State, Touched};
+use subscribers::Subscribers;
+
+/// Shared by everything that runs.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    state: RwLock<State>,
+    subscribers: Subscribers,
+    ledger: Mutex<Ledger>,
+    dirty: Mutex<Dirty>,
+    /// Woken when something is dirty.
+    pub(crate) status_due: Notify,
+    /// Changes when another namespace may need the CA bundle.
+    places: watch::Sender<BTreeSet<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Dirty {
+    policies: BTreeSet<PolicyKey>,
+    namespaces: BTreeSet<String>,
+}
+
+/// Watch events.
+impl World {
+    /// Takes an event of a watch in, and tells everybody whom it concerns.
+    pub(crate) fn feed<K: Watched>(&self, feed: Feed<K>) {
+        let seen = Instant::now();
+        let (touched, synced, places) = {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let before = state.is_synced();
+            let touched = state.take(feed);
+            let places = touched.places.then(|| state.places());
+            (touched, !before && state.is_synced(), places)
+        };
+        if let Some(places) = places {
+            self.places.send_if_modified(|held| std::mem::replace(held, places) != *held);
+        }
+        self.react(touched, synced, seen);
+    }
+
+    fn react(&self, touched: Touched, just_synced: bool, seen: Instant) {
+        let Touched { changes, pods, .. } = touched;
+        if just_synced {
+            self.subscribers.publish_all(&self.state, seen);
+        } else {
+            self.subscribers.publish(&self.state, changes.pods.iter().chain(&pods), seen);
+        }
+        let gone: Vec<&PodKey> = {
+            let state = self.read();
+            changes.pods.iter().filter(|pod| state.uid_of(pod).is_none()).collect()
+        };
+        if !gone.is_empty() {
+            self.ledger().forget(&gone);
+        }
+        let mut dirty = self.dirty();
+        dirty.policies.extend(changes.policies);
+        if just_synced {
+            dirty.policies.extend(self.read().index.policies());
+        }
+        if !dirty.policies.is_empty() {
+            self.status_due.notify_one();
+        }
+    }
+
+    /// Whether every kind has been listed: before that, an answer could be wrong.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.read().is_synced()
+    }
+
+    /// The kinds that have not been listed.
+    pub(crate) fn unsynced(&self) -> Vec<&'static str> {
+        self.read().unsynced()
+    }
+
+    /// Namespaces that need the CA bundle.
+    pub(crate) fn places(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.places.subscribe()
+    }
+}
+
+/// Questions of the webhook.
+impl World {
+    pub(crate) fn namespace(&self, name: &str) -> Option<NamespaceFacts> {
+        self.read().namespaces.get(name).cloned()
+    }
+
+    /// The document of a pod that is being created; `None` when no policy selects it.
+    pub(crate) fn document_for_new_pod(&self, namespace: &str, pod: &Pod) -> Option<PolicyDocument> {
+        self.read()
+            .index
+            .document_for_new_pod(namespace, pod)
+            .map(|document| PolicyDocument::clone(&document))
+    }
+}
+
+/// Questions of the stream.
+impl World {
+    /// What the pod with this uid obeys, now and whenever it changes.
+    pub(crate) fn subscribe(self: &std::sync::Arc<Self>, pod: &PodKey, uid: String) -> Subscription {
+        let view = self.read().view(pod, &uid, Instant::now());
+        let subscription = Subscription::new(self, &self.subscribers, pod.clone(), uid, view);
+        // What changed between the look and the subscription was not published to it.
+        self.subscribers.publish(&self.state, [pod], Instant::now());
+        subscription
+    }
+
+    pub(crate) fn streams_of(&self, pod: &PodKey) -> usize {
+        self.subscribers.count(pod)
+    }
+
+    /// Keeps a report and returns the one before. `None` when the pod is unknown under this uid: such a report
+    /// would stay for ever.
+    pub(crate) fn report(&self, pod: &PodKey, uid: &str, report: Report) -> Option<Received> {
+        if self.read().uid_of(pod) != Some(uid) {
+            return None;
+        }
+        let received = self.ledger().put(pod.clone(), uid, report, Instant::now());
+        self.dirty().namespaces.insert(pod.namespace.clone());
+        self.status_due.notify_one();
+        Some(received)
+    }
+}
+
+/// Questions of the status writer and of the Events.
+impl World {
+    /// Policies whose status may be another one since the last time.
+    pub(crate) fn take_dirty(&self) -> BTreeSet<PolicyKey> {
+        let Dirty { mut policies, namespaces } = std::mem::take(&mut *self.dirty());
+        if !namespaces.is_empty() {
+            let state = self.read();
+            policies.extend(state.index.policies().filter(|policy| namespaces.contains(&policy.namespace)));
+        }
+        policies
+    }
+
+    /// Every policy.
+    pub(crate) fn policies(&self) -> BTreeSet<PolicyKey> {
+        self.read().index.policies().collect()
+    }
+
+    /// Drops reports that are too old to be true, and marks what they counted for.
+    pub(crate) fn expire_reports(&self, now: Instant) {
+        let namespaces = self.ledger().expire(now);
+        self.dirty().namespaces.extend(namespaces);
+    }
+
+    /// The status that a policy should have.
+    pub(crate) fn status(&self, policy: &PolicyKey, now: &Time) -> Option<PolicyStatus> {
+        let ledger = self.ledger();
+        self.read().index.status(policy, ledger.reports(), now)
+    }
+
+    /// The object of a policy, with the status that it was last seen or written with.
+    pub(crate) fn policy_object(&self, policy: &PolicyKey) -> Option<PolicyObject> {
+        self.read().policies.get(policy).cloned()
+    }
+
+    /// Remembers what was written, until the watch says so too.
+    pub(crate) fn status_written(&self, policy: &PolicyKey, status: PolicyStatus) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(object) = state.policies.get_mut(policy) {
+            object.status = Some(status);
+        }
+    }
+
+    /// The uid of an injected pod.
+    pub(crate) fn pod_uid(&self, pod: &PodKey) -> Option<String> {
+        self.read().uid_of(pod).map(str::to_owned)
+    }
+}
+
+impl World {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dirty(&self) -> MutexGuard<'_, Dirty> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

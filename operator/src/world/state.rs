@@ -1,0 +1,377 @@
+//! What each kind of watched object changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use kube::core::PartialObjectMeta;
+use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
+use tidegate_operator_core::index::{Changes, Index};
+use tidegate_operator_core::inject::{INJECTED_ANNOTATION, NamespaceFacts, SKIPPED_ANNOTATION};
+use tidegate_operator_core::key::{PodKey, PolicyKey, PolicyKind, WorkloadKind};
+use tidegate_operator_core::status::PolicyStatus;
+
+use super::endpoints::Endpoints;
+use super::subscribers::View;
+
+/// An event of a watch.
+#[derive(Debug)]
+pub(crate) enum Feed<K> {
+    /// It is there.
+    Apply(K),
+    /// It is gone.
+    Delete(K),
+    /// These are all there are.
+    Reset(Vec<K>),
+}
+
+/// A policy's object, as far as status and Events need it.
+#[derive(Debug, Clone)]
+pub(crate) struct PolicyObject {
+    /// For Events.
+    pub(crate) reference: ObjectReference,
+    /// As last seen or written.
+    pub(crate) status: Option<PolicyStatus>,
+}
+
+#[derive(Debug)]
+struct InjectedPod {
+    uid: String,
+    deleting: bool,
+}
+
+/// What an event concerns.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    pub(super) changes: Changes,
+    /// Pods whose endpoints or deletion changed.
+    pub(super) pods: BTreeSet<PodKey>,
+    /// Whether another namespace may need the CA bundle.
+    pub(super) places: bool,
+}
+
+impl From<Changes> for Touched {
+    fn from(changes: Changes) -> Self {
+        Self { changes, ..Self::default() }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(super) index: Index,
+    pub(super) namespaces: BTreeMap<String, NamespaceFacts>,
+    pub(super) policies: BTreeMap<PolicyKey, PolicyObject>,
+    injected: HashMap<PodKey, InjectedPod>,
+    endpoints: Endpoints,
+    unsynced: BTreeSet<&'static str>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let kinds = [
+            Namespace::SOURCE,
+            Pod::SOURCE,
+            Service::SOURCE,
+            EndpointSlice::SOURCE,
+            RateLimitPolicy::SOURCE,
+            CircuitBreakerPolicy::SOURCE,
+        ];
+        let workloads = WorkloadKind::ALL.into_iter().map(WorkloadKind::as_str);
+        Self {
+            index: Index::new(),
+            namespaces: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            injected: HashMap::new(),
+            endpoints: Endpoints::default(),
+            unsynced: kinds.into_iter().chain(workloads).collect(),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn take<K: Watched>(&mut self, feed: Feed<K>) -> Touched {
+        match feed {
+            Feed::Apply(object) => object.apply(self),
+            Feed::Delete(object) => object.delete(self),
+            Feed::Reset(objects) => {
+                self.unsynced.remove(K::SOURCE);
+                K::reset(objects, self)
+            }
+        }
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
+    pub(super) fn unsynced(&self) -> Vec<&'static str> {
+        self.unsynced.iter().copied().collect()
+    }
+
+    pub(super) fn uid_of(&self, pod: &PodKey) -> Option<&str> {
+        self.index.uid_of(&pod.namespace, &pod.name)
+    }
+
+    /// `None` while something has not been listed, and for a pod that is not known under this uid.
+    pub(super) fn view(&self, pod: &PodKey, uid: &str, since: Instant) -> Option<View> {
+        if !self.is_synced() || self.uid_of(pod) != Some(uid) {
+            return None;
+        }
+        Some(View {
+            document: self.index.document_for(&pod.namespace, &pod.name)?,
+            deleting: self.injected.get(pod).is_some_and(|injected| injected.deleting),
+            listed: self.endpoints.list(pod),
+            since,
+        })
+    }
+
+    /// Namespaces that ask for injection, and those where a sidecar runs.
+    pub(super) fn places(&self) -> BTreeSet<String> {
+        let labelled = self.index.injected_namespaces().map(str::to_owned);
+        labelled.chain(self.injected.keys().map(|pod| pod.namespace.clone())).collect()
+    }
+
+    fn note_pod(&mut self, pod: &Pod) -> bool {
+        let key = pod_key(pod);
+        let has_sidecar = pod.annotations().contains_key(INJECTED_ANNOTATION);
+        let noted = has_sidecar.then(|| InjectedPod {
+            uid: pod.uid().unwrap_or_default(),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+        });
+        let after = noted.as_ref().map(|pod| (pod.uid.clone(), pod.deleting));
+        let before = match noted {
+            Some(noted) => self.injected.insert(key, noted),
+            None => self.injected.remove(&key),
+        };
+        before.map(|pod| (pod.uid, pod.deleting)) != after
+    }
+}
+
+/// A kind that is watched.
+pub(crate) trait Watched: Sized {
+    /// Its name, as in log lines.
+    const SOURCE: &'static str;
+    /// Drops what nobody here reads, before anything is kept in memory.
+    fn strip(&mut self);
+    fn apply(self, state: &mut State) -> Touched;
+    fn delete(self, state: &mut State) -> Touched;
+    fn reset(objects: Vec<Self>, state: &mut State) -> Touched;
+}
+
+fn pod_key(object: &impl ResourceExt) -> PodKey {
+    PodKey::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn keep(map: &mut BTreeMap<String, String>, wanted: impl Fn(&str) -> bool) {
+    map.retain(|key, _| wanted(key));
+}
+
+impl Watched for Namespace {
+    const SOURCE: &'static str = "Namespace";
+
+    fn strip(&mut self) {
+        self.managed_fields_mut().clear();
+        keep(self.annotations_mut(), |key| key.contains("linkerd.io/") || key.contains("istio.io/"));
+        (self.spec, self.status) = (None, None);
+    }
+
+    fn apply(self, state: &mut State) -> Touched {
+        state.namespaces.insert(self.name_any(), facts(&self));
+        Touched { places: true, ..state.index.apply_namespace(&self).into() }
+    }
+
+    fn delete(self, state: &mut State) -> Touched {
+        state.namespaces.remove(&self.name_any());
+        Touched { places: true, ..state.index.delete_namespace(&self.name_any()).into() }
+    }
+
+    fn reset(objects: Vec<Self>, state: &mut State) -> Touched {
+        state.namespaces = objects.iter().map(|object| (object.name_any(), facts(object))).collect();
+        Touched { places: true, ..state.index.reset_namespaces(&objects).into() }
+    }
+}
+
+pub(crate) fn facts(namespace: &Namespace) -> NamespaceFacts {
+    NamespaceFacts { labels: namespace.labels().clone(), annotations: namespace.annotations().clone() }
+}
+
+impl Watched for Pod {
+    const SOURCE: &'static str = "Pod";
+
+    fn strip(&mut self) {
+        self.managed_fields_mut().clear();
+        keep(self.annotations_mut(), |key| key == INJECTED_ANNOTATION || key == SKIPPED_ANNOTATION);
+        self.spec = None;
+        if let Some(status) = self.status.take() {
+            self.status =
+                Some(k8s_openapi::api::core::v1::PodStatus { phase: status.phase, ..Default::default() });
+        }
+    }
+
+    fn apply(self, state: &mut State) -> Touched {
+        let mut touched = Touched::from(state.index.apply_pod(&self));
+        touched.places = state.note_pod(&self);
+        touched.pods.insert(pod_key(&self));
+        touched
+    }
+
+    fn delete(self, state: &mut State) -> Touched {
+        let key = pod_key(&self);
+        let places = state.injected.remove(&key).is_some();
+        Touched { places, ..state.index.delete_pod(&key.namespace, &key.name).into() }
+    }
+
+    fn reset(objects: Vec<Self>, state: &mut State) -> Touched {
+        let mut pods: BTreeSet<PodKey> = state.injected.keys().cloned().collect();
+        state.injected.clear();
+        for pod in &objects {
+            state.note_pod(pod);
+        }
+        pods.extend(state.injected.keys().cloned());
+        Touched { places: true, pods, ..state.index.reset_pods(&objects).into() }
+    }
+}
+
+impl Watched for Service {
+    const SOURCE: &'static str = "Service";
+
+    fn strip(&mut self) {
+        self.managed_fields_mut().clear();
+        self.annotations_mut().clear();
+        self.status = None;
+    }
+
+    fn apply(self, state: &mut State) -> Touched {
+        state.index.apply_service(&self).into()
+    }
+
+    fn delete(self, state: &mut State) -> Touched {
+        let key = pod_key(&self);
+        state.index.delete_service(&key.namespace, &key.name).into()
+    }
+
+    fn reset(objects: Vec<Self>, state: &mut State) -> Touched {
+        state.index.reset_services(&objects).into()
+    }
+}
+
+impl Watched for EndpointSlice {
+    const SOURCE: &'static str = "EndpointSlice";
+
+    fn strip(&mut self) {
+        self.managed_fields_mut().clear();
+        self.annotations_mut().clear();
+        self.ports = None;
+    }
+
+    fn apply(self, state: &mut State) -> Touched {
+        Touched { pods: state.endpoints.apply(&self), ..Touched::default() }
+    }
+
+    fn delete(self, state: &mut State) -> Touched {
+        Touched { pods: state.endpoints.delete(&self), ..Touched::default() }
+    }
+
+    fn reset(objects: Vec<Self>, state: &mut State) -> Touched {
+        Touched { pods: state.endpoints.reset(&objects), ..Touched::default() }
+    }
+}
+
+macro_rules! watched_policy {
+    ($kind:ident, $status:ident, $apply:ident, $delete:ident, $reset:ident) => {
+        impl Watched for $kind {
+            const SOURCE: &'static str = stringify!($kind);
+
+            fn strip(&mut self) {
+                self.managed_fields_mut().clear();
+                self.annotations_mut().clear();
+            }
+
+            fn apply(self, state: &mut State) -> Touched {
+                note_policy(state, &self, PolicyKind::$kind, self.status.clone().map(PolicyStatus::$status));
+                state.index.$apply(&self).into()
+            }
+
+            fn delete(self, state: &mut State) -> Touched {
+                let key = pod_key(&self);
+                state.policies.remove(&PolicyKey::new(PolicyKind::$kind, &key.namespace, &key.name));
+                state.index.$delete(&key.namespace, &key.name).into()
+            }
+
+            fn reset(objects: Vec<Self>, state: &mut State) -> Touched {
+                state.policies.retain(|key, _| key.kind != PolicyKind::$kind);
+                for policy in &objects {
+                    let status = policy.status.clone().map(PolicyStatus::$status);
+                    note_policy(state, policy, PolicyKind::$kind, status);
+                }
+                state.index.$reset(&objects).into()
+            }
+        }
+    };
+}
+
+watched_policy!(
+    RateLimitPolicy,
+    RateLimit,
+    apply_rate_limit_policy,
+    delete_rate_limit_policy,
+    reset_rate_limit_policies
+);
+watched_policy!(
+    CircuitBreakerPolicy,
+    CircuitBreaker,
+    apply_circuit_breaker_policy,
+    delete_circuit_breaker_policy,
+    reset_circuit_breaker_policies
+);
+
+fn note_policy(
+    state: &mut State,
+    policy: &impl ResourceExt<DynamicType = ()>,
+    kind: PolicyKind,
+    status: Option<PolicyStatus>,
+) {
+    let key = PolicyKey::new(kind, policy.namespace().unwrap_or_default(), policy.name_any());
+    state.policies.insert(key, PolicyObject { reference: policy.object_ref(&()), status });
+}
+
+/// A kind that makes pods, watched by its metadata alone.
+pub(crate) trait MakesPods {
+    const KIND: WorkloadKind;
+}
+
+macro_rules! makes_pods {
+    ($($group:ident :: $kind:ident),*) => {
+        $(impl MakesPods for k8s_openapi::api::$group::v1::$kind {
+            const KIND: WorkloadKind = WorkloadKind::$kind;
+        })*
+    };
+}
+
+makes_pods!(apps::Deployment, apps::StatefulSet, apps::ReplicaSet, apps::DaemonSet, batch::Job);
+
+impl<K: MakesPods> Watched for PartialObjectMeta<K> {
+    const SOURCE: &'static str = K::KIND.as_str();
+
+    fn strip(&mut self) {
+        let ObjectMeta { name, namespace, resource_version, .. } = std::mem::take(&mut self.metadata);
+        self.metadata = ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() };
+    }
+
+    fn apply(self, state: &mut State) -> Touched {
+        state.index.apply_workload(K::KIND, &self.metadata).into()
+    }
+
+    fn delete(self, state: &mut State) -> Touched {
+        let namespace = self.metadata.namespace.unwrap_or_default();
+        state.index.delete_workload(K::KIND, &namespace, &self.metadata.name.unwrap_or_default()).into()
+    }
+
+    fn reset(objects: Vec<Self>, state: &mut State) -> Touched {
+        let metadata: Vec<ObjectMeta> = objects.into_iter().map(|object| object.metadata).collect();
+        state.index.reset_workloads(K::KIND, &metadata).into()
+    }
+}
