@@ -97,6 +97,7 @@ mod tests {
             last_triggered_millis_ago: None,
             recovery_countdown_millis: None,
             signal_age_millis: None,
+            stale_reason: None,
         };
         let breaker = breaker.map(|state| BreakerStatus {
             policy: "a/c".to_owned(),

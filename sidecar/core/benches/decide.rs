@@ -1,7 +1,7 @@
 //! Nanoseconds per decision, beside governor in the same run.
 //!
 //! `cargo bench -p tidegate-core --bench decide`
-#![allow(missing_docs)] // what criterion's macros make
+#![allow(missing_docs, clippy::panic)] // what criterion's macros make; a benchmark that is refused measures nothing
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -133,7 +133,7 @@ fn decide(c: &mut Criterion) {
 fn governor(c: &mut Criterion) {
     let mut group = c.benchmark_group("governor");
     let quota = Quota::per_second(NonZeroU32::MAX).allow_burst(NonZeroU32::MAX);
-    let by_string = RateLimiter::<String, _, _>::dashmap_with_clock(quota, FakeRelativeClock::default());
+    let by_string = RateLimiter::<String, _, _, _>::dashmap_with_clock(quota, FakeRelativeClock::default());
     let mut traffic = Traffic::new(KEYS);
     group.bench_function("keyed DashMap, String", |b| {
         b.iter(|| {
@@ -141,7 +141,7 @@ fn governor(c: &mut Criterion) {
             black_box(by_string.check_key(&request.key).is_ok())
         });
     });
-    let by_number = RateLimiter::<u64, _, _>::dashmap_with_clock(quota, FakeRelativeClock::default());
+    let by_number = RateLimiter::<u64, _, _, _>::dashmap_with_clock(quota, FakeRelativeClock::default());
     group.bench_function("keyed DashMap, u64", |b| {
         b.iter(|| {
             let (now, _) = traffic.next();
