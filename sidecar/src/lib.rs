@@ -10,6 +10,7 @@ pub mod admin;
 pub mod args;
 pub mod backoff;
 pub mod clock;
+mod decision_log;
 pub mod drain;
 pub mod endpoint;
 pub mod gpu;

@@ -1,7 +1,32 @@
 //! The data path: accepts connections, asks for a decision, and passes requests on to the engine of the pod.
+//!
+//! ```text
+//!  accept ─▶ connection ─▶ handler ─▶ exchange ─▶ body
+//!            (hyper)       (decision)  (sender, upstream, codec)
+//! ```
+//!
+//! Everything of a client's connection runs in one task: hyper's server on the client's side, which is the untrusted
+//! one, and one connection to the engine, spoken to by a codec of our own. There are no channels between them.
+
+mod accept;
+mod body;
+mod client;
+mod codec;
+mod connection;
+mod exchange;
+mod handler;
+mod head_watch;
+mod progress;
+mod sender;
+mod splice;
+mod sse;
+mod upstream;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::runtime::{Builder, LocalOptions};
 
 use crate::shared::Shared;
 
@@ -19,17 +44,21 @@ pub struct Config {
     pub unlimited_paths: Vec<String>,
 }
 
-/// Serves on `listener` until [`Drain::stop`](crate::drain::Drain::stop), on a runtime of the calling thread. Call it once for each worker thread, each with a listener of its own (`SO_REUSEPORT`).
+/// Serves on `listener` until [`Drain::stop`](crate::drain::Drain::stop), on a runtime of the calling thread. Call it
+/// once for each worker thread, each with a listener of its own (`SO_REUSEPORT`).
 ///
 /// # Errors
 /// When the runtime cannot be built or the listener cannot be used.
 pub fn serve(listener: TcpListener, config: &Arc<Config>, shared: &Arc<Shared>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    listener.set_nonblocking(true)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .context("cannot build the runtime of a worker thread")?;
+    listener.set_nonblocking(true).context("cannot use the listening socket")?;
     runtime.block_on(async {
-        let _listener = tokio::net::TcpListener::from_std(listener)?;
-        let _ = config;
-        shared.drain.stopped().await;
+        let listener =
+            tokio::net::TcpListener::from_std(listener).context("cannot use the listening socket")?;
+        accept::run(&listener, config, shared).await;
         Ok(())
     })
 }

@@ -211,7 +211,7 @@ impl Traffic {
         read: impl Fn(&Stripe) -> &Histogram,
     ) -> fmt::Result {
         let mut buckets: Vec<(f64, u64)> = BUCKETS.iter().map(|millis| (*millis as f64 / 1e3, 0)).collect();
-        buckets.push((f64::MAX, 0));
+        buckets.push((f64::INFINITY, 0));
         for (i, bucket) in buckets.iter_mut().enumerate() {
             bucket.1 = self.sum(|stripe| &read(stripe).counts[i]);
         }

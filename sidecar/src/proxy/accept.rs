@@ -1,0 +1,125 @@
+//! Accepts connections and finds out what they are for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::upstream::Target;
+use super::{Config, connection, splice};
+use crate::metrics::ProtocolRefusal;
+use crate::shared::Shared;
+
+/// How long to wait when the process has no descriptor left: connections have to end first.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
+
+/// What is done with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// Its requests are judged.
+    Guarded(Target),
+    /// It is spliced.
+    Opaque(Target),
+    /// It was not redirected here, and nothing says where else it should go.
+    Nowhere,
+}
+
+/// Accepts until the drain stops.
+pub(super) async fn run(listener: &TcpListener, config: &Arc<Config>, shared: &Arc<Shared>) {
+    let mut stopped = std::pin::pin!(shared.drain.stopped());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                tokio::task::spawn_local(serve(stream, peer, config.clone(), shared.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!("cannot accept a connection: {error}");
+                tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
+            }
+        }
+    }
+}
+
+/// The connection was gone before it was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, config: Arc<Config>, shared: Arc<Shared>) {
+    // Without it answers wait for acknowledgements; a socket that refuses it is already closed.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    match config.route(original_destination(&stream, peer), peer) {
+        Route::Guarded(target) => connection::serve(stream, peer, target, config, shared).await,
+        Route::Opaque(target) => splice::opaque(stream, target, &shared).await,
+        Route::Nowhere => {
+            shared.metrics.traffic.protocol_refused(ProtocolRefusal::NotRedirected);
+            tracing::debug!(client = %peer, "connection refused: its destination is not a guarded port");
+        }
+    }
+}
+
+/// Where the client meant to connect to, before the connection was redirected here.
+fn original_destination(stream: &TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let destination =
+        if peer.ip().to_canonical().is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    // There is none for a connection that was not redirected.
+    destination.ok().and_then(|address| address.as_socket())
+}
+
+impl Config {
+    /// A connection to a port that is not guarded is refused: passing it on would make the proxy an open relay, and
+    /// guessing a port would judge it by another's rules.
+    fn route(&self, destination: Option<SocketAddr>, peer: SocketAddr) -> Route {
+        if let Some(upstream) = self.upstream {
+            return Route::Guarded(Target::remote(upstream));
+        }
+        let is_v6 = peer.ip().to_canonical().is_ipv6();
+        match destination.map(|address| address.port()) {
+            Some(port) if self.opaque.contains(&port) => Route::Opaque(Target::local(port, is_v6)),
+            Some(port) if self.guarded.contains(&port) => Route::Guarded(Target::local(port, is_v6)),
+            Some(_) | None => Route::Nowhere,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(config: &Config, destination: Option<&str>, peer: &str) -> Route {
+        config.route(destination.map(|address| address.parse().unwrap()), peer.parse().unwrap())
+    }
+
+    #[test]
+    fn a_connection_goes_where_its_original_destination_says() {
+        let config = Config { guarded: vec![8000, 9000], opaque: vec![9000], ..Config::default() };
+        let to = |port: &str| Some(format!("10.0.0.7:{port}"));
+        let peer = "10.0.0.1:40000";
+        assert_eq!(route(&config, to("8000").as_deref(), peer), Route::Guarded(Target::local(8000, false)));
+        assert_eq!(route(&config, to("9000").as_deref(), peer), Route::Opaque(Target::local(9000, false)));
+        assert_eq!(route(&config, to("15120").as_deref(), peer), Route::Nowhere);
+        assert_eq!(route(&config, None, peer), Route::Nowhere);
+        let v6 = route(&config, Some("[fd00::7]:8000"), "[fd00::1]:40000");
+        assert_eq!(v6, Route::Guarded(Target::local(8000, true)));
+    }
+
+    #[test]
+    fn without_redirection_everything_goes_to_the_upstream() {
+        let config = Config { upstream: "127.0.0.1:8000".parse().ok(), ..Config::default() };
+        let expected = Route::Guarded(Target::remote("127.0.0.1:8000".parse().unwrap()));
+        assert_eq!(route(&config, None, "127.0.0.1:40000"), expected);
+    }
+}

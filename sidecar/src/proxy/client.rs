@@ -1,0 +1,84 @@
+//! What is known about a client's connection, shared by its reader, its requests and its driver. All of them run in
+//! one task.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Config;
+use super::head_watch::HeadWatch;
+use super::progress::Progress;
+use super::upstream::{Target, Upstream};
+use crate::shared::Shared;
+
+/// A client's connection to a guarded port.
+pub(super) struct Client {
+    pub(super) shared: Arc<Shared>,
+    pub(super) config: Arc<Config>,
+    /// The client's end.
+    pub(super) address: IpAddr,
+    /// Where its requests go.
+    pub(super) target: Target,
+    /// The connection to the engine while no request is on it.
+    pub(super) idle: Cell<Option<Upstream>>,
+    /// What the head of the next request looked like when it was read.
+    pub(super) head: RefCell<HeadWatch>,
+    /// A connection whose protocol was switched, to be spliced when the client has its 101.
+    pub(super) switched: Cell<Option<Switched>>,
+    /// Whose turn it is, and since how many sweeps.
+    pub(super) turn: Cell<Turn>,
+    pub(super) sweeps: Cell<u16>,
+}
+
+/// Whom a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The client may send a request.
+    Idle,
+    /// It has begun to.
+    Head,
+    /// The rest of a request's body is its to send.
+    Body,
+    /// The engine's.
+    Engine,
+}
+
+/// A switched connection.
+#[derive(Debug)]
+pub(super) struct Switched {
+    pub(super) upstream: Upstream,
+    /// Keeps the request in flight.
+    pub(super) progress: Progress,
+}
+
+impl Client {
+    pub(super) fn new(shared: Arc<Shared>, config: Arc<Config>, address: IpAddr, target: Target) -> Self {
+        Self {
+            shared,
+            config,
+            address,
+            target,
+            idle: Cell::new(None),
+            head: RefCell::new(HeadWatch::default()),
+            switched: Cell::new(None),
+            turn: Cell::new(Turn::Idle),
+            sweeps: Cell::new(0),
+        }
+    }
+
+    /// It is another's turn.
+    pub(super) fn turn_to(&self, turn: Turn) {
+        if self.turn.replace(turn) != turn {
+            self.sweeps.set(0);
+        }
+    }
+
+    /// The client sent `data`.
+    pub(super) fn heard(&self, data: &[u8]) {
+        self.sweeps.set(0);
+        if self.turn.get() == Turn::Idle {
+            self.turn.set(Turn::Head);
+        }
+        self.head.borrow_mut().feed(data);
+    }
+}

@@ -1,0 +1,245 @@
+//! Bodies of responses, cut out of the bytes that the engine sent.
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+
+use super::MAX_HEAD;
+use super::response::fields;
+
+/// The engine does not speak HTTP/1.1.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub(in crate::proxy) struct Broken(pub(in crate::proxy) &'static str);
+
+/// Finds the end of a body.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum BodyDecoder {
+    /// Nothing more comes.
+    Done,
+    /// So many bytes are still to come.
+    Length(u64),
+    /// Chunks.
+    Chunked(Chunk),
+    /// Everything until the engine closes.
+    UntilClose,
+}
+
+/// What comes next in a chunked body.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Chunk {
+    /// The size of a chunk.
+    Size,
+    /// So many bytes of one.
+    Data(u64),
+    /// The end of line after one.
+    DataEnd,
+    /// The trailer section.
+    Trailers,
+}
+
+/// What was cut out.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Decoded {
+    /// Bytes of the body.
+    Data(Bytes),
+    /// The trailer section; the body is over.
+    Trailers(HeaderMap),
+    /// The body is over.
+    End,
+    /// Not enough has arrived.
+    NeedMore,
+}
+
+impl BodyDecoder {
+    pub(in crate::proxy) fn chunked() -> Self {
+        Self::Chunked(Chunk::Size)
+    }
+
+    pub(in crate::proxy) fn length(length: u64) -> Self {
+        if length == 0 { Self::Done } else { Self::Length(length) }
+    }
+
+    pub(in crate::proxy) fn is_done(&self) -> bool {
+        *self == Self::Done
+    }
+
+    /// Cuts the next piece from the front of `received`.
+    pub(in crate::proxy) fn decode(&mut self, received: &mut Bytes) -> Result<Decoded, Broken> {
+        match self {
+            Self::Done => Ok(Decoded::End),
+            Self::UntilClose | Self::Length(_) if received.is_empty() => Ok(Decoded::NeedMore),
+            Self::UntilClose => Ok(Decoded::Data(std::mem::take(received))),
+            Self::Length(left) => {
+                let data = take(received, *left);
+                *self = Self::length(*left - data.len() as u64);
+                Ok(Decoded::Data(data))
+            }
+            Self::Chunked(chunk) => {
+                let decoded = chunk.decode(received)?;
+                if matches!(decoded, Decoded::End | Decoded::Trailers(_)) {
+                    *self = Self::Done;
+                }
+                Ok(decoded)
+            }
+        }
+    }
+
+    /// The engine closed its side. Whether the body ended with that.
+    pub(in crate::proxy) fn closed(&mut self) -> Result<(), Broken> {
+        match self {
+            Self::Done | Self::UntilClose => {
+                *self = Self::Done;
+                Ok(())
+            }
+            Self::Length(_) | Self::Chunked(_) => Err(Broken("the engine closed in the middle of a body")),
+        }
+    }
+}
+
+impl Chunk {
+    fn decode(&mut self, received: &mut Bytes) -> Result<Decoded, Broken> {
+        loop {
+            match self {
+                Self::Size => match httparse::parse_chunk_size(received) {
+                    Ok(httparse::Status::Complete((head, size))) => {
+                        received.advance(head);
+                        *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
+                    }
+                    Ok(httparse::Status::Partial) => return need_more(received),
+                    Err(_) => return Err(Broken("the engine sent a chunk without a size")),
+                },
+                Self::Data(_) if received.is_empty() => return Ok(Decoded::NeedMore),
+                Self::Data(left) => {
+                    let data = take(received, *left);
+                    let left = *left - data.len() as u64;
+                    *self = if left == 0 { Self::DataEnd } else { Self::Data(left) };
+                    // The end of line mostly is there too; a chunk that is over is known to be over.
+                    if *self == Self::DataEnd && received.starts_with(b"\r\n") {
+                        received.advance(2);
+                        *self = Self::Size;
+                    }
+                    return Ok(Decoded::Data(data));
+                }
+                Self::DataEnd if received.len() < 2 => return Ok(Decoded::NeedMore),
+                Self::DataEnd if received.starts_with(b"\r\n") => {
+                    received.advance(2);
+                    *self = Self::Size;
+                }
+                Self::DataEnd => return Err(Broken("the engine sent more than the size of its chunk")),
+                Self::Trailers => return trailers(received),
+            }
+        }
+    }
+}
+
+fn trailers(received: &mut Bytes) -> Result<Decoded, Broken> {
+    let mut slots = [httparse::EMPTY_HEADER; 64];
+    let (length, decoded) = match httparse::parse_headers(received, &mut slots) {
+        Ok(httparse::Status::Complete((length, []))) => (length, Decoded::End),
+        Ok(httparse::Status::Complete((length, parsed))) => {
+            (length, Decoded::Trailers(fields(received, parsed)?))
+        }
+        Ok(httparse::Status::Partial) => return need_more(received),
+        Err(_) => return Err(Broken("the engine sent malformed trailers")),
+    };
+    received.advance(length);
+    Ok(decoded)
+}
+
+fn need_more(received: &Bytes) -> Result<Decoded, Broken> {
+    if received.len() > MAX_HEAD {
+        return Err(Broken("the engine sent a chunk head or trailers over 64 KiB"));
+    }
+    Ok(Decoded::NeedMore)
+}
+
+fn take(received: &mut Bytes, at_most: u64) -> Bytes {
+    let length = usize::try_from(at_most).unwrap_or(usize::MAX).min(received.len());
+    received.split_to(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes `wire`, given in pieces of `step` bytes. Returns the body, the trailers and what was left over.
+    fn decode(
+        mut decoder: BodyDecoder,
+        wire: &[u8],
+        step: usize,
+    ) -> Result<(Vec<u8>, HeaderMap, Bytes), Broken> {
+        let (mut body, mut trailers, mut received) = (Vec::new(), HeaderMap::new(), Bytes::new());
+        let mut pieces = wire.chunks(step);
+        loop {
+            match decoder.decode(&mut received)? {
+                Decoded::Data(data) => body.extend_from_slice(&data),
+                Decoded::Trailers(fields) => trailers = fields,
+                Decoded::End => return Ok((body, trailers, received)),
+                Decoded::NeedMore => {
+                    let Some(piece) = pieces.next() else {
+                        return decoder.closed().map(|()| (body, trailers, received));
+                    };
+                    received = [&received[..], piece].concat().into();
+                }
+            }
+            if decoder.is_done() {
+                return Ok((body, trailers, received));
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_give_the_same_body_however_they_are_cut() {
+        let wire = b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nx-sum: 11\r\n\r\nHTTP";
+        for step in 1..wire.len() {
+            let (body, trailers, _) = decode(BodyDecoder::chunked(), wire, step).unwrap();
+            assert_eq!(body, b"hello world", "in pieces of {step}");
+            assert_eq!(trailers["x-sum"], "11", "in pieces of {step}");
+        }
+        let (_, _, left) = decode(BodyDecoder::chunked(), wire, wire.len()).unwrap();
+        assert_eq!(left, "HTTP", "what follows the body belongs to the next message");
+    }
+
+    #[test]
+    fn malformed_chunks_are_errors() {
+        for wire in [
+            &b"+5\r\nhello\r\n0\r\n\r\n"[..],
+            b"5\r\nhelloX\r\n0\r\n\r\n",
+            b"fffffffffffffffff\r\n",
+            b"5\r\nhel",
+            b"\r\n",
+        ] {
+            assert!(decode(BodyDecoder::chunked(), wire, 3).is_err(), "{}", wire.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_length_ends_the_body_exactly_and_a_close_before_it_is_an_error() {
+        let (body, _, left) = decode(BodyDecoder::length(3), b"abcd", 4).unwrap();
+        assert_eq!((&body[..], &left[..]), (&b"abc"[..], &b"d"[..]));
+        assert!(decode(BodyDecoder::length(5), b"abcd", 4).is_err());
+    }
+
+    #[test]
+    fn a_body_without_length_ends_with_the_connection() {
+        let (body, ..) = decode(BodyDecoder::UntilClose, b"all of it", 2).unwrap();
+        assert_eq!(body, b"all of it");
+    }
+
+    #[test]
+    fn a_chunk_head_without_end_is_refused_before_it_fills_memory() {
+        let wire = [b"1;".to_vec(), vec![b'x'; 2 * MAX_HEAD]].concat();
+        assert!(decode(BodyDecoder::chunked(), &wire, 8192).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_of_the_engine_panic_or_give_more_than_they_hold(wire: Vec<u8>, step in 1_usize..9) {
+            for decoder in [BodyDecoder::chunked(), BodyDecoder::length(7), BodyDecoder::UntilClose] {
+                if let Ok((body, ..)) = decode(decoder, &wire, step) {
+                    proptest::prop_assert!(body.len() <= wire.len());
+                }
+            }
+        }
+    }
+}

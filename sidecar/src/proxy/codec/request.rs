@@ -1,0 +1,183 @@
+//! Request heads and chunk heads as bytes.
+
+use std::fmt::Write as _;
+
+use bytes::{BufMut, BytesMut};
+use http::header::{self, HeaderMap};
+use http::{Method, Uri};
+
+use super::headers::Nominated;
+
+/// How the body of a request is delimited towards the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proxy) enum Framing {
+    /// There is none.
+    None,
+    /// `Content-Length`.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+}
+
+/// What goes into a request head.
+#[derive(Debug)]
+pub(in crate::proxy) struct RequestHead<'a> {
+    /// Its method.
+    pub(in crate::proxy) method: &'a Method,
+    /// Where it was sent to; its path and query go into the request line.
+    pub(in crate::proxy) uri: &'a Uri,
+    /// Replaces path and query.
+    pub(in crate::proxy) target: Option<&'a str>,
+    /// Its fields as they were received.
+    pub(in crate::proxy) headers: &'a HeaderMap,
+    /// How its body is delimited.
+    pub(in crate::proxy) framing: Framing,
+    /// Asks the engine for an upgrade.
+    pub(in crate::proxy) upgrade: bool,
+    /// What a request without `Host` is sent with, as HTTP/1.0 clients do.
+    pub(in crate::proxy) default_host: &'a str,
+}
+
+impl RequestHead<'_> {
+    /// Appends the head, with its empty line.
+    pub(in crate::proxy) fn encode(&self, out: &mut BytesMut) {
+        out.put_slice(self.method.as_str().as_bytes());
+        out.put_u8(b' ');
+        out.put_slice(self.request_target().as_bytes());
+        out.put_slice(b" HTTP/1.1\r\n");
+        self.encode_host(out);
+        let nominated = Nominated::of(self.headers);
+        for (name, value) in self.headers {
+            let replaced =
+                *name == header::HOST || *name == header::CONTENT_LENGTH || *name == header::EXPECT;
+            if !replaced && !nominated.keeps(name) {
+                field(out, name.as_str(), value.as_bytes());
+            }
+        }
+        self.encode_connection(out);
+        match self.framing {
+            Framing::None => {}
+            Framing::Length(length) => {
+                let _ = write!(out, "content-length: {length}\r\n");
+            }
+            Framing::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
+        }
+        out.put_slice(b"\r\n");
+    }
+
+    fn request_target(&self) -> &str {
+        let own = self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        // `OPTIONS *` arrives as a path of `*`, and goes on as such.
+        self.target.unwrap_or(if own.is_empty() { "/" } else { own })
+    }
+
+    /// The authority of an absolute target replaces the field (RFC 9112, 3.2.2).
+    fn encode_host(&self, out: &mut BytesMut) {
+        let host = match self.uri.authority() {
+            Some(authority) => authority.as_str().as_bytes(),
+            None => self.headers.get(header::HOST).map_or(self.default_host.as_bytes(), |h| h.as_bytes()),
+        };
+        field(out, "host", host);
+    }
+
+    fn encode_connection(&self, out: &mut BytesMut) {
+        if self.upgrade
+            && let Some(protocol) = self.headers.get(header::UPGRADE)
+        {
+            field(out, "connection", b"upgrade");
+            field(out, "upgrade", protocol.as_bytes());
+        }
+        let wants_trailers = self.headers.get(header::TE).is_some_and(|te| te.as_bytes() == b"trailers");
+        if wants_trailers {
+            field(out, "te", b"trailers");
+        }
+    }
+}
+
+fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+/// Appends the head of a chunk of `length` bytes.
+pub(in crate::proxy) fn encode_chunk_size(out: &mut BytesMut, length: usize) {
+    let _ = write!(out, "{length:x}\r\n");
+}
+
+/// Appends the last chunk and the trailer section. Fields that would change the framing or the routing of the
+/// message are left out (RFC 9110, 6.5.1).
+pub(in crate::proxy) fn encode_trailers(out: &mut BytesMut, trailers: &HeaderMap) {
+    out.put_slice(b"0\r\n");
+    let nominated = Nominated::default();
+    for (name, value) in trailers {
+        let forbidden = *name == header::HOST || *name == header::CONTENT_LENGTH || *name == header::TRAILER;
+        if !forbidden && !nominated.keeps(name) {
+            field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    out.put_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(request: &http::Request<()>, framing: Framing, upgrade: bool) -> String {
+        let mut out = BytesMut::new();
+        RequestHead {
+            method: request.method(),
+            uri: request.uri(),
+            target: None,
+            headers: request.headers(),
+            framing,
+            upgrade,
+            default_host: "127.0.0.1:8000",
+        }
+        .encode(&mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn framing_is_ours_and_hop_by_hop_fields_are_gone() {
+        let request = http::Request::post("/v1/completions?x=1")
+            .header("host", "llama")
+            .header("connection", "x-secret, keep-alive")
+            .header("x-secret", "1")
+            .header("keep-alive", "timeout=5")
+            .header("transfer-encoding", "chunked")
+            .header("expect", "100-continue")
+            .header("x-kept", "yes")
+            .body(())
+            .unwrap();
+        assert_eq!(
+            encoded(&request, Framing::Chunked, false),
+            "POST /v1/completions?x=1 HTTP/1.1\r\nhost: llama\r\nx-kept: yes\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_request_without_host_gets_one_and_an_absolute_target_overrides_it() {
+        let plain = http::Request::get("/").body(()).unwrap();
+        assert!(encoded(&plain, Framing::None, false).contains("host: 127.0.0.1:8000\r\n"));
+        let absolute = http::Request::get("http://a.example/p").header("host", "b.example").body(()).unwrap();
+        let head = encoded(&absolute, Framing::None, false);
+        assert!(head.starts_with("GET /p HTTP/1.1\r\nhost: a.example\r\n"), "{head}");
+        assert!(!head.contains("b.example"));
+    }
+
+    #[test]
+    fn upgrade_is_asked_for_only_when_told() {
+        let request = http::Request::get("/ws")
+            .header("host", "a")
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .body(())
+            .unwrap();
+        assert!(
+            encoded(&request, Framing::None, true).contains("connection: upgrade\r\nupgrade: websocket\r\n")
+        );
+        assert_eq!(encoded(&request, Framing::None, false), "GET /ws HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+}

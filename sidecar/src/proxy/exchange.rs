@@ -1,0 +1,189 @@
+//! One request and its response on a connection to the engine.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+use super::client::Turn;
+use super::codec::{BodyDecoder, Broken, Decoded, ResponseHead, parse_response};
+use super::sender::{Sender, Unsent};
+use super::upstream::Upstream;
+
+/// Why there is no response, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The client is gone: nobody waits for the response.
+    #[error("the client went away: {0}")]
+    Client(hyper::Error),
+    /// The engine closed the connection without a byte of a response.
+    #[error("the engine closed the connection without an answer")]
+    ClosedUnanswered,
+    /// The connection failed.
+    #[error("the connection to the engine failed: {0}")]
+    Io(#[from] io::Error),
+    /// The engine does not speak HTTP/1.1.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+}
+
+/// A piece of a response's body.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    End,
+}
+
+/// A request on its way and its response.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    upstream: Upstream,
+    sender: Sender,
+    method: Method,
+    upgrade: bool,
+    body: BodyDecoder,
+    reusable: bool,
+    send_failed: bool,
+}
+
+impl Exchange {
+    /// Sends with `sender` over `upstream`. `upgrade`: the request asks for one, so 101 is an answer to it.
+    pub(super) fn new(upstream: Upstream, sender: Sender, method: Method, upgrade: bool) -> Self {
+        Self {
+            upstream,
+            sender,
+            method,
+            upgrade,
+            body: BodyDecoder::Done,
+            reusable: true,
+            send_failed: false,
+        }
+    }
+
+    /// The request's part of it.
+    pub(super) fn sender(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+
+    /// Whether this is not the first exchange on its connection.
+    pub(super) fn on_reused_connection(&self) -> bool {
+        self.upstream.reused
+    }
+
+    /// The connection, if it can carry another exchange after this one.
+    pub(super) fn into_reusable(self) -> Option<Upstream> {
+        // A request that could not be sent whole leaves its sender unfinished.
+        let clean = self.body.is_done() && self.sender.is_done() && self.upstream.received.is_empty();
+        (self.reusable && clean).then_some(self.upstream)
+    }
+
+    /// The connection, for whatever protocol it was switched to.
+    pub(super) fn into_upstream(self) -> Upstream {
+        self.upstream
+    }
+
+    /// Sends, and receives the final head of the response.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Failure>> {
+        self.poll_send(cx)?;
+        loop {
+            if !self.upstream.received.is_empty() {
+                match parse_response(&mut self.upstream.received, &self.method)? {
+                    Some(head) if self.is_final(head.status)? => return Poll::Ready(Ok(self.answered(head))),
+                    // An interim response. There is no way to pass it on that all clients understand.
+                    Some(_) => continue,
+                    None => {}
+                }
+            }
+            match ready!(self.upstream.poll_receive(cx)) {
+                Ok(0) if self.upstream.received.is_empty() => {
+                    return Poll::Ready(Err(Failure::ClosedUnanswered));
+                }
+                Ok(0) => return Poll::Ready(Err(Broken("the engine closed in the middle of a head").into())),
+                Ok(_) => {}
+                // What a closed connection answers to a request that crossed with the close.
+                Err(error) if is_reset(&error) && self.upstream.received.is_empty() => {
+                    return Poll::Ready(Err(Failure::ClosedUnanswered));
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn is_final(&self, status: StatusCode) -> Result<bool, Broken> {
+        match status {
+            StatusCode::SWITCHING_PROTOCOLS if self.upgrade => Ok(true),
+            StatusCode::SWITCHING_PROTOCOLS => {
+                Err(Broken("the engine switched protocols without being asked"))
+            }
+            status => Ok(!status.is_informational()),
+        }
+    }
+
+    fn answered(&mut self, mut head: ResponseHead) -> ResponseHead {
+        self.body = std::mem::replace(&mut head.body, BodyDecoder::Done);
+        self.reusable &= head.keep_alive;
+        head
+    }
+
+    /// The rest of the body in bytes, where it is known from the head.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self.body {
+            BodyDecoder::Done => Some(0),
+            BodyDecoder::Length(length) => Some(length),
+            BodyDecoder::Chunked(_) | BodyDecoder::UntilClose => None,
+        }
+    }
+
+    /// Whom it waits for.
+    pub(super) fn turn(&self) -> Turn {
+        if self.sender.waits_for_client() { Turn::Body } else { Turn::Engine }
+    }
+
+    /// Whether the request was sent whole.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sender.is_done()
+    }
+
+    /// Whether the response is whole.
+    pub(super) fn is_done(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// Goes on sending, and receives more of the body.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Failure>> {
+        self.poll_send(cx)?;
+        loop {
+            match self.body.decode(&mut self.upstream.received)? {
+                Decoded::Data(data) => return Poll::Ready(Ok(Piece::Data(data))),
+                Decoded::Trailers(trailers) => return Poll::Ready(Ok(Piece::Trailers(trailers))),
+                Decoded::End => return Poll::Ready(Ok(Piece::End)),
+                Decoded::NeedMore => {}
+            }
+            if ready!(self.upstream.poll_receive(cx))? == 0 {
+                self.body.closed()?;
+            }
+        }
+    }
+
+    /// The engine may answer before it has taken the request, and may close its reading side with that: not being
+    /// able to send is no failure as long as there is an answer to read.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        if self.send_failed || self.sender.is_done() {
+            return Ok(());
+        }
+        match self.sender.poll_send(cx, &mut self.upstream.stream) {
+            Poll::Pending | Poll::Ready(Ok(())) => Ok(()),
+            Poll::Ready(Err(Unsent::Client(error))) => Err(Failure::Client(error)),
+            Poll::Ready(Err(Unsent::Engine)) => {
+                self.send_failed = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,404 @@
+//! One request: from its head to the head of its answer.
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tidegate_core::{Admission, Decision, Facts, HeadOutcome, Headers, Refusal, Tick};
+use tidegate_policy::RelativePath;
+use tokio::time::Instant;
+
+use super::body::{AnswerBody, EngineBody};
+use super::client::{Client, Switched, Turn};
+use super::codec::{Framing, RequestHead, ResponseHead};
+use super::exchange::{Exchange, Failure};
+use super::head_watch::Framed;
+use super::progress::Progress;
+use super::sender::Sender;
+use super::upstream::Upstream;
+use crate::decision_log;
+use crate::metrics::{Labels, ProtocolRefusal, Verdict};
+use crate::refusal::{self, Trouble};
+
+/// A fallback is outside of the breaker, and so without its timeout; an engine that hangs must not hang the fallback
+/// for ever.
+const FALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
+/// closing is cheaper.
+const DRAIN_UP_TO: u64 = 256 * 1024;
+
+type Answer = Response<AnswerBody>;
+
+/// The header fields of a request as the decision engine asks for them.
+struct Fields<'a>(&'a HeaderMap);
+
+impl Headers for Fields<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.get(name).map(HeaderValue::as_bytes)
+    }
+}
+
+/// A request that has not been sent yet.
+struct Arrived {
+    client: Rc<Client>,
+    parts: Parts,
+    body: Incoming,
+    framing: Framing,
+    at: Tick,
+    /// Its connection is to be closed after the answer.
+    close: bool,
+}
+
+/// Answers one request. An error ends the client's connection, because an answer cannot be given or not be ended.
+pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Result<Answer, Failure> {
+    let framed = client.head.borrow_mut().take();
+    let (parts, body) = request.into_parts();
+    let framing = framing(&parts.headers, &body);
+    let at = client.shared.clock.now();
+    client.turn_to(Turn::Engine);
+    let close = framed == Framed::Unknown && framing == Framing::Chunked;
+    let arrived = Arrived { client, parts, body, framing, at, close };
+    if let Some(trouble) = arrived.trouble(framed) {
+        return Ok(arrived.reject(trouble));
+    }
+    if arrived.is_unlimited() {
+        arrived.count(Verdict::Unlimited, None);
+        let progress = Progress::new(arrived.client.shared.clone(), None, at);
+        return arrived.forward(progress, None).await;
+    }
+    arrived.judge().await
+}
+
+fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
+    match body.size_hint().exact() {
+        Some(0) if headers.contains_key(header::CONTENT_LENGTH) => Framing::Length(0),
+        Some(0) => Framing::None,
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked,
+    }
+}
+
+impl Arrived {
+    /// What forbids to even judge it.
+    fn trouble(&self, framed: Framed) -> Option<Trouble> {
+        let traffic = &self.client.shared.metrics.traffic;
+        let hosts = self.parts.headers.get_all(header::HOST).iter().count();
+        let needs_host = self.parts.version == Version::HTTP_11;
+        if framed == Framed::Ambiguously {
+            traffic.protocol_refused(ProtocolRefusal::AmbiguousFraming);
+            Some(Trouble::AmbiguousFraming)
+        } else if hosts > 1 || (hosts == 0 && needs_host) {
+            traffic.protocol_refused(ProtocolRefusal::Malformed);
+            Some(Trouble::BadHost)
+        } else if self.parts.method == Method::CONNECT {
+            traffic.protocol_refused(ProtocolRefusal::Malformed);
+            Some(Trouble::Connect)
+        } else {
+            None
+        }
+    }
+
+    /// Probes and scrapes: exact paths, and nothing that could carry a prompt.
+    fn is_unlimited(&self) -> bool {
+        let path = self.parts.uri.path();
+        matches!(self.parts.method, Method::GET | Method::HEAD)
+            && matches!(self.framing, Framing::None | Framing::Length(0))
+            && (path == "/metrics" || self.client.config.unlimited_paths.iter().any(|p| p == path))
+    }
+
+    async fn judge(self) -> Result<Answer, Failure> {
+        let shared = self.client.shared.clone();
+        let engine = shared.engine.load_full();
+        let facts = Facts {
+            path: self.parts.uri.path(),
+            client: self.client.address,
+            headers: &Fields(&self.parts.headers),
+        };
+        match engine.admit(self.at, &facts) {
+            Decision::Admit(admission) => {
+                let Admission { ticket, class, timeout, shadow } = admission;
+                if let Some(refusal) = &shadow {
+                    self.tell(Verdict::ShadowRefused, refusal);
+                } else {
+                    let labels = Labels { verdict: Verdict::Admitted, cause: None, class: Some(class) };
+                    shared.metrics.traffic.judged(labels);
+                }
+                let progress = Progress::new(shared, Some((engine, ticket)), self.at);
+                self.forward(progress, timeout).await
+            }
+            Decision::Refuse(refusal) => {
+                self.tell(Verdict::Refused, &refusal);
+                Ok(self.refuse(&refusal).await)
+            }
+            Decision::Fallback(path, refusal) => {
+                self.tell(Verdict::Fallback, &refusal);
+                self.fall_back(&path, &refusal).await
+            }
+        }
+    }
+
+    fn count(&self, verdict: Verdict, refusal: Option<&Refusal>) {
+        let labels = Labels { verdict, cause: refusal.map(|r| r.cause), class: refusal.map(|r| r.class) };
+        self.client.shared.metrics.traffic.judged(labels);
+    }
+
+    fn tell(&self, verdict: Verdict, refusal: &Refusal) {
+        self.count(verdict, Some(refusal));
+        let client = &self.client;
+        decision_log::write(self.at, verdict, refusal, client.address, &self.parts.headers);
+    }
+
+    /// Sends it to the engine and answers with what that answers.
+    async fn forward(self, mut progress: Progress, timeout: Option<Duration>) -> Result<Answer, Failure> {
+        let closing = self.closing();
+        let (client, length) = (self.client.clone(), self.request_length());
+        let (exchange, head) = match self.exchange(None, timeout).await {
+            Ok(answered) => answered,
+            Err(NoHead::Gone(failure)) => return Err(failure),
+            Err(NoHead::TimedOut) => {
+                progress.responded(HeadOutcome::TimedOut);
+                return Ok(own(&client, refusal::trouble(Trouble::EngineTimedOut), true));
+            }
+            Err(NoHead::Failed(failure)) => {
+                progress.responded(HeadOutcome::Failed);
+                tracing::warn!(engine = %client.target.address(), "{failure}");
+                return Ok(own(&client, refusal::trouble(Trouble::EngineFailed), true));
+            }
+        };
+        progress.responded(HeadOutcome::Status(head.status.as_u16()));
+        Ok(answer(client, exchange, head, progress, length, closing))
+    }
+
+    /// Sends it to the breaker's fallback, once. When that fails too, the refusal is the answer.
+    async fn fall_back(self, path: &RelativePath, refusal: &Refusal) -> Result<Answer, Failure> {
+        let closing = self.closing();
+        let (client, length) = (self.client.clone(), self.request_length());
+        let progress = Progress::new(client.shared.clone(), None, self.at);
+        match self.exchange(Some(path.as_str()), Some(FALLBACK_TIMEOUT)).await {
+            Ok((exchange, mut head)) if !head.status.is_server_error() => {
+                refusal::mark_fallback(refusal, &mut head.headers);
+                Ok(answer(client, exchange, head, progress, length, closing))
+            }
+            Err(NoHead::Gone(failure)) => Err(failure),
+            Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => {
+                Ok(own(&client, refusal::refused(refusal), true))
+            }
+        }
+    }
+
+    async fn refuse(self, refusal: &Refusal) -> Answer {
+        let closing = self.closing();
+        let client = self.client.clone();
+        let drained = self.drain().await;
+        own(&client, refusal::refused(refusal), closing || !drained)
+    }
+
+    fn reject(self, trouble: Trouble) -> Answer {
+        own(&self.client, refusal::trouble(trouble), true)
+    }
+
+    /// Reads the rest of the request. Whether that was possible and worth it.
+    async fn drain(mut self) -> bool {
+        let worth = match self.framing {
+            Framing::None => return true,
+            Framing::Length(length) => length <= DRAIN_UP_TO,
+            Framing::Chunked => true,
+        };
+        // A client that waits for leave to send gets the refusal in its place.
+        if !worth || self.parts.headers.contains_key(header::EXPECT) {
+            return false;
+        }
+        self.client.turn_to(Turn::Body);
+        let mut drained = 0;
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
+            let Ok(frame) = frame else { return false };
+            drained += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if drained > DRAIN_UP_TO {
+                return false;
+            }
+        }
+        self.client.head.borrow_mut().request_over(self.request_length());
+        self.client.turn_to(Turn::Idle);
+        true
+    }
+
+    fn closing(&self) -> bool {
+        self.close || self.client.shared.drain.is_draining()
+    }
+
+    /// In bytes, none when it is chunked.
+    fn request_length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        }
+    }
+
+    /// It can be sent again when its connection turns out to have been closed by the engine.
+    fn is_replayable(&self) -> bool {
+        self.parts.method.is_idempotent() && matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
+    /// HTTP/2 in the clear would carry any number of requests past the decision: that upgrade is not passed on, and
+    /// the request is answered in HTTP/1.1.
+    fn wants_upgrade(&self) -> bool {
+        let asks = |name, token: &str| {
+            self.parts.headers.get_all(name).iter().any(|value: &HeaderValue| {
+                value
+                    .as_bytes()
+                    .split(|b| *b == b',')
+                    .any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+            })
+        };
+        self.parts.version == Version::HTTP_11
+            && self.parts.headers.contains_key(header::UPGRADE)
+            && asks(header::CONNECTION, "upgrade")
+            && !asks(header::UPGRADE, "h2c")
+    }
+
+    /// Sends it, to `target` when that is given, and waits for the head of the response.
+    async fn exchange(
+        self,
+        target: Option<&str>,
+        timeout: Option<Duration>,
+    ) -> Result<(Exchange, ResponseHead), NoHead> {
+        let (upgrade, replayable) = (self.wants_upgrade(), self.is_replayable());
+        let Self { client, parts, body, framing, at, .. } = self;
+        let host = client.target.address().to_string();
+        let mut head = BytesMut::with_capacity(1024);
+        let request = RequestHead {
+            method: &parts.method,
+            uri: &parts.uri,
+            target,
+            headers: &parts.headers,
+            framing,
+            upgrade,
+            default_host: &host,
+        };
+        request.encode(&mut head);
+        let mut body = (!replayable).then_some(body);
+        loop {
+            let idle = client.idle.take().filter(|upstream| upstream.is_usable(at, replayable));
+            let upstream = match idle {
+                Some(upstream) => upstream,
+                None => Upstream::new(client.target.connect().await.map_err(Failure::Io)?),
+            };
+            let sent = if replayable { head.clone() } else { std::mem::take(&mut head) };
+            let sender = Sender::new(sent, framing, body.take());
+            let mut exchange = Exchange::new(upstream, sender, parts.method.clone(), upgrade);
+            match wait_for_head(&client, &mut exchange, timeout).await {
+                Ok(head) => return Ok((exchange, head)),
+                Err(NoHead::Failed(Failure::ClosedUnanswered))
+                    if replayable && exchange.on_reused_connection() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Why there is no head of a response.
+enum NoHead {
+    /// The client has gone.
+    Gone(Failure),
+    Failed(Failure),
+    TimedOut,
+}
+
+impl From<Failure> for NoHead {
+    fn from(failure: Failure) -> Self {
+        if matches!(failure, Failure::Client(_)) { Self::Gone(failure) } else { Self::Failed(failure) }
+    }
+}
+
+/// The timeout runs from the last byte that the client sent: a slow upload is not the engine's fault.
+async fn wait_for_head(
+    client: &Client,
+    exchange: &mut Exchange,
+    timeout: Option<Duration>,
+) -> Result<ResponseHead, NoHead> {
+    let Some(timeout) = timeout else {
+        return std::future::poll_fn(|cx| {
+            let polled = exchange.poll_head(cx);
+            client.turn_to(exchange.turn());
+            polled
+        })
+        .await
+        .map_err(NoHead::from);
+    };
+    let mut deadline = pin!(tokio::time::sleep(timeout));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(polled) = exchange.poll_head(cx) {
+            return Poll::Ready(polled.map_err(NoHead::from));
+        }
+        client.turn_to(exchange.turn());
+        if exchange.sender().heard_client() {
+            deadline.as_mut().reset(Instant::now() + timeout);
+        }
+        while deadline.as_mut().poll(cx).is_ready() {
+            if !exchange.sender().waits_for_client() {
+                return Poll::Ready(Err(NoHead::TimedOut));
+            }
+            deadline.as_mut().reset(Instant::now() + timeout);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The engine's answer.
+fn answer(
+    client: Rc<Client>,
+    exchange: Exchange,
+    head: ResponseHead,
+    mut progress: Progress,
+    request_length: Option<u64>,
+    closing: bool,
+) -> Answer {
+    let ResponseHead { status, headers, upgrade, .. } = head;
+    client.shared.metrics.traffic.responded(status.as_u16());
+    let is_event_stream = headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes().get(..17).is_some_and(|k| k.eq_ignore_ascii_case(b"text/event-stream"))
+    });
+    if is_event_stream {
+        progress.count_events();
+    }
+    let mut answer = Response::new(AnswerBody::Empty);
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(protocol) = upgrade {
+            answer.headers_mut().insert(header::UPGRADE, protocol);
+        }
+        client.switched.set(Some(Switched { upstream: exchange.into_upstream(), progress }));
+        return answer;
+    }
+    *answer.body_mut() = EngineBody::answer(client, exchange, progress, request_length);
+    if closing {
+        close(&mut answer);
+    }
+    answer
+}
+
+/// The proxy's own answer.
+fn own(client: &Client, response: Response<Bytes>, closing: bool) -> Answer {
+    client.shared.metrics.traffic.responded(response.status().as_u16());
+    let mut answer = response.map(|data| AnswerBody::Own(Some(data)));
+    if closing {
+        close(&mut answer);
+    }
+    answer
+}
+
+fn close(answer: &mut Answer) {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}

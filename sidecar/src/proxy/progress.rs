@@ -1,0 +1,76 @@
+//! A request from its arrival to its end, as the decision engine and the metrics see it.
+
+use std::sync::Arc;
+
+use tidegate_core::{Completion, Engine, HeadOutcome, Tick, Ticket};
+
+use super::sse::EventCounter;
+use crate::drain::InFlight;
+use crate::shared::Shared;
+
+/// Ends exactly once: with [`Progress::finish`], or as broken off when it is dropped.
+#[derive(Debug)]
+pub(super) struct Progress {
+    shared: Arc<Shared>,
+    /// The engine that admitted the request and its ticket; none for a request that was not judged.
+    ticket: Option<(Arc<Engine>, Ticket)>,
+    arrived: Tick,
+    first_byte: Option<Tick>,
+    events: Option<EventCounter>,
+    ended: bool,
+    _in_flight: InFlight,
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(false);
+        }
+    }
+}
+
+impl Progress {
+    /// A request that arrived at `arrived`.
+    pub(super) fn new(shared: Arc<Shared>, ticket: Option<(Arc<Engine>, Ticket)>, arrived: Tick) -> Self {
+        let in_flight = shared.drain.enter();
+        Self { shared, ticket, arrived, first_byte: None, events: None, ended: false, _in_flight: in_flight }
+    }
+
+    /// The head of the response is there, or will not come.
+    pub(super) fn responded(&mut self, outcome: HeadOutcome) {
+        if let Some((engine, ticket)) = &mut self.ticket {
+            engine.responded(self.shared.clock.now(), ticket, outcome);
+        }
+    }
+
+    /// Counts events from now on: the response is an event stream.
+    pub(super) fn count_events(&mut self) {
+        self.events = Some(EventCounter::default());
+    }
+
+    /// Bytes of the response's body arrived.
+    pub(super) fn received(&mut self, data: &[u8]) {
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.shared.clock.now());
+        }
+        if let Some(events) = &mut self.events {
+            events.feed(data);
+        }
+    }
+
+    /// The response arrived whole.
+    pub(super) fn finish(mut self) {
+        self.end(true);
+    }
+
+    fn end(&mut self, whole: bool) {
+        self.ended = true;
+        let now = self.shared.clock.now();
+        let first_byte = self.first_byte.map(|at| at.since(self.arrived));
+        self.shared.metrics.traffic.finished(now.since(self.arrived), first_byte);
+        if let Some((engine, ticket)) = self.ticket.take() {
+            let events = self.events.as_ref().map_or(0, EventCounter::count);
+            engine.complete(now, ticket, &Completion { first_byte: self.first_byte, events, whole });
+        }
+    }
+}

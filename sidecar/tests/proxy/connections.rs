@@ -1,0 +1,142 @@
+//! Connections: used again, closed by the engine, drained.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::{Engine, Proxy, ok, until};
+
+#[test]
+fn one_client_connection_uses_one_engine_connection() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    let engine = Engine::new(move |number, mut peer| {
+        count.store(number + 1, Ordering::SeqCst);
+        while let Some(request) = peer.request() {
+            peer.send(&ok(request.head.lines().next().unwrap()));
+        }
+    });
+    let proxy = Proxy::new(engine.address);
+    let mut client = proxy.connect();
+    for number in 0..50 {
+        client.send(&format!("POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"));
+        assert_eq!(client.response().text(), format!("POST /{number} HTTP/1.1"));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let engine = Engine::answering(|request| ok(request.head.lines().next().unwrap()));
+    let proxy = Proxy::new(engine.address);
+    let mut client = proxy.connect();
+    let requests: String =
+        (0..20).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    client.send(&requests);
+    for number in 0..20 {
+        assert_eq!(client.response().text(), format!("GET /{number} HTTP/1.1"));
+    }
+}
+
+#[test]
+fn an_engine_that_closed_its_idle_connection_costs_no_request() {
+    let engine = Engine::new(|_, mut peer| {
+        peer.request();
+        peer.send(&ok("once"));
+    });
+    let proxy = Proxy::new(engine.address);
+    let mut client = proxy.connect();
+    for request in
+        ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"]
+    {
+        for wait in [0, 20, 200] {
+            // The engine's close has to have arrived: a request that crosses it on the way cannot be saved.
+            std::thread::sleep(Duration::from_millis(20 + wait));
+            client.send(request);
+            assert_eq!(client.response().text(), "once");
+        }
+    }
+}
+
+#[test]
+fn a_request_that_may_have_been_processed_is_not_sent_again() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let seen = requests.clone();
+    let engine = Engine::new(move |_, mut peer| {
+        peer.request();
+        peer.send(&ok("first"));
+        // The second request is read, and the connection closed without an answer to it.
+        if peer.request().is_some() {
+            seen.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let proxy = Proxy::new(engine.address);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
+    assert_eq!(client.response().status, 200);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
+    assert_eq!(client.response().status, 502);
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+    let mut idempotent = proxy.connect();
+    for _ in 0..4 {
+        idempotent.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(idempotent.response().text(), "first", "an idempotent request is sent again");
+    }
+}
+
+#[test]
+fn an_engine_that_is_not_there_is_502() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = Proxy::new(nobody);
+    let response = proxy.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(response.status, 502);
+    assert!(response.text().contains("\"code\":\"engine-failed\""), "{}", response.text());
+    assert_eq!(proxy.metric("tidegate_responses_total{code_class=\"5xx\"}"), 1);
+}
+
+#[test]
+fn while_draining_answers_close_their_connections_and_new_ones_are_served() {
+    let engine = Engine::answering(|request| ok(request.head.lines().next().unwrap()));
+    let proxy = Proxy::new(engine.address);
+    let mut before = proxy.connect();
+    before.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(before.response().header("connection"), None);
+    proxy.shared.drain.start();
+    before.send("GET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = before.response();
+    assert_eq!((response.header("connection"), response.text()), (Some("close"), "GET /2 HTTP/1.1"));
+    assert!(before.rest().is_empty());
+    let after = proxy.ask("GET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((after.header("connection"), after.text()), (Some("close"), "GET /3 HTTP/1.1"));
+}
+
+#[test]
+fn a_drain_waits_for_a_stream_to_its_end() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let engine = Engine::new(move |_, mut peer| {
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        wait.lock().unwrap().recv().unwrap();
+        peer.send("0\r\n\r\n");
+    });
+    let proxy = Proxy::new(engine.address);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_to("abc\r\n");
+    proxy.shared.drain.start();
+    assert_eq!(proxy.shared.drain.in_flight(), 1);
+    go.send(()).unwrap();
+    assert!(client.chunk().is_empty());
+    until("the stream has ended", || proxy.shared.drain.in_flight() == 0);
+}
+
+#[test]
+fn stopping_ends_the_workers() {
+    let engine = Engine::answering(|_| ok(""));
+    let proxy = Proxy::new(engine.address);
+    proxy.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let address = proxy.address;
+    drop(proxy);
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
