@@ -30,9 +30,9 @@ fn pipelined_requests_are_answered_in_order() {
     let engine = Engine::answering(|request| ok(request.head.lines().next().unwrap()));
     let proxy = Proxy::new(engine.address);
     let mut client = proxy.connect();
-    let requests: String =
+    let requests: Vec<_> =
         (0..20).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
-    client.send(&requests);
+    client.send(&requests.concat());
     for number in 0..20 {
         assert_eq!(client.response().text(), format!("GET /{number} HTTP/1.1"));
     }

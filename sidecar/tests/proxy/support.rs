@@ -190,7 +190,7 @@ impl Peer {
 
     /// Reads more. False at the end of the connection, however it came.
     fn more(&mut self) -> bool {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(0) => false,
             Ok(read) => {
