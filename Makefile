@@ -50,7 +50,7 @@ e2e: ## End-to-end tests on a real cluster
 	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
 
 bench: ## CPU and memory beside nginx and HAProxy, nanoseconds per decision beside governor: report/bench.md
-	$(E2E) bench
+	cargo run --quiet --profile image -p tidegate-e2e -- bench
 
 gen: ## Generate manifests/ from the Rust types and the chart
 	cargo run --quiet -p tidegate-crds --bin crdgen -- manifests/crds

@@ -21,7 +21,7 @@ mod guard;
 pub mod images;
 mod kind;
 mod local;
-mod packages;
+pub mod packages;
 pub mod process;
 pub mod progress;
 pub mod session;

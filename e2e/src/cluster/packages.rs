@@ -1,4 +1,4 @@
-//! Debian packages that the local cluster needs: only what is missing is installed.
+//! Debian packages that the local cluster and the benchmarks need: only what is missing is installed.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ const DIRECTORIES: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// Path of a program, looked for where Debian keeps programs, also those that only root's `PATH` has.
-pub(super) fn program(name: &str) -> Option<String> {
+pub fn program(name: &str) -> Option<String> {
     if name.starts_with('/') {
         return Path::new(name).exists().then(|| name.to_owned());
     }
@@ -36,21 +36,29 @@ pub(super) fn program(name: &str) -> Option<String> {
 ///
 /// # Errors
 /// One line that says what to do when this process is not root or the system is not Debian's.
-pub(super) async fn install(progress: &Progress) -> anyhow::Result<()> {
+pub async fn install(progress: &Progress) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!(
             "the local cluster needs root (namespaces, mounts, cgroups): run it as root, or take --cluster kind or --cluster current"
         );
     }
+    ensure(progress, &NEEDS).await
+}
+
+/// Installs the packages of those programs (each with the package that brings it) that are not there.
+///
+/// # Errors
+/// One line that names the packages when this process is not root or the system is not Debian's.
+pub async fn ensure(progress: &Progress, needs: &[(&str, &str)]) -> anyhow::Result<()> {
     let mut missing: Vec<&str> =
-        NEEDS.iter().filter(|(needed, _)| program(needed).is_none()).map(|&(_, package)| package).collect();
+        needs.iter().filter(|(needed, _)| program(needed).is_none()).map(|&(_, package)| package).collect();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
-    if program("apt-get").is_none() {
+    if program("apt-get").is_none() || !rustix::process::geteuid().is_root() {
         bail!(
-            "missing: {} (names of Debian's packages): install them; only Debian's apt-get is known here",
+            "missing: {} (names of Debian's packages): install them, or run this as root where there is apt-get",
             missing.join(" ")
         );
     }
