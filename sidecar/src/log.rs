@@ -1,14 +1,18 @@
 //! The process's own log: JSON lines on standard error.
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Starts it. To be called once, before anything else is said.
+/// Starts it. To be called once, before anything else is said. The level is for our own lines: libraries say what
+/// is wrong and nothing else, since what they tell at lower levels has headers of clients in it.
 pub fn start(level: LevelFilter) {
-    tracing_subscriber::fmt()
+    let targets = Targets::new().with_target("tidegate", level).with_default(level.min(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
-        .with_max_level(level)
         .with_target(false)
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(targets).with(lines).init();
 }

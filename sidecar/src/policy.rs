@@ -215,9 +215,13 @@ impl Keeper {
         self.announce();
     }
 
-    /// The policy stream went up or down.
+    /// The policy stream went up or down. A new one begins with Services sending traffic, and says otherwise.
     pub fn set_operator_connected(&self, connected: bool) {
-        self.lock().operator_connected = connected;
+        {
+            let mut state = self.lock();
+            state.operator_connected = connected;
+            state.endpoints_withdrawn = false;
+        }
         self.shared.metrics.operator_connected(connected);
         self.announce();
     }
