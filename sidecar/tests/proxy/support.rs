@@ -61,6 +61,12 @@ impl Proxy {
         client.response()
     }
 
+    /// Puts the next document in force.
+    pub(crate) fn swap(&self, document: &PolicyDocument) {
+        let next = self.shared.engine.load().succeed(document, self.shared.clock.now());
+        self.shared.engine.store(Arc::new(next));
+    }
+
     /// The value of a metric, by its name and labels as they are exposed.
     pub(crate) fn metric(&self, series: &str) -> u64 {
         let text = self.shared.render_metrics();
