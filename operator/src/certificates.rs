@@ -23,6 +23,7 @@ pub(crate) use resolver::Resolver;
 use authority::Authority;
 use pair::{Pair, Seconds};
 
+use crate::brief;
 use crate::metrics::{self, Metrics};
 use crate::retry::Retry;
 
@@ -107,7 +108,7 @@ impl Certificates {
                     PERIOD
                 }
                 Err(error) => {
-                    tracing::warn!(error = %format!("{error:#}"), "certificates could not be checked");
+                    tracing::warn!(error = brief::in_context(&error), "certificates could not be checked");
                     retry.next()
                 }
             };

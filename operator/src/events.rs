@@ -10,6 +10,7 @@ use tidegate_operator_core::key::PodKey;
 use tidegate_operator_core::status::{Notice, NoticeType};
 use tokio::sync::mpsc;
 
+use crate::brief::brief;
 use crate::metrics::{Metrics, Outcome};
 use crate::world::World;
 
@@ -90,7 +91,11 @@ impl Publisher {
         let outcome = match self.recorder.publish(event, about).await {
             Ok(()) => "ok",
             Err(error) => {
-                tracing::warn!(%error, reason = event.reason, "an Event could not be published");
+                tracing::warn!(
+                    error = brief(&error),
+                    reason = event.reason,
+                    "an Event could not be published"
+                );
                 "failed"
             }
         };

@@ -14,6 +14,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::brief;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
@@ -66,7 +67,7 @@ impl Leader {
         if *self.leads.borrow() {
             self.set(false);
             if let Err(error) = self.release().await {
-                tracing::warn!(error = %format!("{error:#}"), "the Lease could not be given back");
+                tracing::warn!(error = brief::in_context(&error), "the Lease could not be given back");
             }
         }
     }
@@ -83,7 +84,7 @@ impl Leader {
             }
             failed => {
                 let error = match failed {
-                    Ok(Err(error)) => format!("{error:#}"),
+                    Ok(Err(error)) => brief::in_context(&error),
                     _ => "the API server took too long".to_owned(),
                 };
                 tracing::warn!(error, "the Lease could not be claimed");

@@ -9,6 +9,7 @@
 
 mod app;
 mod args;
+mod brief;
 mod certificates;
 mod events;
 #[cfg(test)]
@@ -49,12 +50,15 @@ fn main() -> ExitCode {
         .json()
         .flatten_event(true)
         .with_writer(std::io::stderr)
-        .with_env_filter(format!("{},hyper=info,h2=info,rustls=info,tower=info", args.log_level))
+        .with_env_filter(format!(
+            "{},hyper=info,h2=info,rustls=info,tower=info,kube_runtime=error,kube_client=error",
+            args.log_level
+        ))
         .init();
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidegate-operator: {error:#}");
+            eprintln!("tidegate-operator: {}", brief::in_context(&error));
             ExitCode::FAILURE
         }
     }

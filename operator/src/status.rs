@@ -18,6 +18,7 @@ use tidegate_operator_core::key::{PolicyKey, PolicyKind};
 use tidegate_operator_core::status::{Notice, NoticeType, PolicyStatus, after_status};
 use tokio::sync::watch;
 
+use crate::brief::brief;
 use crate::events::Events;
 use crate::metrics::{Metrics, Outcome};
 use crate::world::World;
@@ -105,6 +106,7 @@ impl StatusWriter {
             return Due::Nothing;
         };
         let before = object.status;
+        let after = keep_times(after, before.as_ref());
         if before.as_ref() == Some(&after) {
             return Due::Nothing;
         }
@@ -150,7 +152,7 @@ impl StatusWriter {
             // It was deleted meanwhile, and the watch will say so.
             Err(kube::Error::Api(status)) if status.code == 404 => "gone",
             Err(error) => {
-                tracing::warn!(policy = %policy, kind = policy.kind.as_str(), %error, "a status could not be written");
+                tracing::warn!(policy = %policy, kind = policy.kind.as_str(), error = brief(&error), "a status could not be written");
                 "failed"
             }
         };
@@ -202,6 +204,24 @@ enum Due {
     Nothing,
     Later,
     Now { before: Option<PolicyStatus>, after: PolicyStatus },
+}
+
+/// A condition whose status did not change keeps its time of transition, also while the watch has not brought back
+/// what was written last.
+fn keep_times(mut after: PolicyStatus, before: Option<&PolicyStatus>) -> PolicyStatus {
+    let conditions = match &mut after {
+        PolicyStatus::RateLimit(status) => &mut status.conditions,
+        PolicyStatus::CircuitBreaker(status) => &mut status.conditions,
+    };
+    for condition in conditions {
+        let held = before.iter().flat_map(|before| before.conditions());
+        let same =
+            held.into_iter().find(|held| held.type_ == condition.type_ && held.status == condition.status);
+        if let Some(same) = same {
+            condition.last_transition_time = same.last_transition_time.clone();
+        }
+    }
+    after
 }
 
 fn generation(status: &PolicyStatus) -> Option<i64> {

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 use tokio::task::JoinSet;
 
+use crate::brief::brief;
 use crate::world::{Feed, Watched, World};
 
 /// Watches every kind, for as long as the set is not dropped. A watch that fails is begun again with backoff;
@@ -54,7 +55,7 @@ async fn pump<K: Watched>(stream: impl Stream<Item = watcher::Result<watcher::Ev
             Ok(watcher::Event::InitDone) => world.feed(Feed::Reset(std::mem::take(&mut listed))),
             Ok(watcher::Event::Apply(object)) => world.feed(Feed::Apply(object)),
             Ok(watcher::Event::Delete(object)) => world.feed(Feed::Delete(object)),
-            Err(error) => tracing::warn!(kind = K::SOURCE, %error, "watch interrupted"),
+            Err(error) => tracing::warn!(kind = K::SOURCE, error = brief(&error), "watch interrupted"),
         }
     }
 }

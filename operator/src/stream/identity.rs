@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use tidegate_operator_core::key::PodKey;
 use tidegate_policy::stream::OPERATOR_AUDIENCE;
 
+use crate::brief::brief;
 use crate::metrics::{Metrics, Outcome};
 
 /// How long a token that was good is good without asking again.
@@ -107,7 +108,7 @@ impl Identities {
         match reviewed {
             Ok(review) => Ok(identify(review.status.unwrap_or_default())),
             Err(error) => {
-                tracing::warn!(%error, "a token could not be reviewed");
+                tracing::warn!(error = brief(&error), "a token could not be reviewed");
                 Err(Refusal::Unavailable("the API server cannot review tokens now: try again".to_owned()))
             }
         }

@@ -12,6 +12,7 @@ use serde_json::json;
 use tidegate_operator_core::inject::{CA_CONFIG_MAP, CA_CONFIG_MAP_KEY};
 use tokio::sync::watch;
 
+use crate::brief::brief;
 use crate::certificates::Trust;
 use crate::retry::Retry;
 use crate::world::World;
@@ -91,7 +92,7 @@ impl ConfigMaps {
             // A namespace that is being deleted takes nothing new and needs nothing.
             Err(kube::Error::Api(status)) if status.code == 404 || is_terminating(&status) => true,
             Err(error) => {
-                tracing::warn!(namespace, %error, "the CA bundle could not be written");
+                tracing::warn!(namespace, error = brief(&error), "the CA bundle could not be written");
                 false
             }
         }

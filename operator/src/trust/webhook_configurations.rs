@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::brief::brief;
 use crate::certificates::Trust;
 use crate::retry::Retry;
 
@@ -61,7 +62,7 @@ where
                 Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => held = Some(object),
                 Some(Ok(watcher::Event::Delete(_))) => held = None,
                 Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => {}
-                Some(Err(error)) => tracing::warn!(configuration = name, %error, "watch interrupted"),
+                Some(Err(error)) => tracing::warn!(configuration = name, error = brief(&error), "watch interrupted"),
                 None => return,
             },
             changed = trust.changed() => if changed.is_err() { return },
@@ -93,7 +94,11 @@ where
             true
         }
         Err(error) => {
-            tracing::warn!(configuration = held.name_any(), %error, "caBundle could not be written");
+            tracing::warn!(
+                configuration = held.name_any(),
+                error = brief(&error),
+                "caBundle could not be written"
+            );
             false
         }
     }

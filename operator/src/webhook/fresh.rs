@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 use tidegate_operator_core::inject::NamespaceFacts;
 
+use crate::brief::brief;
 use crate::world::{Feed, Watched, World, facts};
 
 /// What the webhook's own timeout leaves for it.
@@ -55,7 +56,11 @@ impl Fresh {
         match tokio::time::timeout(PATIENCE, api.get(name)).await {
             Ok(Ok(namespace)) => facts(&namespace),
             Ok(Err(error)) => {
-                tracing::warn!(namespace = name, %error, "the namespace of a pod could not be read");
+                tracing::warn!(
+                    namespace = name,
+                    error = brief(&error),
+                    "the namespace of a pod could not be read"
+                );
                 NamespaceFacts::default()
             }
             Err(_) => NamespaceFacts::default(),
@@ -82,7 +87,9 @@ impl Fresh {
                     self.world.feed(Feed::Apply(object));
                 }
             }
-            Err(error) => tracing::warn!(kind = K::SOURCE, namespace, %error, "could not be listed"),
+            Err(error) => {
+                tracing::warn!(kind = K::SOURCE, namespace, error = brief(&error), "could not be listed");
+            }
         }
     }
 }
