@@ -31,6 +31,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use args::{Args, EXIT_USAGE};
 
@@ -46,15 +51,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_writer(std::io::stderr)
-        .with_env_filter(format!(
-            "{},hyper=info,h2=info,rustls=info,tower=info,kube_runtime=error,kube_client=error",
-            args.log_level
-        ))
-        .init();
+    start_log(&args.log_level);
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,6 +59,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// JSON lines on standard error. Of the libraries only warnings are heard: in detail they show frames, with tokens
+/// of sidecars among them. What `kube` warns of, the watches here say themselves, in one line.
+fn start_log(level: &str) {
+    let level = level.parse().unwrap_or(LevelFilter::INFO);
+    let filter = Targets::new()
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_target("kube_runtime", LevelFilter::ERROR)
+        .with_default(level.min(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
 fn start(args: Args) -> anyhow::Result<()> {

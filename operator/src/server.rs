@@ -10,7 +10,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -30,19 +29,16 @@ const STREAMS: u32 = 64;
 /// Opens a listening socket, for IPv4 too where the address is `[::]`.
 pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let open = || -> std::io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(1024)?;
-        TcpListener::from_std(socket.into())
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
     };
     match open() {
         // A node without IPv6 has no `[::]`.
-        Err(_) if address.is_ipv6() && address.ip().is_unspecified() => {
+        Err(error) if address.is_ipv6() && error.kind() != std::io::ErrorKind::AddrInUse => {
+            if !address.ip().is_unspecified() {
+                return Err(error).with_context(|| format!("{address} cannot be listened on"));
+            }
             listen(SocketAddr::from(([0, 0, 0, 0], address.port())))
         }
         result => result.with_context(|| format!("{address} cannot be listened on")),

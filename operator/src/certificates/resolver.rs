@@ -1,9 +1,8 @@
 //! The serving certificate of the moment, for rustls.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, anyhow};
-use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -14,7 +13,7 @@ use super::pair::Pair;
 
 /// Gives each handshake the newest certificate; none before there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Resolver(ArcSwapOption<CertifiedKey>);
+pub(crate) struct Resolver(RwLock<Option<Arc<CertifiedKey>>>);
 
 impl Resolver {
     pub(super) fn set(&self, pair: &Pair) -> anyhow::Result<()> {
@@ -27,7 +26,7 @@ impl Resolver {
             .context("the serving key is not PEM")?;
         let provider = rustls::crypto::ring::default_provider();
         let key = CertifiedKey::from_der(chain, key, &provider).context("the serving key cannot be used")?;
-        self.0.store(Some(Arc::new(key)));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(key));
         Ok(())
     }
 
@@ -46,6 +45,6 @@ impl Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load_full()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

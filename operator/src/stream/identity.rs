@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use sha2::{Digest, Sha256};
 use tidegate_operator_core::key::PodKey;
 use tidegate_policy::stream::OPERATOR_AUDIENCE;
+use tokio::sync::Semaphore;
 
 use crate::brief::brief;
 use crate::metrics::{Metrics, Outcome};
@@ -21,6 +22,8 @@ const GOOD: Duration = Duration::from_mins(1);
 const BAD: Duration = Duration::from_secs(10);
 /// Most tokens that are remembered; a flood of made-up ones must not grow the memory.
 const CAPACITY: usize = 16_384;
+/// Reviews at the same time: made-up tokens must not flood the API server.
+const AT_ONCE: usize = 32;
 /// Real tokens have about 1 KiB.
 const MAX_TOKEN: usize = 16 << 10;
 
@@ -51,12 +54,14 @@ type Known = HashMap<[u8; 32], (Instant, Verdict)>;
 pub(super) struct Identities {
     reviews: Api<TokenReview>,
     known: Arc<Mutex<Known>>,
+    permits: Arc<Semaphore>,
     metrics: Metrics,
 }
 
 impl Identities {
     pub(super) fn new(client: Client, metrics: Metrics) -> Self {
-        Self { reviews: Api::all(client), known: Arc::default(), metrics }
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        Self { reviews: Api::all(client), known: Arc::default(), permits, metrics }
     }
 
     /// The pod whose token the request carries.
@@ -66,7 +71,10 @@ impl Identities {
         if let Some(verdict) = self.known(&digest) {
             return verdict.map_err(Refusal::Unauthenticated);
         }
-        let verdict = self.review(token).await?;
+        let verdict = {
+            let _permit = self.permits.acquire().await;
+            self.review(token).await?
+        };
         self.remember(digest, verdict.clone());
         verdict.map_err(Refusal::Unauthenticated)
     }

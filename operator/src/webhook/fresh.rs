@@ -10,6 +10,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 use tidegate_operator_core::inject::NamespaceFacts;
+use tokio::sync::Semaphore;
 
 use crate::brief::brief;
 use crate::world::{Feed, Watched, World, facts};
@@ -19,17 +20,21 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// A look serves every pod that asks within this time: a thousand pods of one Job are one look.
 const VALID: Duration = Duration::from_millis(250);
 
+/// Looks at the same time. The webhook answers whoever reaches it, and must not be a way to flood the API server.
+const AT_ONCE: usize = 8;
+
 /// Asks the API server itself.
 #[derive(Clone)]
 pub(super) struct Fresh {
     client: Client,
     world: Arc<World>,
     looked: Arc<Mutex<HashMap<String, Instant>>>,
+    permits: Arc<Semaphore>,
 }
 
 impl Fresh {
     pub(super) fn new(client: Client, world: Arc<World>) -> Self {
-        Self { client, world, looked: Arc::default() }
+        Self { client, world, looked: Arc::default(), permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Takes in the policies and Services of a namespace as they are now. Fails open: what cannot be read in time
@@ -39,6 +44,7 @@ impl Fresh {
             return;
         }
         let all = async {
+            let _permit = self.permits.acquire().await;
             tokio::join!(
                 self.take::<RateLimitPolicy>(namespace),
                 self.take::<CircuitBreakerPolicy>(namespace),
@@ -53,7 +59,11 @@ impl Fresh {
     /// The namespace, when the watch has not brought it yet.
     pub(super) async fn namespace(&self, name: &str) -> NamespaceFacts {
         let api = Api::<Namespace>::all(self.client.clone());
-        match tokio::time::timeout(PATIENCE, api.get(name)).await {
+        let read = async {
+            let _permit = self.permits.acquire().await;
+            api.get(name).await
+        };
+        match tokio::time::timeout(PATIENCE, read).await {
             Ok(Ok(namespace)) => facts(&namespace),
             Ok(Err(error)) => {
                 tracing::warn!(
