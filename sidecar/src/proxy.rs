@@ -9,6 +9,7 @@
 //! one, and one connection to the engine, spoken to by a codec of our own. There are no channels between them.
 
 mod accept;
+mod answer;
 mod body;
 mod client;
 mod codec;

@@ -313,6 +313,23 @@ impl ProtocolRefusal {
     }
 }
 
+impl ProtocolRefusal {
+    /// What is wrong and what to do, for the log.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Tls => "TLS on a guarded port; let the client speak HTTP/1.1, or declare the port opaque",
+            Self::Http2 => {
+                "HTTP/2 on a guarded port; let the client speak HTTP/1.1, or declare the port opaque"
+            }
+            Self::Malformed => "not HTTP/1.1; if the port carries another protocol, declare it opaque",
+            Self::HeadTooLarge => "a request head over 64 KiB",
+            Self::HeadTimeout => "no request head in time",
+            Self::AmbiguousFraming => "a request with both Content-Length and Transfer-Encoding",
+            Self::NotRedirected => "its destination is not a guarded port of this pod",
+        }
+    }
+}
+
 impl Default for Requests {
     fn default() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))

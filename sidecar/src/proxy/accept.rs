@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::upstream::Target;
 use super::{Config, connection, splice};
 use crate::metrics::ProtocolRefusal;
+use crate::request_log;
 use crate::shared::Shared;
 
 /// How long to wait when the process has no descriptor left: connections have to end first.
@@ -64,8 +65,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, config: Arc<Config>, shared:
         Route::Guarded(target) => connection::serve(stream, peer, target, config, shared).await,
         Route::Opaque(target) => splice::opaque(stream, target, &shared).await,
         Route::Nowhere => {
-            shared.metrics.traffic.protocol_refused(ProtocolRefusal::NotRedirected);
-            tracing::debug!(client = %peer, "connection refused: its destination is not a guarded port");
+            request_log::protocol_refused(&shared, peer.ip(), ProtocolRefusal::NotRedirected);
         }
     }
 }

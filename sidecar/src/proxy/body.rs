@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::client::{Client, Turn};
+use super::client::Client;
 use super::exchange::{Exchange, Failure, Piece};
 use super::progress::Progress;
 
@@ -90,12 +90,11 @@ impl EngineBody {
         progress.finish();
         let client = &self.client;
         if exchange.is_sent() {
-            client.head.borrow_mut().request_over(self.request_length);
+            client.request_over(self.request_length);
         }
         if let Some(upstream) = exchange.into_reusable() {
             client.idle.set(Some(upstream.rest(client.shared.clock.now())));
         }
-        client.turn_to(Turn::Idle);
     }
 }
 

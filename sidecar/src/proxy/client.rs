@@ -28,6 +28,8 @@ pub(super) struct Client {
     /// Whose turn it is, and since how many sweeps.
     pub(super) turn: Cell<Turn>,
     pub(super) sweeps: Cell<u16>,
+    /// The client does not take what was written.
+    pub(super) blocked: Cell<bool>,
 }
 
 /// Whom a connection waits for.
@@ -63,6 +65,7 @@ impl Client {
             switched: Cell::new(None),
             turn: Cell::new(Turn::Idle),
             sweeps: Cell::new(0),
+            blocked: Cell::new(false),
         }
     }
 
@@ -71,6 +74,25 @@ impl Client {
         if self.turn.replace(turn) != turn {
             self.sweeps.set(0);
         }
+    }
+
+    /// A request was read to its end and answered. Its body had `length` bytes, or was chunked.
+    pub(super) fn request_over(&self, length: Option<u64>) {
+        self.head.borrow_mut().request_over(length);
+        self.turn_to(Turn::Idle);
+    }
+
+    /// The client took something, or nothing.
+    pub(super) fn wrote(&self, blocked: bool) {
+        if self.blocked.replace(blocked) != blocked {
+            self.sweeps.set(0);
+        }
+    }
+
+    /// Engines close idle connections; what they closed is not kept open here.
+    pub(super) fn drop_dead_upstream(&self) {
+        let now = self.shared.clock.now();
+        self.idle.set(self.idle.take().filter(|upstream| upstream.is_open(now)));
     }
 
     /// The client sent `data`.

@@ -20,6 +20,7 @@ use super::client::{Client, Switched, Turn};
 use super::upstream::Target;
 use super::{Config, handler, splice};
 use crate::metrics::ProtocolRefusal;
+use crate::request_log;
 use crate::shared::Shared;
 
 /// How often a connection looks whether it waits in vain. Coarse, so that requests need no timers of their own.
@@ -30,6 +31,9 @@ const HEAD_SWEEPS: u16 = 3;
 
 /// Sweeps without a byte until a body is given up: 55 to 60 s.
 const BODY_SWEEPS: u16 = 12;
+
+/// Sweeps until a client that takes nothing of its answer is given up: 55 to 60 s.
+const BLOCKED_SWEEPS: u16 = 12;
 
 /// Sweeps until an idle connection is closed: an hour.
 const IDLE_SWEEPS: u16 = 720;
@@ -56,8 +60,7 @@ pub(super) async fn serve(
     match first_bytes(&stream).await {
         Ok(None) => {}
         Ok(Some(refusal)) => {
-            shared.metrics.traffic.protocol_refused(refusal);
-            tracing::debug!(client = %peer, reason = refusal.as_str(), "connection refused");
+            request_log::protocol_refused(&shared, peer.ip(), refusal);
             return;
         }
         Err(_) => return,
@@ -101,6 +104,7 @@ async fn drive(stream: TcpStream, client: Rc<Client>) {
             return Poll::Ready(ended.map_err(|error| Ended::by(&error)));
         }
         while sweep.as_mut().poll(cx).is_ready() {
+            client.drop_dead_upstream();
             if client.waits_in_vain() {
                 return Poll::Ready(Err(Ended::InVain(client.turn.get())));
             }
@@ -152,8 +156,7 @@ impl Ended {
             Self::InVain(Turn::Head) => ProtocolRefusal::HeadTimeout,
             Self::InVain(_) | Self::Broken => return,
         };
-        client.shared.metrics.traffic.protocol_refused(reason);
-        tracing::debug!(client = %client.address, reason = reason.as_str(), "connection refused");
+        request_log::protocol_refused(&client.shared, client.address, reason);
     }
 }
 
@@ -164,6 +167,7 @@ impl Client {
         self.sweeps.set(sweeps);
         sweeps
             >= match self.turn.get() {
+                _ if self.blocked.get() => BLOCKED_SWEEPS,
                 Turn::Idle => IDLE_SWEEPS,
                 Turn::Head => HEAD_SWEEPS,
                 Turn::Body => BODY_SWEEPS,
@@ -212,7 +216,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.client.wrote(written.is_pending());
+        written
     }
 
     fn poll_write_vectored(
@@ -220,7 +226,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.client.wrote(written.is_pending());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -113,7 +113,10 @@ impl Exchange {
 
     fn is_final(&self, status: StatusCode) -> Result<bool, Broken> {
         match status {
-            StatusCode::SWITCHING_PROTOCOLS if self.upgrade => Ok(true),
+            StatusCode::SWITCHING_PROTOCOLS if self.upgrade && self.sender.is_done() => Ok(true),
+            StatusCode::SWITCHING_PROTOCOLS if self.upgrade => {
+                Err(Broken("the engine switched protocols in the middle of a request"))
+            }
             StatusCode::SWITCHING_PROTOCOLS => {
                 Err(Broken("the engine switched protocols without being asked"))
             }

@@ -5,27 +5,27 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tidegate_core::{Admission, Decision, Facts, HeadOutcome, Headers, Refusal, Tick};
 use tidegate_policy::RelativePath;
 use tokio::time::Instant;
 
-use super::body::{AnswerBody, EngineBody};
-use super::client::{Client, Switched, Turn};
+use super::answer::{Answer, answer, instead, own};
+use super::client::{Client, Turn};
 use super::codec::{Framing, RequestHead, ResponseHead};
 use super::exchange::{Exchange, Failure};
 use super::head_watch::Framed;
 use super::progress::Progress;
 use super::sender::Sender;
 use super::upstream::Upstream;
-use crate::decision_log;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::refusal::{self, Trouble};
+use crate::request_log;
 
 /// A fallback is outside of the breaker, and so without its timeout; an engine that hangs must not hang the fallback
 /// for ever.
@@ -34,8 +34,6 @@ const FALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
 /// closing is cheaper.
 const DRAIN_UP_TO: u64 = 256 * 1024;
-
-type Answer = Response<AnswerBody>;
 
 /// The header fields of a request as the decision engine asks for them.
 struct Fields<'a>(&'a HeaderMap);
@@ -153,7 +151,7 @@ impl Arrived {
     fn tell(&self, verdict: Verdict, refusal: &Refusal) {
         self.count(verdict, Some(refusal));
         let client = &self.client;
-        decision_log::write(self.at, verdict, refusal, client.address, &self.parts.headers);
+        request_log::decision(self.at, verdict, refusal, client.address, &self.parts.headers);
     }
 
     /// Sends it to the engine and answers with what that answers.
@@ -165,12 +163,12 @@ impl Arrived {
             Err(NoHead::Gone(failure)) => return Err(failure),
             Err(NoHead::TimedOut) => {
                 progress.responded(HeadOutcome::TimedOut);
-                return Ok(own(&client, refusal::trouble(Trouble::EngineTimedOut), true));
+                return Ok(instead(&client, refusal::trouble(Trouble::EngineTimedOut), length, closing));
             }
             Err(NoHead::Failed(failure)) => {
                 progress.responded(HeadOutcome::Failed);
-                tracing::warn!(engine = %client.target.address(), "{failure}");
-                return Ok(own(&client, refusal::trouble(Trouble::EngineFailed), true));
+                request_log::engine_failed(client.shared.clock.now(), client.target.address(), &failure);
+                return Ok(instead(&client, refusal::trouble(Trouble::EngineFailed), length, closing));
             }
         };
         progress.responded(HeadOutcome::Status(head.status.as_u16()));
@@ -189,7 +187,7 @@ impl Arrived {
             }
             Err(NoHead::Gone(failure)) => Err(failure),
             Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => {
-                Ok(own(&client, refusal::refused(refusal), true))
+                Ok(instead(&client, refusal::refused(refusal), length, closing))
             }
         }
     }
@@ -207,13 +205,10 @@ impl Arrived {
 
     /// Reads the rest of the request. Whether that was possible and worth it.
     async fn drain(mut self) -> bool {
-        let worth = match self.framing {
-            Framing::None => return true,
-            Framing::Length(length) => length <= DRAIN_UP_TO,
-            Framing::Chunked => true,
-        };
+        let length = self.request_length();
+        let worth = length.is_none_or(|length| length <= DRAIN_UP_TO);
         // A client that waits for leave to send gets the refusal in its place.
-        if !worth || self.parts.headers.contains_key(header::EXPECT) {
+        if !worth || (length != Some(0) && self.parts.headers.contains_key(header::EXPECT)) {
             return false;
         }
         self.client.turn_to(Turn::Body);
@@ -225,8 +220,7 @@ impl Arrived {
                 return false;
             }
         }
-        self.client.head.borrow_mut().request_over(self.request_length());
-        self.client.turn_to(Turn::Idle);
+        self.client.request_over(length);
         true
     }
 
@@ -273,7 +267,6 @@ impl Arrived {
     ) -> Result<(Exchange, ResponseHead), NoHead> {
         let (upgrade, replayable) = (self.wants_upgrade(), self.is_replayable());
         let Self { client, parts, body, framing, at, .. } = self;
-        let host = client.target.address().to_string();
         let mut head = BytesMut::with_capacity(1024);
         let request = RequestHead {
             method: &parts.method,
@@ -282,7 +275,7 @@ impl Arrived {
             headers: &parts.headers,
             framing,
             upgrade,
-            default_host: &host,
+            default_host: client.target.address(),
         };
         request.encode(&mut head);
         let mut body = (!replayable).then_some(body);
@@ -352,53 +345,4 @@ async fn wait_for_head(
         Poll::Pending
     })
     .await
-}
-
-/// The engine's answer.
-fn answer(
-    client: Rc<Client>,
-    exchange: Exchange,
-    head: ResponseHead,
-    mut progress: Progress,
-    request_length: Option<u64>,
-    closing: bool,
-) -> Answer {
-    let ResponseHead { status, headers, upgrade, .. } = head;
-    client.shared.metrics.traffic.responded(status.as_u16());
-    let is_event_stream = headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes().get(..17).is_some_and(|k| k.eq_ignore_ascii_case(b"text/event-stream"))
-    });
-    if is_event_stream {
-        progress.count_events();
-    }
-    let mut answer = Response::new(AnswerBody::Empty);
-    *answer.status_mut() = status;
-    *answer.headers_mut() = headers;
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(protocol) = upgrade {
-            answer.headers_mut().insert(header::UPGRADE, protocol);
-        }
-        client.switched.set(Some(Switched { upstream: exchange.into_upstream(), progress }));
-        return answer;
-    }
-    *answer.body_mut() = EngineBody::answer(client, exchange, progress, request_length);
-    if closing {
-        close(&mut answer);
-    }
-    answer
-}
-
-/// The proxy's own answer.
-fn own(client: &Client, response: Response<Bytes>, closing: bool) -> Answer {
-    client.shared.metrics.traffic.responded(response.status().as_u16());
-    let mut answer = response.map(|data| AnswerBody::Own(Some(data)));
-    if closing {
-        close(&mut answer);
-    }
-    answer
-}
-
-fn close(answer: &mut Answer) {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }

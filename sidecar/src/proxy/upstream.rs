@@ -99,13 +99,17 @@ impl Upstream {
     /// Whether the next request can be sent on it. `replayable`: it can be sent again if the engine turns out to
     /// have closed the connection.
     pub(super) fn is_usable(&self, now: Tick, replayable: bool) -> bool {
-        let idle = now.since(self.idle_since);
-        if !self.received.is_empty() || (idle >= FRESH_AFTER && !replayable) {
+        (replayable || now.since(self.idle_since) < FRESH_AFTER) && self.is_open(now)
+    }
+
+    /// Whether the engine keeps it open for the next request, as far as is known here. Anything that can be read is
+    /// its end, or an answer that nobody asked for.
+    pub(super) fn is_open(&self, now: Tick) -> bool {
+        let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        if !self.received.is_empty() {
             return false;
         }
-        let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        // Anything that can be read here is the end of the connection, or an answer that nobody asked for.
-        if idle < PEEK_AFTER {
+        if now.since(self.idle_since) < PEEK_AFTER {
             // No system call unless the runtime has seen something to read.
             return self.stream.try_read(&mut [0]).is_err_and(nothing);
         }

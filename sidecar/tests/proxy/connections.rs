@@ -140,3 +140,13 @@ fn stopping_ends_the_workers() {
     drop(proxy);
     assert!(std::net::TcpStream::connect(address).is_err());
 }
+
+#[test]
+fn a_head_that_does_not_arrive_is_given_up_and_counted() {
+    let engine = Engine::answering(|_| ok(""));
+    let proxy = Proxy::new(engine.address);
+    let mut slow = proxy.connect();
+    slow.send("GET / HTTP/1.1\r\nHo");
+    assert!(slow.rest().is_empty());
+    until("it is counted", || proxy.metric(r#"tidegate_protocol_refused_total{reason="head_timeout"}"#) == 1);
+}

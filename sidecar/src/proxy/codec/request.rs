@@ -1,6 +1,7 @@
 //! Request heads and chunk heads as bytes.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use bytes::{BufMut, BytesMut};
 use http::header::{self, HeaderMap};
@@ -34,8 +35,8 @@ pub(in crate::proxy) struct RequestHead<'a> {
     pub(in crate::proxy) framing: Framing,
     /// Asks the engine for an upgrade.
     pub(in crate::proxy) upgrade: bool,
-    /// What a request without `Host` is sent with, as HTTP/1.0 clients do.
-    pub(in crate::proxy) default_host: &'a str,
+    /// The host of a request without `Host`, as HTTP/1.0 clients send it.
+    pub(in crate::proxy) default_host: SocketAddr,
 }
 
 impl RequestHead<'_> {
@@ -73,11 +74,11 @@ impl RequestHead<'_> {
 
     /// The authority of an absolute target replaces the field (RFC 9112, 3.2.2).
     fn encode_host(&self, out: &mut BytesMut) {
-        let host = match self.uri.authority() {
-            Some(authority) => authority.as_str().as_bytes(),
-            None => self.headers.get(header::HOST).map_or(self.default_host.as_bytes(), |h| h.as_bytes()),
-        };
-        field(out, "host", host);
+        match (self.uri.authority(), self.headers.get(header::HOST)) {
+            (Some(authority), _) => field(out, "host", authority.as_str().as_bytes()),
+            (None, Some(host)) => field(out, "host", host.as_bytes()),
+            (None, None) => field(out, "host", self.default_host.to_string().as_bytes()),
+        }
     }
 
     fn encode_connection(&self, out: &mut BytesMut) {
@@ -133,7 +134,7 @@ mod tests {
             headers: request.headers(),
             framing,
             upgrade,
-            default_host: "127.0.0.1:8000",
+            default_host: ([127, 0, 0, 1], 8000).into(),
         }
         .encode(&mut out);
         String::from_utf8(out.to_vec()).unwrap()

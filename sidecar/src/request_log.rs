@@ -1,21 +1,25 @@
-//! One line for each refusal, bounded: a flood of refused requests must not become a flood of log lines.
+//! Lines about single requests and connections, one each, bounded: a flood of refused requests must not become a flood
+//! of log lines.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderMap;
 use tidegate_core::{Refusal, Tick};
 use tidegate_policy::PriorityClass;
 
-use crate::metrics::Verdict;
+use crate::metrics::{ProtocolRefusal, Verdict};
+use crate::shared::Shared;
 
-/// Lines a second, of all threads together.
+/// Lines of one kind in a second, of all threads together.
 const BUDGET: u64 = 100;
 
 /// Longest value of a client's header in a line.
 const LONGEST: usize = 128;
 
-static LINES: Budget = Budget::new();
+static DECISIONS: Budget = Budget::new();
+static FAILURES: Budget = Budget::new();
+static CONNECTIONS: Budget = Budget::new();
 
 /// Second and lines written in it, packed, so that one atomic step decides; and what was left out since the last
 /// line.
@@ -46,12 +50,12 @@ impl Budget {
     }
 }
 
-/// Writes the line for a request that was refused, went to a fallback or would have been refused.
-pub(crate) fn write(now: Tick, verdict: Verdict, refusal: &Refusal, client: IpAddr, headers: &HeaderMap) {
+/// A request was refused, went to a fallback or would have been refused.
+pub(crate) fn decision(now: Tick, verdict: Verdict, refusal: &Refusal, client: IpAddr, headers: &HeaderMap) {
     if !tracing::enabled!(target: "tidegate::decision", tracing::Level::INFO) {
         return;
     }
-    let Some(dropped) = LINES.take(now) else { return };
+    let Some(dropped) = DECISIONS.take(now) else { return };
     let priority = match refusal.class {
         PriorityClass::Low => "low",
         PriorityClass::Medium => "medium",
@@ -72,6 +76,22 @@ pub(crate) fn write(now: Tick, verdict: Verdict, refusal: &Refusal, client: IpAd
         client_ip = %client,
         dropped,
     );
+}
+
+/// The engine gave no answer to a request.
+pub(crate) fn engine_failed(now: Tick, engine: SocketAddr, failure: &dyn std::error::Error) {
+    if let Some(dropped) = FAILURES.take(now) {
+        tracing::warn!(%engine, dropped, "{failure}");
+    }
+}
+
+/// A connection was refused for what it speaks. Also counts it.
+pub(crate) fn protocol_refused(shared: &Shared, client_ip: IpAddr, refusal: ProtocolRefusal) {
+    shared.metrics.traffic.protocol_refused(refusal);
+    if let Some(dropped) = CONNECTIONS.take(shared.clock.now()) {
+        let client_ip = client_ip.to_canonical();
+        tracing::warn!(reason = refusal.as_str(), %client_ip, dropped, "connection refused: {}", refusal.advice());
+    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

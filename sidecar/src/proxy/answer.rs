@@ -1,0 +1,83 @@
+//! Answers to the client: the engine's, or the proxy's own.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::body::{AnswerBody, EngineBody};
+use super::client::{Client, Switched};
+use super::codec::ResponseHead;
+use super::exchange::Exchange;
+use super::progress::Progress;
+
+/// What hyper sends.
+pub(super) type Answer = Response<AnswerBody>;
+
+/// The engine's answer.
+pub(super) fn answer(
+    client: Rc<Client>,
+    exchange: Exchange,
+    head: ResponseHead,
+    mut progress: Progress,
+    request_length: Option<u64>,
+    closing: bool,
+) -> Answer {
+    let ResponseHead { status, headers, upgrade, .. } = head;
+    client.shared.metrics.traffic.responded(status.as_u16());
+    if is_event_stream(&headers) {
+        progress.count_events();
+    }
+    let mut answer = Response::new(AnswerBody::Empty);
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(protocol) = upgrade {
+            answer.headers_mut().insert(header::UPGRADE, protocol);
+        }
+        client.switched.set(Some(Switched { upstream: exchange.into_upstream(), progress }));
+        return answer;
+    }
+    *answer.body_mut() = EngineBody::answer(client, exchange, progress, request_length);
+    if closing {
+        close(&mut answer);
+    }
+    answer
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let name = b"text/event-stream";
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..name.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(name))
+}
+
+/// The proxy's own answer.
+pub(super) fn own(client: &Client, response: Response<Bytes>, closing: bool) -> Answer {
+    client.shared.metrics.traffic.responded(response.status().as_u16());
+    let mut answer = response.map(|data| AnswerBody::Own(Some(data)));
+    if closing {
+        close(&mut answer);
+    }
+    answer
+}
+
+/// The proxy's own answer to a request that went to the engine. How much of its body did is not known, so that the
+/// connection can be kept only when it had none.
+pub(super) fn instead(
+    client: &Client,
+    response: Response<Bytes>,
+    request_length: Option<u64>,
+    closing: bool,
+) -> Answer {
+    let bodiless = request_length == Some(0);
+    if bodiless {
+        client.request_over(request_length);
+    }
+    own(client, response, closing || !bodiless)
+}
+
+fn close(answer: &mut Answer) {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
