@@ -64,8 +64,8 @@ pub struct CircuitBreakerPolicySpec {
     /// `Enforce`, or `Shadow`: decide, count and log, and let every request pass.
     #[serde(default)]
     pub mode: Mode,
-    /// Opens the breaker after so many failures in a row. A failure is a 5xx answer, a broken connection or a
-    /// timeout; the breaker's own refusals never count.
+    /// Opens the breaker after so many failures in a row. A failure is a 5xx answer other than 503, a broken
+    /// connection or a timeout; refusals of the sidecar never count.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub failure_threshold: Option<i32>,

@@ -1,0 +1,84 @@
+//! `inject`: pods as the webhook would make them.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+
+use tidegate_operator_core::index::Index;
+use tidegate_operator_core::inject::{
+    Admission, INJECTION_NAMESPACE_LABEL, NamespaceFacts, Outcome, SidecarResources, SidecarSettings, inject,
+};
+
+use crate::command_line::InjectArguments;
+use crate::compile::index;
+use crate::objects::{self, PodObject};
+use crate::refused::Refused;
+
+pub(crate) fn run(arguments: &InjectArguments) -> Result<String, Refused> {
+    let objects = objects::load(&arguments.filenames, &arguments.namespace)?;
+    if objects.pods.is_empty() {
+        return Err(Refused::of("no pod in the files: write an object of kind Pod"));
+    }
+    let settings = settings(arguments);
+    let index = index(&objects);
+    let pods: Result<Vec<_>, _> =
+        objects.pods.iter().map(|pod| injected(pod, &index, arguments, &settings)).collect();
+    Ok(pods?.join("---\n"))
+}
+
+fn injected(
+    pod: &PodObject,
+    index: &Index,
+    arguments: &InjectArguments,
+    settings: &SidecarSettings,
+) -> Result<String, Refused> {
+    let namespace = pod.pod.metadata.namespace.as_deref().unwrap_or(&arguments.namespace);
+    let document = index.document_for_new_pod(namespace, &pod.pod);
+    let labels = BTreeMap::from([(INJECTION_NAMESPACE_LABEL.to_owned(), "enabled".to_owned())]);
+    let admission = Admission {
+        pod: &pod.value,
+        namespace: &NamespaceFacts { labels, annotations: BTreeMap::new() },
+        ca_bundle: None,
+        policy: document.as_deref(),
+        // Whoever injects by hand has decided, whether there is a policy yet or not.
+        selected: true,
+        drain_token: &drain_token(),
+    };
+    let name = pod.pod.metadata.name.as_deref().or(pod.pod.metadata.generate_name.as_deref());
+    let name = name.unwrap_or_default();
+    let patch = match inject(&admission, settings) {
+        Outcome::Injected { patch, warnings } => {
+            for warning in warnings {
+                eprintln!("warning: Pod {name}: {warning}");
+            }
+            patch
+        }
+        Outcome::Skipped { skip, patch } => {
+            eprintln!("skipped: Pod {name}: {skip}");
+            patch
+        }
+    };
+    let mut value = pod.value.clone();
+    json_patch::patch(&mut value, &patch).map_err(Refused::of)?;
+    serde_saphyr::to_string(&value).map_err(Refused::of)
+}
+
+fn settings(arguments: &InjectArguments) -> SidecarSettings {
+    let service = |name, port| format!("https://{name}.{}.svc:{port}", arguments.install_namespace);
+    SidecarSettings {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        image: arguments.image.clone(),
+        image_pull_policy: "IfNotPresent".to_owned(),
+        operator_url: service("tidegate-operator", 8444),
+        agent_url: Some(service("tidegate-agent", 8445)),
+        log_level: "info".to_owned(),
+        proxy_port: 15120,
+        admin_port: 15121,
+        resources: SidecarResources::default(),
+    }
+}
+
+/// 128 bits that nobody can guess: the keys of a [`RandomState`] come from the operating system.
+fn drain_token() -> String {
+    let random = RandomState::new();
+    format!("{:016x}{:016x}", random.hash_one(0), random.hash_one(1))
+}
