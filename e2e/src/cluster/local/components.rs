@@ -92,7 +92,7 @@ pub(super) fn api_server(spec: &NodeSpec) -> Component {
     Component::kubernetes(spec, "kube-apiserver", &arguments)
 }
 
-/// The controllers.
+/// The controllers. At the default of 20 requests a second the last of them starts 5 s after the first.
 pub(super) fn controller_manager(spec: &NodeSpec) -> Component {
     let key = |name: &str| pki::certificates().join(name).display().to_string();
     let arguments = [
@@ -105,6 +105,8 @@ pub(super) fn controller_manager(spec: &NodeSpec) -> Component {
         format!("--service-account-private-key-file={}", key("sa.key")),
         format!("--cluster-signing-cert-file={}", key("ca.crt")),
         format!("--cluster-signing-key-file={}", key("ca.key")),
+        "--kube-api-qps=500".to_owned(),
+        "--kube-api-burst=500".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
     ];
     Component::kubernetes(spec, "kube-controller-manager", &arguments)
