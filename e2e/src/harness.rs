@@ -10,7 +10,6 @@
 
 mod diagnosis;
 mod engine;
-mod helm;
 mod http;
 mod lab;
 pub mod release;
@@ -20,7 +19,6 @@ mod wait;
 mod worker;
 
 pub use engine::{CONTROL_PORT, ENGINE_PORT, Engine};
-pub use helm::{helm, helm_install, helm_uninstall};
 pub use http::{Answer, Http};
 pub use lab::{Lab, RELEASE_NAMESPACE, admin_url, alone, engine_url, in_namespace, pod_ip};
 pub use traffic::{Client, Tally, Traffic};

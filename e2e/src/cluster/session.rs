@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cluster::cli::{TestArgs, load_images, save_failure};
 use crate::cluster::guard::Guard;
 use crate::cluster::progress::Progress;
-use crate::cluster::{Cluster, ClusterKind, Lifetime};
+use crate::cluster::{Cluster, ClusterKind, Lifetime, binaries};
 
 /// How long the command may take to end when it is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -61,6 +61,8 @@ async fn work(
 ) -> anyhow::Result<Outcome> {
     let mut interruption = std::pin::pin!(interruption()?);
     let preparation = async {
+        // What the command installs the chart with: built here, where its progress is seen.
+        binaries::helm(progress).await?;
         cluster.up(lifetime).await?;
         if args.load_images {
             load_images(cluster, Vec::new(), progress).await?;
