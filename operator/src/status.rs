@@ -27,8 +27,8 @@ use crate::world::World;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Before a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// After a start, sidecars connect and report anew. Until then a status of the same generation stays as it is:
-/// counting those that have not reported yet would show an outage that is none.
+/// After a start, sidecars connect and report anew. Until they have, a status that an earlier leader wrote for the
+/// same generation stays as it is: counting the silent ones as out of date would show an outage that is none.
 const WARM_UP: Duration = Duration::from_secs(12);
 /// As in `managedFields`.
 const MANAGER: &str = "tidegate-operator";
@@ -44,6 +44,8 @@ pub(crate) struct StatusWriter {
     /// When each policy was written last, and when a failed one may be tried again.
     written: HashMap<PolicyKey, Instant>,
     blocked: HashMap<PolicyKey, Instant>,
+    /// Policies whose status this writer has written.
+    own: BTreeSet<PolicyKey>,
 }
 
 impl StatusWriter {
@@ -55,8 +57,9 @@ impl StatusWriter {
         now: Instant,
     ) -> Self {
         let warm_at = now + WARM_UP;
-        let (pending, written, blocked) = (BTreeSet::new(), HashMap::new(), HashMap::new());
-        Self { client, world, events, metrics, warm_at, pending, written, blocked }
+        let (pending, own) = (BTreeSet::new(), BTreeSet::new());
+        let (written, blocked) = (HashMap::new(), HashMap::new());
+        Self { client, world, events, metrics, warm_at, pending, written, blocked, own }
     }
 
     /// Runs until nobody could make it leader any more.
@@ -93,6 +96,11 @@ impl StatusWriter {
                     self.pending.remove(&policy);
                     self.blocked.remove(&policy);
                 }
+                Due::Gone => {
+                    self.pending.remove(&policy);
+                    self.blocked.remove(&policy);
+                    self.own.remove(&policy);
+                }
                 Due::Later => {}
                 Due::Now { before, after } => self.write(&policy, before, after, now).await,
             }
@@ -103,7 +111,7 @@ impl StatusWriter {
     fn judge(&self, policy: &PolicyKey, time: &Time, now: Instant) -> Due {
         let (Some(after), Some(object)) = (self.world.status(policy, time), self.world.policy_object(policy))
         else {
-            return Due::Nothing;
+            return Due::Gone;
         };
         let before = object.status;
         let after = keep_times(after, before.as_ref());
@@ -112,7 +120,10 @@ impl StatusWriter {
         }
         let blocked = self.blocked.get(policy).is_some_and(|until| now < *until);
         let same_generation = before.as_ref().is_some_and(|before| generation(before) == generation(&after));
-        if blocked || (same_generation && now < self.warm_at) {
+        let inherited = same_generation && !self.own.contains(policy);
+        let silent =
+            before.as_ref().is_some_and(|before| pods(before).out_of_date < pods(&after).out_of_date);
+        if blocked || (inherited && silent && now < self.warm_at) {
             return Due::Later;
         }
         let recent = self.written.get(policy).is_some_and(|at| now.saturating_duration_since(*at) < INTERVAL);
@@ -145,6 +156,7 @@ impl StatusWriter {
         let outcome = match api.patch_status(&policy.name, &params, &Patch::Apply(object)).await {
             Ok(_) => {
                 self.written.insert(policy.clone(), now);
+                self.own.insert(policy.clone());
                 self.announce(policy, before.as_ref(), &after);
                 self.world.status_written(policy, after);
                 "ok"
@@ -188,10 +200,10 @@ impl StatusWriter {
         let due = |policy: &PolicyKey| {
             let interval = self.written.get(policy).map_or(now, |at| *at + INTERVAL);
             let blocked = self.blocked.get(policy).copied().unwrap_or(now);
-            interval.max(blocked)
+            let warm = if self.own.contains(policy) { now } else { self.warm_at };
+            interval.max(blocked).max(warm)
         };
-        let pending =
-            self.pending.iter().map(due).map(|at| if now < self.warm_at { at.max(self.warm_at) } else { at });
+        let pending = self.pending.iter().map(due);
         pending
             .map(|at| at.saturating_duration_since(now))
             .min()
@@ -201,6 +213,7 @@ impl StatusWriter {
 }
 
 enum Due {
+    Gone,
     Nothing,
     Later,
     Now { before: Option<PolicyStatus>, after: PolicyStatus },

@@ -163,9 +163,27 @@ async fn a_restart_does_not_count_sidecars_as_lost_that_have_not_reported_yet() 
     let mut after = bench();
     after.writer.warm_at = after.start + WARM_UP;
     after.world.feed(Feed::Apply(policy(1, "600", Some(&before.status()))));
+    assert_eq!(after.pass_at(4).await, [""; 0]);
+    after.world.feed(Feed::Apply(pod("late", false)));
     assert_eq!(after.pass_at(5).await, [""; 0]);
     after.world.feed(Feed::Apply(policy(2, "700", Some(&before.status()))));
     assert_eq!(after.pass_at(6).await.len(), 1, "a new generation does not wait");
+    after.report(false);
+    assert_eq!(after.pass_at(7).await.len(), 1, "nor does what this leader wrote itself");
+}
+
+#[tokio::test]
+async fn a_restart_tells_of_pods_without_a_sidecar_as_soon_as_the_others_have_reported() {
+    let mut before = bench();
+    before.report(false);
+    before.pass_at(0).await;
+    let mut after = bench();
+    after.writer.warm_at = after.start + WARM_UP;
+    after.world.feed(Feed::Apply(policy(1, "600", Some(&before.status()))));
+    after.world.feed(Feed::Apply(pod("late", false)));
+    after.report(false);
+    assert_eq!(after.pass_at(1).await.len(), 1);
+    assert_eq!(after.status()["pods"]["uninjected"], 1);
 }
 
 #[tokio::test]
