@@ -11,7 +11,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tidegate_core::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info};
 
 use crate::admin::{self, Admin};
@@ -28,6 +28,10 @@ use crate::trust::Trust;
 
 /// The engine learns, trips and recovers at this pace.
 const TICK: Duration = Duration::from_millis(100);
+
+/// A request is over when the last of its answer was handed to the client's connection; the kernel takes it some
+/// microseconds later, or when the client reads. This long is waited for that.
+const LAST_BYTES: Duration = Duration::from_millis(250);
 
 /// Serves with the sockets of the supervisor until SIGTERM or SIGINT, then until nothing is in flight.
 pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
@@ -158,7 +162,9 @@ async fn told_to_end(shared: &Shared, patience: Duration) -> Result<ExitCode> {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
     };
-    if !drained {
+    if drained {
+        sleep(LAST_BYTES).await;
+    } else {
         error!(in_flight = shared.drain.in_flight(), "ending with requests in flight");
     }
     Ok(ExitCode::SUCCESS)

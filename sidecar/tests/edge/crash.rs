@@ -10,6 +10,37 @@ pub(crate) fn kill(worker: i32) {
 }
 
 #[test]
+fn a_crashed_worker_is_replaced_within_a_second_and_its_successor_keeps_counting() {
+    let engine = Engine::start();
+    let sidecar = Sidecar::start(engine.address, &[]);
+    assert_eq!(sidecar.request("/", &[]).unwrap().status, 200);
+    let before = sidecar.workers();
+    kill(before[0]);
+    eventually("death", || (sidecar.workers() != before).then_some(()));
+    let start = Instant::now();
+    let answer = eventually("an answer", || sidecar.request("/", &[]));
+    assert_eq!(answer.status, 200);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    sidecar.await_live();
+    assert_eq!(sidecar.metric("tidegate_worker_restarts_total"), Some(1.0));
+}
+
+#[test]
+fn connections_wait_in_the_kernel_while_there_is_no_worker() {
+    let engine = Engine::start();
+    let sidecar = Sidecar::start(engine.address, &[]);
+    for _ in 0..3 {
+        let before = sidecar.workers();
+        kill(before[0]);
+        // Sent before the next worker can be there: refused would be an error here, and there is no second try.
+        let answer = eventually("the kernel to notice", || {
+            (sidecar.workers() != before).then(|| get(sidecar.data, "/", &[]))
+        });
+        assert_eq!(answer.map(|answer| answer.status), Some(200));
+    }
+}
+
+#[test]
 fn orphans_and_dead_workers_leave_no_zombies() {
     let engine = Engine::start();
     let sidecar = Sidecar::start(engine.address, &[]);
@@ -31,6 +62,21 @@ fn sigterm_and_sigint_end_both_processes() {
         assert_eq!(sidecar.await_exit().code(), Some(0));
         assert!(!std::path::Path::new(&format!("/proc/{worker}")).exists());
     }
+}
+
+#[test]
+fn sigterm_lets_requests_in_flight_end() {
+    let engine = Engine::start();
+    let mut sidecar = Sidecar::start(engine.address, &[]);
+    engine.close_gate();
+    let data = sidecar.data;
+    let request = std::thread::spawn(move || get(data, "/", &[]));
+    eventually("the request at the engine", || (engine.waiting() == 1).then_some(()));
+    sidecar.signal(Signal::TERM);
+    sidecar.line("the end's beginning", |line| line["message"] == "ending");
+    engine.open_gate();
+    assert_eq!(request.join().unwrap().unwrap().status, 200);
+    assert_eq!(sidecar.await_exit().code(), Some(0));
 }
 
 #[test]

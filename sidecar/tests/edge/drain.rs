@@ -35,3 +35,61 @@ fn only_the_right_token_drains() {
     let none = Sidecar::start(Engine::start().address, &[]);
     assert_eq!(none.admin("/drain/").unwrap().status, 404);
 }
+
+#[test]
+fn with_an_operator_it_is_held_until_endpoints_are_withdrawn_and_nothing_is_in_flight() {
+    let operator = Operator::start(&Authority::new());
+    let engine = Engine::start();
+    let arguments = operator.arguments();
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    arguments.extend(["--drain-token", TOKEN, "--drain-deadline", "5m"]);
+    let sidecar = Sidecar::start(engine.address, &arguments);
+    sidecar.await_status("a stream", |status| status["operatorConnected"] == true);
+    engine.close_gate();
+    let data = sidecar.data;
+    let request = thread::spawn(move || get(data, "/", &[]));
+    eventually("the request at the engine", || (engine.waiting() == 1).then_some(()));
+    let held = hold(&sidecar);
+    operator.send(PolicyEvent::Endpoints { withdrawn: true });
+    // A later event of the same stream shows that the one before was obeyed.
+    let marker = tidegate_policy::PolicyDocument { revision: "marker".to_owned(), ..Default::default() };
+    operator.send_document(&marker);
+    sidecar.await_status("the marker", |status| status["revision"] == "marker");
+    assert!(!held.is_finished(), "a request is in flight");
+    engine.open_gate();
+    let answer = request.join().unwrap().unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.to_ascii_lowercase().contains("connection: close"), "{}", answer.head);
+    assert_eq!(reason(held), "EndpointsWithdrawn");
+}
+
+#[test]
+fn without_an_operator_it_is_held_until_no_request_came_for_five_seconds() {
+    let sidecar =
+        Sidecar::start(Engine::start().address, &["--drain-token", TOKEN, "--drain-deadline", "5m"]);
+    let held = hold(&sidecar);
+    let last = eventually("a second of requests", {
+        let begin = Instant::now();
+        let (data, mut last) = (sidecar.data, begin);
+        move || {
+            assert_eq!(get(data, "/", &[]).unwrap().status, 200, "requests are served while draining");
+            last = last.max(Instant::now());
+            (begin.elapsed() > Duration::from_secs(1)).then_some(last)
+        }
+    });
+    assert_eq!(reason(held), "Quiet");
+    assert!(last.elapsed() >= Duration::from_millis(4900), "{:?}", last.elapsed());
+}
+
+#[test]
+fn the_deadline_ends_it_with_requests_in_flight() {
+    let engine = Engine::start();
+    let sidecar = Sidecar::start(engine.address, &["--drain-token", TOKEN, "--drain-deadline", "500ms"]);
+    engine.close_gate();
+    let data = sidecar.data;
+    let request = thread::spawn(move || get(data, "/", &[]));
+    eventually("the request at the engine", || (engine.waiting() == 1).then_some(()));
+    assert_eq!(reason(hold(&sidecar)), "Deadline");
+    engine.open_gate();
+    assert_eq!(request.join().unwrap().unwrap().status, 200);
+}

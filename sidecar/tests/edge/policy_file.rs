@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tidegate_policy::PolicyDocument;
+use tidegate_policy::{Algorithm, Limit, Mode, PolicyDocument};
 
 use crate::engine::Engine;
 use crate::sidecar::{Sidecar, eventually, within};
@@ -41,6 +41,22 @@ fn document(revision: &str) -> String {
     serde_json::to_string(&document).unwrap()
 }
 
+/// One request a day, for all together.
+fn one_request(revision: &str) -> String {
+    let limit = Limit {
+        policy: "tests/one".to_owned(),
+        name: "one".to_owned(),
+        mode: Mode::Enforce,
+        key: Vec::new(),
+        algorithm: Algorithm::TokenBucket { burst: 1 },
+        limit: 1,
+        window_millis: serde_json::from_value(86_400_000.into()).unwrap(),
+    };
+    let document =
+        PolicyDocument { revision: revision.to_owned(), limits: vec![limit], ..PolicyDocument::default() };
+    serde_json::to_string(&document).unwrap()
+}
+
 fn in_force(sidecar: &Sidecar, revision: &str) {
     within(ENFORCED, "a change in force", || (sidecar.status()["revision"] == revision).then_some(()));
 }
@@ -57,6 +73,22 @@ fn a_changed_file_is_in_force_within_a_second() {
     println!("a changed policy file was in force after {:?}", start.elapsed());
     let info = r#"tidegate_policy_info{revision="two",source="file"}"#;
     assert_eq!(sidecar.metric(info), Some(1.0));
+}
+
+#[test]
+fn a_limit_that_is_written_into_the_file_refuses_within_a_second_and_survives_garbage() {
+    let file = File::new(&document("free"));
+    let sidecar = file.sidecar();
+    assert_eq!(sidecar.request("/", &[]).unwrap().status, 200);
+    file.write(&one_request("limited"));
+    let refused = || sidecar.request("/", &[]).filter(|answer| answer.status == 429);
+    let answer = within(ENFORCED, "a refusal", refused);
+    assert!(answer.head.contains("x-tidegate-reason: limit; policy=tests/one; rule=one"), "{}", answer.head);
+    file.write("garbage");
+    sidecar.await_status("refused", |status| status["refused"].is_object());
+    assert_eq!(sidecar.request("/", &[]).unwrap().status, 429);
+    file.write(&document("free again"));
+    within(ENFORCED, "an admission", || sidecar.request("/", &[]).filter(|answer| answer.status == 200));
 }
 
 #[test]
