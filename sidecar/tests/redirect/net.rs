@@ -1,6 +1,4 @@
-//! The redirection as the kernel does it: two network namespaces joined by a veth pair, the sidecar's rules in one
-//! of them, a client in the other. Needs root and iproute2.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+//! A pod's network namespace and a client's, joined by a veth pair.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,17 +11,17 @@ use std::time::Duration;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::SockRef;
 
-const SIDECAR: u16 = 15120;
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const SIDECAR: u16 = 15120;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A pod's namespace and a client's, joined.
-struct Net {
-    pod: String,
-    client: String,
+/// Both, until it is dropped.
+pub(crate) struct Net {
+    pub(crate) pod: String,
+    pub(crate) client: String,
 }
 
 impl Net {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(
             rustix::process::geteuid().is_root(),
@@ -58,13 +56,13 @@ impl Net {
         net
     }
 
-    fn sidecar(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn sidecar(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.pod, env!("CARGO_BIN_EXE_tidegate-sidecar")]).args(arguments);
         command.output().unwrap()
     }
 
-    fn redirect(&self, ports: &[u16]) {
+    pub(crate) fn redirect(&self, ports: &[u16]) {
         let to = SIDECAR.to_string();
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let mut arguments = vec!["redirect", "--to", &to];
@@ -76,7 +74,7 @@ impl Net {
     }
 
     /// Answers every connection with its original destination, on a port of the pod.
-    fn serve(&self, port: u16, connections: usize) -> thread::JoinHandle<()> {
+    pub(crate) fn serve(&self, port: u16, connections: usize) -> thread::JoinHandle<()> {
         let pod = self.pod.clone();
         let (ready, wait) = std::sync::mpsc::channel();
         let server = thread::spawn(move || {
@@ -94,7 +92,7 @@ impl Net {
     }
 
     /// What the pod answers to a connection from the client, or from within.
-    fn ask(&self, from_pod: bool, address: IpAddr, port: u16) -> Option<String> {
+    pub(crate) fn ask(&self, from_pod: bool, address: IpAddr, port: u16) -> Option<String> {
         let name = if from_pod { self.pod.clone() } else { self.client.clone() };
         let asking = thread::spawn(move || {
             enter(&name);
@@ -122,7 +120,7 @@ fn ip(arguments: &[&str]) {
 }
 
 /// Moves this thread, and no other, into a namespace.
-fn enter(name: &str) {
+pub(crate) fn enter(name: &str) {
     let namespace = File::open(format!("/run/netns/{name}")).unwrap();
     move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
         .unwrap();
@@ -137,84 +135,10 @@ fn original_destination(stream: &TcpStream) -> String {
     original.map_or_else(|error| error.to_string(), |address| address.as_socket().unwrap().to_string())
 }
 
-fn pod_v4() -> IpAddr {
+pub(crate) fn pod_v4() -> IpAddr {
     "10.77.0.2".parse().unwrap()
 }
 
-fn pod_v6() -> IpAddr {
+pub(crate) fn pod_v6() -> IpAddr {
     "fd77::2".parse().unwrap()
-}
-
-#[test]
-fn connections_to_guarded_ports_reach_the_sidecar_with_their_destination() {
-    let net = Net::new();
-    net.redirect(&[8000, 8001]);
-    let server = net.serve(SIDECAR, 3);
-    assert_eq!(net.ask(false, pod_v4(), 8000).unwrap(), "15120 10.77.0.2:8000");
-    assert_eq!(net.ask(false, pod_v4(), 8001).unwrap(), "15120 10.77.0.2:8001");
-    assert_eq!(net.ask(false, pod_v6(), 8000).unwrap(), "15120 [fd77::2]:8000");
-    server.join().unwrap();
-}
-
-#[test]
-fn other_ports_and_connections_inside_the_pod_go_where_they_went() {
-    let net = Net::new();
-    net.redirect(&[8000]);
-    let other = net.serve(9000, 1);
-    assert!(net.ask(false, pod_v4(), 9000).unwrap().starts_with("9000 "));
-    other.join().unwrap();
-    let engine = net.serve(8000, 2);
-    assert!(net.ask(true, "127.0.0.1".parse().unwrap(), 8000).unwrap().starts_with("8000 "));
-    assert!(net.ask(true, pod_v4(), 8000).unwrap().starts_with("8000 "));
-    engine.join().unwrap();
-}
-
-#[test]
-fn a_second_run_replaces_what_the_first_one_wrote() {
-    let net = Net::new();
-    net.redirect(&[8000, 8001]);
-    net.redirect(&[8001]);
-    let server = net.serve(SIDECAR, 1);
-    assert_eq!(net.ask(false, pod_v4(), 8000), None, "8000 is still redirected");
-    assert_eq!(net.ask(false, pod_v4(), 8001).unwrap(), "15120 10.77.0.2:8001");
-    server.join().unwrap();
-}
-
-#[test]
-fn the_rules_read_as_nft_would_have_written_them() {
-    if Command::new("nft").arg("--version").output().is_err() {
-        eprintln!("nft is not installed: the rules were judged by what they do, in the other tests");
-        return;
-    }
-    let net = Net::new();
-    net.redirect(&[8000, 8001]);
-    let list = ["netns", "exec", &net.pod, "nft", "-s", "list", "ruleset"];
-    let listed = String::from_utf8(Command::new("ip").args(list).output().unwrap().stdout).unwrap();
-    let lines: Vec<&str> = listed.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let expected = [
-        "table inet tidegate {",
-        "chain prerouting {",
-        "type nat hook prerouting priority dstnat; policy accept;",
-        "iifname != \"lo\" tcp dport 8000 redirect to :15120",
-        "iifname != \"lo\" tcp dport 8001 redirect to :15120",
-        "}",
-        "}",
-    ];
-    assert_eq!(lines, expected);
-}
-
-#[test]
-fn without_net_admin_it_says_so_in_one_line() {
-    let net = Net::new();
-    let sidecar = env!("CARGO_BIN_EXE_tidegate-sidecar");
-    let without = ["netns", "exec", &net.pod, "setpriv", "--bounding-set=-net_admin", sidecar];
-    let output = Command::new("ip")
-        .args(without)
-        .args(["redirect", "--guard", "8000", "--to", "15120"])
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.contains("NET_ADMIN"), "{stderr}");
 }
