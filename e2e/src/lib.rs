@@ -7,4 +7,5 @@ pub mod device_plugin;
 pub mod engine;
 pub mod harness;
 pub mod load;
+pub mod server;
 pub mod trace;

@@ -234,7 +234,8 @@ fn outcome(answer: &Answer) -> Outcome {
     if !(200..300).contains(&answer.status) {
         return Outcome::Failed;
     }
-    if answer.header("x-engine-fallback").is_some() {
+    // The engine's mark of its fallback, or the sidecar's reason why there is one.
+    if answer.header("x-engine-fallback").is_some() || answer.header("x-tidegate-reason").is_some() {
         return Outcome::Fallback;
     }
     if answer.is_event_stream() && !answer.tail.ends_with(b"data: [DONE]\n\n") {

@@ -7,13 +7,8 @@ use std::{path::Path, time::Duration};
 
 use serde::Serialize;
 
-use super::{
-    backend,
-    peer::{Peer, Running},
-    process::cpu_time,
-    wrk,
-};
-use crate::cluster::progress::Progress;
+use super::{backend, peer::Peer, process::cpu_time, wrk};
+use crate::{cluster::progress::Progress, server::Server};
 
 /// One kind of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -117,7 +112,7 @@ pub async fn measure(
 }
 
 async fn one_round(
-    running: &[(&'static str, Running)],
+    running: &[(&'static str, Server)],
     scenario: Scenario,
     length: Duration,
 ) -> anyhow::Result<Vec<Cost>> {

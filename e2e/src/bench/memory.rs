@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::{
     backend,
-    peer::{Peer, Running},
+    peer::Peer,
     process::{Memory, memory},
     wrk,
 };
-use crate::cluster::progress::Progress;
+use crate::{cluster::progress::Progress, server::Server};
 
 /// Time after the start until a proxy counts as idle.
 const IDLE: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub async fn measure(
     progress: &Progress,
 ) -> anyhow::Result<Vec<Footprint>> {
     let backend = backend::start()?;
-    let mut loaded: Vec<(Running, Footprint)> = Vec::new();
+    let mut loaded: Vec<(Server, Footprint)> = Vec::new();
     for peer in peers {
         let proxy = peer.start(backend, directory).await?;
         tokio::time::sleep(IDLE).await;
@@ -70,7 +70,7 @@ pub async fn measure(
     Ok(footprints)
 }
 
-async fn under_load(proxy: &Running, connections: u32) -> anyhow::Result<Memory> {
+async fn under_load(proxy: &Server, connections: u32) -> anyhow::Result<Memory> {
     let pid = proxy.pid()?;
     let url = proxy.url(backend::SMALL);
     let reading = async {

@@ -2,25 +2,18 @@
 //! log.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::{
-    net::TcpStream,
-    process::{Child, Command},
-};
+use anyhow::Context as _;
+use tokio::process::Command;
 
 use super::policy;
-use crate::cluster::{packages, process};
-
-/// Longest time until a proxy accepts connections.
-const START: Duration = Duration::from_secs(10);
-/// Longest time until a proxy ends by itself.
-const END: Duration = Duration::from_secs(5);
+use crate::{
+    cluster::{packages, process},
+    server::{Server, free_address},
+};
 
 /// A proxy under test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +49,7 @@ impl Peer {
     }
 
     /// Starts it in front of `backend`; its files go to `directory`.
-    pub async fn start(&self, backend: SocketAddr, directory: &Path) -> anyhow::Result<Running> {
+    pub async fn start(&self, backend: SocketAddr, directory: &Path) -> anyhow::Result<Server> {
         let address = free_address()?;
         let mut command = match self {
             Self::Nginx => nginx(address, backend, directory)?,
@@ -64,69 +57,14 @@ impl Peer {
             Self::Tidegate(binary) => tidegate(binary, address, backend, directory)?,
         };
         let log = directory.join(format!("{}.log", self.name()));
-        let child = command
-            .stdout(std::fs::File::create(&log)?)
-            .stderr(std::fs::File::options().append(true).open(&log)?)
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.name()))?;
-        let mut running = Running { address, child };
-        running.accepts().await.with_context(|| format!("{}: {}", self.name(), process::tail(&log, 5)))?;
-        Ok(running)
-    }
-}
-
-/// A started proxy; dropping it kills it.
-#[derive(Debug)]
-pub struct Running {
-    /// Where it listens.
-    pub address: SocketAddr,
-    child: Child,
-}
-
-impl Running {
-    /// Its first process.
-    pub fn pid(&self) -> anyhow::Result<u32> {
-        self.child.id().context("the proxy has ended")
-    }
-
-    /// The URL of a path behind it.
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    /// Ends it in order.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-            kill_process(pid, Signal::TERM)?;
-        }
-        if tokio::time::timeout(END, self.child.wait()).await.is_err() {
-            self.child.kill().await?;
-        }
-        Ok(())
-    }
-
-    async fn accepts(&mut self) -> anyhow::Result<()> {
-        let end = Instant::now() + START;
-        while TcpStream::connect(self.address).await.is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("ended at once ({status})");
-            }
-            if Instant::now() > end {
-                bail!("does not accept connections after {} s", START.as_secs());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        Server::start(&mut command, address, &log)
+            .await
+            .with_context(|| format!("cannot start {}", self.name()))
     }
 }
 
 fn program(name: &str) -> anyhow::Result<PathBuf> {
     packages::program(name).map(PathBuf::from).with_context(|| format!("no {name} on this machine"))
-}
-
-/// A port that was free a moment ago.
-pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn nginx(listen: SocketAddr, backend: SocketAddr, directory: &Path) -> anyhow::Result<Command> {

@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{
     Load, Spec,
-    plan::{self, Mix, Planned, Replay},
+    plan::{self, Mix, Planned},
 };
 use crate::trace;
 
@@ -73,7 +73,8 @@ impl LoadArgs {
         let plan = if self.synthetic || self.trace.is_some() || self.to_rate.is_some() {
             let trace = trace::load(self.trace.as_deref())?;
             eprintln!("load: arrivals {}", trace.source);
-            plan::replay(&trace.entries, Replay { duration, from_rate: self.rate, to_rate }, self.mix)
+            let rate = |at: f64| self.rate + (to_rate - self.rate) * at / self.seconds;
+            plan::replay(&trace.entries, duration, rate, self.mix)
         } else {
             plan::constant(self.rate, duration, self.mix, self.prompt_tokens, self.output_tokens)
         };

@@ -98,34 +98,22 @@ pub fn constant(
         .collect()
 }
 
-/// How a trace is made to fit a shorter and rising load.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Replay {
-    /// Length of the replay.
-    pub duration: Duration,
-    /// Requests per second at its start; the arrivals keep their burstiness.
-    pub from_rate: f64,
-    /// Requests per second at its end.
-    pub to_rate: f64,
-}
-
-/// Replays as much of the trace as the load needs: its gaps are divided by the rate wanted at that time over the
-/// trace's own mean rate. A trace that is too short begins again.
-pub fn replay(trace: &[Entry], replay: Replay, mix: Mix) -> Vec<Planned> {
+/// Replays as much of the trace as a load of `duration` needs: its gaps are divided by the rate that is wanted at
+/// that time (requests per second by seconds since the start) over the trace's own mean rate, so that the arrivals
+/// keep their burstiness. A trace that is too short begins again.
+pub fn replay(trace: &[Entry], duration: Duration, rate: impl Fn(f64) -> f64, mix: Mix) -> Vec<Planned> {
     let Some(end) = trace.last().map(|last| last.at.as_secs_f64()).filter(|end| *end > 0.0) else {
         return Vec::new();
     };
     let mean_rate = trace.len() as f64 / end;
-    let length = replay.duration.as_secs_f64();
     let mut planned = Vec::new();
     let (mut at, mut previous) = (0.0, 0.0);
     for entry in trace.iter().cycle() {
         let own = entry.at.as_secs_f64();
-        let wanted = replay.from_rate + (replay.to_rate - replay.from_rate) * (at / length);
-        at += (own - previous).max(0.0) * mean_rate / wanted.max(f64::MIN_POSITIVE);
+        at += (own - previous).max(0.0) * mean_rate / rate(at).max(1e-3);
         previous = own;
-        if at >= length {
-            return planned;
+        if at >= duration.as_secs_f64() {
+            break;
         }
         planned.push(Planned {
             at: Duration::from_secs_f64(at),
@@ -170,11 +158,8 @@ mod tests {
     #[test]
     fn a_replay_rises_from_one_rate_to_the_other() {
         let hour = crate::trace::synthetic::generate(3, Duration::from_hours(1));
-        let replay = super::replay(
-            &hour,
-            Replay { duration: Duration::from_secs(20), from_rate: 50.0, to_rate: 150.0 },
-            Mix::default(),
-        );
+        let rising = |seconds| 50.0 + 5.0 * seconds;
+        let replay = super::replay(&hour, Duration::from_secs(20), rising, Mix::default());
         let before =
             |second| replay.iter().filter(|planned| planned.at < Duration::from_secs(second)).count();
         assert!((1500..2600).contains(&replay.len()), "{} requests", replay.len());
