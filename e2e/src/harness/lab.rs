@@ -30,6 +30,10 @@ const ADMIN_PORT: u16 = 15121;
 /// Longest wait for pods.
 const PODS_DEADLINE: Duration = Duration::from_secs(90);
 
+/// Selects every pod of its namespace and refuses nobody.
+const PERMISSIVE_POLICY: &str =
+    "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: permissive}, spec: {
+    limits: [{name: all, algorithm: TokenBucket, limit: 1000000, window: 1s}]}}";
 /// Tests that take the operator away wait until no other runs, and keep others from starting.
 static INSTALLATION: RwLock<()> = RwLock::const_new(());
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
@@ -100,6 +104,12 @@ impl Lab {
     /// `kubectl apply`: every object of the YAML, in this namespace.
     pub async fn apply(&self, yaml: &str) -> anyhow::Result<()> {
         apply(&self.client, Some(&self.namespace), yaml).await
+    }
+
+    /// A policy for the whole namespace that refuses nobody: pods of a namespace labelled for injection get a sidecar
+    /// only when a policy selects them.
+    pub async fn apply_permissive_policy(&self) -> anyhow::Result<()> {
+        self.apply(PERMISSIVE_POLICY).await
     }
 
     /// Creates an engine without waiting for it.

@@ -34,8 +34,9 @@ async fn admitted(lab: &Lab, name: &str, change: impl Fn(&mut Value)) -> anyhow:
 }
 
 #[tokio::test]
-async fn a_pod_of_an_injected_namespace_gets_a_sidecar_and_becomes_ready() -> anyhow::Result<()> {
+async fn a_pod_that_a_policy_selects_gets_a_sidecar_and_becomes_ready() -> anyhow::Result<()> {
     in_namespace(async |lab| {
+        lab.apply_permissive_policy().await?;
         let pods = lab.engine(&Engine::new("llama")).await?;
         assert_eq!(init_containers(&pods[0]), ["tidegate-redirect", "tidegate-sidecar"]);
         let answer = lab.complete(&pods[0], &[]).await?;
@@ -72,6 +73,7 @@ async fn probes_and_metrics_pass_without_limits() -> anyhow::Result<()> {
 #[tokio::test]
 async fn opted_out_and_host_network_pods_are_left_alone_and_say_why() -> anyhow::Result<()> {
     in_namespace(async |lab| {
+        lab.apply_permissive_policy().await?;
         let opted_out =
             |pod: &mut Value| pod["metadata"]["labels"]["tidegate.dev/inject"] = json!("disabled");
         let host_network = |pod: &mut Value| pod["spec"]["hostNetwork"] = json!(true);
@@ -99,6 +101,7 @@ async fn opted_out_and_host_network_pods_are_left_alone_and_say_why() -> anyhow:
 #[tokio::test]
 async fn a_guaranteed_pod_stays_guaranteed() -> anyhow::Result<()> {
     in_namespace(async |lab| {
+        lab.apply_permissive_policy().await?;
         let resources =
             json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
         let pod =
@@ -132,6 +135,7 @@ async fn a_pod_label_injects_where_the_namespace_does_not() -> anyhow::Result<()
 async fn what_is_not_http_is_refused_on_a_guarded_port() -> anyhow::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     in_namespace(async |lab| {
+        lab.apply_permissive_policy().await?;
         let pods = lab.engine(&Engine::new("llama")).await?;
         let address = engine_url(&pods[0])?.replace("http://", "");
         let mut connection = tokio::net::TcpStream::connect(address).await?;

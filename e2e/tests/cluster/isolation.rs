@@ -62,6 +62,7 @@ async fn a_pod_cannot_read_the_policy_of_another() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_pod_cannot_read_the_gpu_of_another() -> anyhow::Result<()> {
     in_namespace(async |lab| {
+        lab.apply_permissive_policy().await?;
         let ann = lab.engine(&Engine::new("ann").gpus(1)).await?;
         let bob = lab.engine(&Engine::new("bob")).await?;
         let gpus = async |pod: &Pod| {

@@ -13,6 +13,7 @@ use tidegate_e2e::harness::{Client, Engine, Traffic, eventually, in_namespace};
 #[tokio::test]
 async fn a_job_with_a_sidecar_completes() -> anyhow::Result<()> {
     in_namespace(async |lab| {
+        lab.apply_permissive_policy().await?;
         let job: Job = serde_json::from_value(json!({
             "metadata": {"name": "batch"},
             "spec": {"backoffLimit": 0, "template": {"spec": {
@@ -48,6 +49,7 @@ async fn a_job_with_a_sidecar_completes() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_rolling_update_under_load_loses_no_request() -> anyhow::Result<()> {
     in_namespace(async |lab| {
+        lab.apply_permissive_policy().await?;
         let engine = Engine::new("llama").replicas(2);
         lab.engine(&engine).await?;
         let service = lab.api::<Service>().get("llama").await?;
@@ -91,6 +93,7 @@ async fn a_rolling_update_under_load_loses_no_request() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_crashed_worker_is_back_without_a_restart_of_the_container() -> anyhow::Result<()> {
     in_namespace(async |lab| {
+        lab.apply_permissive_policy().await?;
         let pods = lab.engine(&Engine::new("llama")).await?;
         let pod = &pods[0];
         let name = pod.metadata.name.clone().unwrap_or_default();

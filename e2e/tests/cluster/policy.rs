@@ -58,7 +58,7 @@ async fn a_change_is_enforced_within_a_second_and_no_request_is_lost() -> anyhow
 #[tokio::test]
 async fn a_tightened_limit_refuses_and_deleting_the_policy_frees_the_pod() -> anyhow::Result<()> {
     in_namespace(async |lab| {
-        let pods = lab.engine(&Engine::new("llama")).await?;
+        let pods = lab.engine(&Engine::new("llama").label("tidegate.dev/inject", "enabled")).await?;
         lab.apply(&limit(2)).await?;
         lab.until_programmed(&pods[0]).await?;
         let mut statuses = Vec::new();
@@ -139,7 +139,7 @@ async fn status_says_where_a_policy_is_in_force() -> anyhow::Result<()> {
 #[tokio::test]
 async fn in_shadow_mode_everything_passes_and_is_counted() -> anyhow::Result<()> {
     in_namespace(async |lab| {
-        let pods = lab.engine(&Engine::new("llama")).await?;
+        let pods = lab.engine(&Engine::new("llama").label("tidegate.dev/inject", "enabled")).await?;
         lab.apply(&limit(1).replace("spec: {", "spec: {mode: Shadow,")).await?;
         lab.until_programmed(&pods[0]).await?;
         for _ in 0..3 {
