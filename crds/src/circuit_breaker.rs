@@ -20,6 +20,7 @@ use crate::{CircuitBreakerPolicyStatus, Duration, Mode, Percentage, PodSelector,
     derive = "PartialEq",
     doc = "A circuit breaker in front of each pod of an inference engine.",
     label("gateway.networking.k8s.io/policy", "direct"),
+    annotation("helm.sh/resource-policy", "keep"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(
         name = "Accepted",

@@ -19,6 +19,7 @@ use crate::{Limit, Mode, PodSelector, Priority, RateLimitPolicyStatus, TargetRef
     derive = "PartialEq",
     doc = "Adaptive tiers, priority classes and limits by key for the pods of an inference engine.",
     label("gateway.networking.k8s.io/policy", "direct"),
+    annotation("helm.sh/resource-policy", "keep"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(
         name = "Accepted",
