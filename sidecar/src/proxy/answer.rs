@@ -40,10 +40,8 @@ pub(super) fn answer(
         client.switched.set(Some(Switched { upstream: exchange.into_upstream(), progress }));
         return answer;
     }
+    close_if(closing, &client, &mut answer);
     *answer.body_mut() = EngineBody::answer(client, exchange, progress, request_length);
-    if closing {
-        close(&mut answer);
-    }
     answer
 }
 
@@ -57,9 +55,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 pub(super) fn own(client: &Client, response: Response<Bytes>, closing: bool) -> Answer {
     client.shared.metrics.traffic.responded(response.status().as_u16());
     let mut answer = response.map(|data| AnswerBody::Own(Some(data)));
-    if closing {
-        close(&mut answer);
-    }
+    close_if(closing, client, &mut answer);
     answer
 }
 
@@ -78,6 +74,9 @@ pub(super) fn instead(
     own(client, response, closing || !bodiless)
 }
 
-fn close(answer: &mut Answer) {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// While draining, every answer is the last of its connection: the next one goes to another pod.
+fn close_if(closing: bool, client: &Client, answer: &mut Answer) {
+    if closing || client.shared.drain.is_draining() {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }

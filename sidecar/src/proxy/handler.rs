@@ -104,12 +104,13 @@ impl Arrived {
         }
     }
 
-    /// Probes and scrapes: exact paths, and nothing that could carry a prompt.
+    /// Probes and scrapes: exact paths, and nothing that could carry a prompt or become another protocol.
     fn is_unlimited(&self) -> bool {
         let path = self.parts.uri.path();
         matches!(self.parts.method, Method::GET | Method::HEAD)
             && matches!(self.framing, Framing::None | Framing::Length(0))
             && (path == "/metrics" || self.client.config.unlimited_paths.iter().any(|p| p == path))
+            && !self.wants_upgrade()
     }
 
     async fn judge(self) -> Result<Answer, Failure> {
@@ -156,7 +157,7 @@ impl Arrived {
 
     /// Sends it to the engine and answers with what that answers.
     async fn forward(self, mut progress: Progress, timeout: Option<Duration>) -> Result<Answer, Failure> {
-        let closing = self.closing();
+        let closing = self.close;
         let (client, length) = (self.client.clone(), self.request_length());
         let (exchange, head) = match self.exchange(None, timeout).await {
             Ok(answered) => answered,
@@ -177,7 +178,7 @@ impl Arrived {
 
     /// Sends it to the breaker's fallback, once. When that fails too, the refusal is the answer.
     async fn fall_back(self, path: &RelativePath, refusal: &Refusal) -> Result<Answer, Failure> {
-        let closing = self.closing();
+        let closing = self.close;
         let (client, length) = (self.client.clone(), self.request_length());
         let progress = Progress::new(client.shared.clone(), None, self.at);
         match self.exchange(Some(path.as_str()), Some(FALLBACK_TIMEOUT)).await {
@@ -193,7 +194,7 @@ impl Arrived {
     }
 
     async fn refuse(self, refusal: &Refusal) -> Answer {
-        let closing = self.closing();
+        let closing = self.close;
         let client = self.client.clone();
         let drained = self.drain().await;
         own(&client, refusal::refused(refusal), closing || !drained)
@@ -222,10 +223,6 @@ impl Arrived {
         }
         self.client.request_over(length);
         true
-    }
-
-    fn closing(&self) -> bool {
-        self.close || self.client.shared.drain.is_draining()
     }
 
     /// In bytes, none when it is chunked.

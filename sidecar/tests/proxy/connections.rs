@@ -132,6 +132,25 @@ fn a_drain_waits_for_a_stream_to_its_end() {
 }
 
 #[test]
+fn a_drain_that_starts_while_the_engine_works_still_closes_the_connection() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let engine = Engine::new(move |_, mut peer| {
+        peer.request();
+        wait.lock().unwrap().recv().unwrap();
+        peer.send(&ok("late"));
+    });
+    let proxy = Proxy::new(engine.address);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    until("the request is in flight", || proxy.shared.drain.in_flight() == 1);
+    proxy.shared.drain.start();
+    go.send(()).unwrap();
+    let response = client.response();
+    assert_eq!((response.text(), response.header("connection")), ("late", Some("close")));
+}
+
+#[test]
 fn stopping_ends_the_workers() {
     let engine = Engine::answering(|_| ok(""));
     let proxy = Proxy::new(engine.address);

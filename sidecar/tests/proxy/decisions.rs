@@ -163,6 +163,7 @@ fn unlimited_paths_are_exact_and_carry_no_body() {
         "POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
         "GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}",
         "GET /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     ] {
         assert_eq!(proxy.ask(request).status, 429, "{request:?}");
     }
