@@ -69,7 +69,7 @@ const ACCEPTED: &[(&str, &str)] = &[
     (BREAKER, "{selector: {}, trip: {errorRatio: {}}}"),
     (BREAKER, "{targetRefs: [{kind: Service, name: a}], trip: {slowCallRatio: {}}}"),
     (BREAKER, "{failureThreshold: 1}"),
-    (BREAKER, "{failureThreshold: 1, fallbackEndpoint: /fallback/payment?why=open}"),
+    (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '/fallback/payment?why=open'}"),
     (RATE_LIMIT, "{priority: {highAllowedFrom: [{cidr: 'fd00::/8'}]}}"),
 ];
 
