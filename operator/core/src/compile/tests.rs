@@ -465,3 +465,31 @@ fn mistakes_of_a_breaker_are_reported_with_their_fields() {
         ],
     );
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_breaks_the_compiler_and_every_mistake_is_one_line(
+        texts in proptest::collection::vec("[-+.%0-9a-zA-Z \\n/é]{0,24}", 8),
+    ) {
+        let mut policy: RateLimitPolicy =
+            parse("RateLimitPolicy", "{tiers: {qps: {learned: {}}, gpuMemory: {maxUtilization: 1%, maxBytes: 1}, latency: {max: 1s}}, limits: [{name: a, limit: 1, window: 1s}]}");
+        let tiers = policy.spec.tiers.as_mut().unwrap();
+        let qps = tiers.qps.as_mut().unwrap();
+        qps.window = texts[0].as_str().into();
+        qps.max = Some(texts[1].as_str().into());
+        let gpu = tiers.gpu_memory.as_mut().unwrap();
+        gpu.max_utilization = Some(texts[2].as_str().into());
+        gpu.max_bytes = Some(texts[3].as_str().into());
+        let latency = tiers.latency.as_mut().unwrap();
+        latency.percentile = texts[4].as_str().into();
+        latency.max = Some(texts[5].as_str().into());
+        policy.spec.limits[0].window = texts[6].as_str().into();
+        policy.spec.limits[0].name.clone_from(&texts[7]);
+        if let Err(problems) = rate_limit(&policy) {
+            for problem in problems.as_slice() {
+                proptest::prop_assert!(!problem.to_string().contains('\n'), "{}", problem);
+                proptest::prop_assert!(problem.field.starts_with("spec."), "{}", problem);
+            }
+        }
+    }
+}
