@@ -54,6 +54,7 @@ bench: ## CPU and memory beside nginx and HAProxy, nanoseconds per decision besi
 
 gen: ## Generate manifests/ from the Rust types and the chart
 	cargo run --quiet -p tidegate-crds --bin crdgen -- manifests/crds
+	$(E2E) manifests > target/manifests.yaml && mv target/manifests.yaml manifests/tidegate.yaml
 
 images: ## Build the container images and load them into the cluster
 	$(E2E) cluster load-images --cluster $(CLUSTER)

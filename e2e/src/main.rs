@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidegate_e2e::{bench, cluster, demo, device_plugin, engine, load};
+use tidegate_e2e::{bench, cluster, demo, device_plugin, engine, harness, load};
 
 /// Test clusters, simulators, benchmarks and the demo of Tidegate.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Command {
     /// Takes a cluster down when the process that uses it has died.
     #[command(hide = true)]
     ClusterGuard(cluster::cli::GuardArgs),
+    /// Print the plain manifests: what the chart renders with its own values.
+    Manifests,
     /// Simulate an inference engine with an OpenAI-compatible API.
     Engine(Box<engine::EngineArgs>),
     /// Offer `nvidia.com/gpu` devices to the kubelet.
@@ -63,6 +65,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Test(args) => cluster::cli::test(args).await,
             Command::NodeInit(args) => cluster::cli::node_init(&args),
             Command::ClusterGuard(args) => cluster::cli::run_guard(args).await,
+            Command::Manifests => print_manifests().await,
             Command::Engine(args) => engine::run(*args).await,
             Command::DevicePlugin(args) => device_plugin::run(args).await,
             Command::Load(args) => load::cli::run(args).await,
@@ -71,4 +74,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::DemoStandalone(args) => demo::run_standalone(args).await,
         }
     })
+}
+
+async fn print_manifests() -> anyhow::Result<ExitCode> {
+    print!("{}", harness::release::render().await?);
+    Ok(ExitCode::SUCCESS)
 }

@@ -30,6 +30,8 @@ const ADMIN_PORT: u16 = 15121;
 /// Longest wait for pods.
 const PODS_DEADLINE: Duration = Duration::from_secs(90);
 
+/// Who the API server notes as the owner of what is applied.
+const FIELD_MANAGER: &str = "tidegate-e2e";
 /// Selects every pod of its namespace and refuses nobody.
 const PERMISSIVE_POLICY: &str =
     "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: permissive}, spec: {
@@ -104,6 +106,12 @@ impl Lab {
     /// `kubectl apply`: every object of the YAML, in this namespace.
     pub async fn apply(&self, yaml: &str) -> anyhow::Result<()> {
         apply(&self.client, Some(&self.namespace), yaml).await
+    }
+
+    /// `kubectl apply --dry-run=server`.
+    pub async fn would_apply(&self, yaml: &str) -> anyhow::Result<()> {
+        let dry_run = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() };
+        patch_all(&self.client, Some(&self.namespace), yaml, &dry_run).await
     }
 
     /// A policy for the whole namespace that refuses nobody: pods of a namespace labelled for injection get a sidecar
@@ -199,8 +207,19 @@ impl Lab {
 /// Applies every object of the YAML on the server's side; objects without a namespace of their own go into the given
 /// one.
 pub(super) async fn apply(client: &Client, namespace: Option<&str>, yaml: &str) -> anyhow::Result<()> {
+    patch_all(client, namespace, yaml, &PatchParams::apply(FIELD_MANAGER).force()).await
+}
+
+async fn patch_all(
+    client: &Client,
+    namespace: Option<&str>,
+    yaml: &str,
+    parameters: &PatchParams,
+) -> anyhow::Result<()> {
     let discovery = Discovery::new(client.clone()).run().await?;
-    for text in yaml.split("\n---") {
+    for text in
+        yaml.split("\n---").filter(|text| text.lines().any(|line| !line.starts_with('#') && !line.is_empty()))
+    {
         let object: DynamicObject = serde_saphyr::from_str(text).context("YAML of an object")?;
         let types = object.types.as_ref().context("apiVersion and kind")?;
         let kind = GroupVersionKind::try_from(types)?;
@@ -214,8 +233,7 @@ pub(super) async fn apply(client: &Client, namespace: Option<&str>, yaml: &str) 
                 (Scope::Namespaced, None) => bail!("{} {} names no namespace", kind.kind, object.name_any()),
                 (Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
             };
-        let parameters = PatchParams::apply("tidegate-e2e").force();
-        api.patch(&object.name_any(), &parameters, &Patch::Apply(&object)).await?;
+        api.patch(&object.name_any(), parameters, &Patch::Apply(&object)).await?;
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::cluster::{binaries, images, progress::Progress};
 
 /// The simulated GPUs of every node and their device plugin.
 const GPU_NODES: &str = include_str!("../../manifests/gpu-node.yaml");
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/tidegate");
 /// Done once in a process, by whichever test comes first.
 static READY: OnceCell<()> = OnceCell::const_new();
 
@@ -26,7 +27,6 @@ pub(super) async fn ensure(client: &Client) -> anyhow::Result<()> {
 
 async fn prepare(client: &Client) -> anyhow::Result<()> {
     apply(client, None, GPU_NODES).await.context("simulated GPUs")?;
-    install().await?;
     let nodes: Api<Node> = Api::all(client.clone());
     eventually("an allocatable nvidia.com/gpu on a node", Duration::from_mins(1), async || {
         let list = nodes.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
@@ -34,39 +34,42 @@ async fn prepare(client: &Client) -> anyhow::Result<()> {
         let found = allocatable.flatten().any(|(name, count)| name == "nvidia.com/gpu" && count.0 != "0");
         if found { Ok(()) } else { Err("none".to_owned()) }
     })
-    .await
+    .await?;
+    // Last, so that the agents find the simulated driver at their start.
+    install().await
 }
 
 /// `helm upgrade --install` of the chart with the images of this workspace, until everything is ready.
 pub async fn install() -> anyhow::Result<()> {
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/tidegate");
     let values = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/values.yaml");
     let registry = format!("image.registry={}", images::PREFIX);
-    helm(&[
-        "upgrade",
-        "--install",
-        "tidegate",
-        chart,
-        "--create-namespace",
-        "--values",
-        values,
-        "--set",
-        &registry,
-        "--wait",
-        "--timeout",
-        "2m",
-    ])
-    .await
+    let wait = ["--create-namespace", "--wait", "--timeout", "2m"];
+    let values = ["--values", values, "--set", &registry];
+    helm(&[&["upgrade", "--install", "tidegate", CHART], wait.as_slice(), values.as_slice()].concat())
+        .await?;
+    Ok(())
+}
+
+/// The plain manifests: what the chart renders with its own values.
+pub async fn render() -> anyhow::Result<String> {
+    let version = ["--kube-version", binaries::KUBERNETES];
+    let rendered = helm(&[&["template", "tidegate", CHART], version.as_slice()].concat()).await?;
+    Ok(format!(
+        "# Generated from the chart by `make gen`. Apply after: kubectl create namespace {RELEASE_NAMESPACE}\n{rendered}"
+    ))
 }
 
 /// `helm uninstall`, until everything is gone.
 pub async fn uninstall() -> anyhow::Result<()> {
-    helm(&["uninstall", "tidegate", "--wait", "--timeout", "1m"]).await
+    helm(&["uninstall", "tidegate", "--wait", "--timeout", "1m"]).await?;
+    Ok(())
 }
 
-async fn helm(arguments: &[&str]) -> anyhow::Result<()> {
+/// What helm prints.
+async fn helm(arguments: &[&str]) -> anyhow::Result<String> {
     let helm = binaries::helm(&Progress::start()).await?;
     let output = Command::new(helm).args(["--namespace", RELEASE_NAMESPACE]).args(arguments).output().await?;
     let text = String::from_utf8_lossy(&output.stderr);
-    output.status.success().then_some(()).with_context(|| format!("helm {}: {text}", arguments.join(" ")))
+    anyhow::ensure!(output.status.success(), "helm {}: {text}", arguments.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
 }

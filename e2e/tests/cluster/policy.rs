@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::DeleteParams;
 use tidegate_crds::RateLimitPolicy;
@@ -148,6 +149,24 @@ async fn in_shadow_mode_everything_passes_and_is_counted() -> anyhow::Result<()>
         let refused = r#"tidegate_requests_total{decision="shadow_refused",cause="limit",priority="medium"}"#;
         assert!((lab.metric(&pods[0], refused).await? - 2.0).abs() < f64::EPSILON);
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_example_and_the_plain_manifests_are_accepted() -> anyhow::Result<()> {
+    in_namespace(async |lab| {
+        let workspace =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e lies in the workspace");
+        let mut examples = 0;
+        for entry in std::fs::read_dir(workspace.join("docs/examples"))? {
+            let path = entry?.path();
+            lab.apply(&std::fs::read_to_string(&path)?).await.with_context(|| path.display().to_string())?;
+            examples += 1;
+        }
+        assert!(examples > 0);
+        let manifests = std::fs::read_to_string(workspace.join("manifests/tidegate.yaml"))?;
+        lab.would_apply(&manifests).await
     })
     .await
 }
