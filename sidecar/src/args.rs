@@ -126,6 +126,9 @@ pub struct WorkerArgs {
     /// Descriptor of the admin port's listening socket
     #[arg(long)]
     pub admin_socket: i32,
+    /// Process id of `run`
+    #[arg(long)]
+    pub supervisor: i32,
     /// How often a worker died before
     #[arg(long)]
     pub restarts: u64,

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, wait};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -113,6 +113,7 @@ impl Supervisor {
     fn spawn(&self) -> io::Result<Pid> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("tidegate-sidecar").arg("worker").arg("--restarts").arg(self.restarts.to_string());
+        command.arg("--supervisor").arg(getpid().as_raw_pid().to_string());
         for socket in &self.data {
             command.arg("--data-socket").arg(socket.to_string());
         }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tidegate_core::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -35,7 +35,7 @@ const LAST_BYTES: Duration = Duration::from_millis(250);
 
 /// Serves with the sockets of the supervisor until SIGTERM or SIGINT, then until nothing is in flight.
 pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
-    die_with_parent()?;
+    die_with(worker.supervisor)?;
     let listeners = Listeners::inherit(&worker.data_socket, worker.admin_socket)
         .context("the sockets of the supervisor are not there")?;
     let start = Start::read(&worker.run.policy);
@@ -61,10 +61,10 @@ pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
 }
 
 /// A worker without its supervisor would hold the port and answer to nobody.
-fn die_with_parent() -> Result<()> {
-    let parent = getppid();
+fn die_with(supervisor: i32) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    anyhow::ensure!(getppid() == parent, "the supervisor is gone");
+    // It may have died before; then nobody sends the signal any more, and this process was given to another.
+    anyhow::ensure!(getppid().map(Pid::as_raw_pid) == Some(supervisor), "the supervisor is gone");
     Ok(())
 }
 

@@ -89,3 +89,14 @@ fn a_worker_dies_with_its_supervisor() {
         (!std::path::Path::new(&format!("/proc/{worker}")).exists()).then_some(())
     });
 }
+
+#[test]
+fn a_worker_whose_supervisor_is_gone_already_does_not_start() {
+    // Not this process: it was gone before the worker could ask to die with it.
+    let gone = ["worker", "--supervisor", "1999999999", "--data-socket", "77", "--admin-socket", "78"];
+    let mut command = std::process::Command::new(crate::sidecar::BINARY);
+    let output = command.args(gone).args(["--restarts", "0", "--guard", "8000"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("the supervisor is gone"), "{stderr}");
+}
