@@ -182,7 +182,8 @@ async fn linger(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
-    let mut sink = [0; 4096];
+    // Not in the task itself, where it would take its room for as long as the connection lasts.
+    let mut sink = vec![0; 4096];
     let mut left = LINGER_BYTES;
     let _ = tokio::time::timeout(LINGER, async {
         while let Ok(read) = stream.read(&mut sink).await

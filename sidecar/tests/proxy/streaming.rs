@@ -34,6 +34,9 @@ fn an_event_arrives_before_the_engine_has_made_the_next() {
         seen.send(()).unwrap();
     }
     assert!(client.chunk().is_empty());
+    proxy.settled();
+    assert_eq!(proxy.metric("tidegate_time_to_first_byte_seconds_count"), 1);
+    assert_eq!(proxy.metric("tidegate_request_duration_seconds_count"), 1);
 }
 
 #[test]
