@@ -28,7 +28,7 @@ use crate::inject::INJECTION_NAMESPACE_LABEL;
 use crate::key::{PodKey, PolicyKey, PolicyKind, Workload, WorkloadKind};
 use crate::pod::PodFacts;
 
-pub(crate) use namespace::{NamespaceIndex, Verdict};
+pub(crate) use namespace::{NamespaceIndex, PolicyId, Verdict};
 pub(crate) use policy::StoredPolicy;
 
 use policy::Observed;
@@ -242,6 +242,8 @@ pub(crate) enum Scope {
     Status,
     /// One pod.
     Pod(String),
+    /// A policy and the pods that it selects or selected.
+    Policy(PolicyId, BTreeSet<String>),
     /// Everything.
     Namespace,
 }

@@ -65,7 +65,8 @@ fn plain_number(text: &str, whole_digits: usize, fraction_digits: usize) -> Opti
 }
 
 fn number(decimal: &Decimal) -> Result<f64, String> {
-    plain_number(&decimal.to_string(), 10, 6).ok_or_else(|| format!("\"{decimal}\" is {}", Decimal::FORM))
+    let text = decimal.to_string();
+    plain_number(&text, 10, 6).ok_or_else(|| format!("{text:?} is {}", Decimal::FORM))
 }
 
 pub(super) fn factor(decimal: &Decimal) -> Result<Factor, String> {

@@ -63,7 +63,7 @@ fn object(reference: &TargetRef) -> Result<TargetObject, String> {
     }
     match WorkloadKind::parse(group, kind) {
         Some(kind) => Ok(TargetObject::Workload(Workload { kind, name: name.clone() })),
-        None => Err(format!("\"{group}/{kind}\" is {}", TargetRef::KINDS)),
+        None => Err(format!("{:?} is {}", format!("{group}/{kind}"), TargetRef::KINDS)),
     }
 }
 

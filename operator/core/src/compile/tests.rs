@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use serde::de::DeserializeOwned;
 use tidegate_policy::{
     Algorithm, Breaker, Claimant, ConsecutiveFailures, ErrorRatio, Factor, Fallback, GpuMemoryTier, HalfOpen,
@@ -466,13 +468,21 @@ fn mistakes_of_a_breaker_are_reported_with_their_fields() {
     );
 }
 
+static EVERY_SCALAR: LazyLock<RateLimitPolicy> = LazyLock::new(|| {
+    parse(
+        "RateLimitPolicy",
+        "
+  tiers: {qps: {learned: {}}, gpuMemory: {maxUtilization: 1%, maxBytes: 1}, latency: {max: 1s}}
+  limits: [{name: a, limit: 1, window: 1s}]",
+    )
+});
+
 proptest::proptest! {
     #[test]
     fn no_text_breaks_the_compiler_and_every_mistake_is_one_line(
         texts in proptest::collection::vec("[-+.%0-9a-zA-Z \\n/é]{0,24}", 8),
     ) {
-        let mut policy: RateLimitPolicy =
-            parse("RateLimitPolicy", "{tiers: {qps: {learned: {}}, gpuMemory: {maxUtilization: 1%, maxBytes: 1}, latency: {max: 1s}}, limits: [{name: a, limit: 1, window: 1s}]}");
+        let mut policy = EVERY_SCALAR.clone();
         let tiers = policy.spec.tiers.as_mut().unwrap();
         let qps = tiers.qps.as_mut().unwrap();
         qps.window = texts[0].as_str().into();

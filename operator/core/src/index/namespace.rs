@@ -101,15 +101,21 @@ impl NamespaceIndex {
 
     pub(super) fn put_policy(&mut self, observed: Observed) -> Scope {
         let id = (observed.kind, observed.name.clone());
-        let before = self.policies.remove(&id);
-        let after = StoredPolicy::succeed(before.clone(), observed);
-        let unchanged = before.as_ref() == Some(&after);
-        self.policies.insert(id, after);
-        if unchanged { Scope::Nothing } else { Scope::Namespace }
+        let before = self.policies.get(&id);
+        let after = StoredPolicy::succeed(before.cloned(), observed);
+        if before == Some(&after) {
+            return Scope::Nothing;
+        }
+        let pods = self.selected(before.into_iter().chain([&after]));
+        self.policies.insert(id.clone(), after);
+        Scope::Policy(id, pods)
     }
 
     pub(super) fn remove_policy(&mut self, kind: PolicyKind, name: &str) -> Scope {
-        self.policies.remove(&(kind, name.to_owned())).map_or(Scope::Nothing, |_| Scope::Namespace)
+        let id = (kind, name.to_owned());
+        let Some(before) = self.policies.remove(&id) else { return Scope::Nothing };
+        let pods = self.selected(std::iter::once(&before));
+        Scope::Policy(id, pods)
     }
 
     pub(super) fn replace_policies(&mut self, kind: PolicyKind, policies: Vec<Observed>) -> Scope {
@@ -177,6 +183,13 @@ impl NamespaceIndex {
         self.policies.iter().filter_map(selects).collect()
     }
 
+    /// The pods that any of these policies selects.
+    fn selected<'a>(&self, policies: impl Iterator<Item = &'a StoredPolicy>) -> BTreeSet<String> {
+        let targets: Vec<_> = policies.filter_map(|policy| Some(&policy.compiled()?.target)).collect();
+        let selects = |pod| targets.iter().any(|target| target.selects(pod, &self.services).is_some());
+        self.pods.iter().filter(|(_, pod)| selects(pod)).map(|(name, _)| name.clone()).collect()
+    }
+
     fn verdict_on(&self, namespace: &str, selection: &Selection<'_>) -> Verdict {
         let candidate = |(id, specificity): &(&PolicyId, Specificity)| {
             let policy = self.policies.get(*id)?;
@@ -200,6 +213,11 @@ impl NamespaceIndex {
             Scope::Nothing => Changes::default(),
             Scope::Pod(name) => self.compute_pods(namespace, &BTreeSet::from([name.clone()])),
             Scope::Status => Changes { policies: self.policy_keys(namespace), ..Changes::default() },
+            Scope::Policy((kind, name), pods) => {
+                let mut changes = self.compute_pods(namespace, pods);
+                changes.policies.insert(PolicyKey::new(*kind, namespace, name.as_str()));
+                changes
+            }
             Scope::Namespace => {
                 let all = self.pods.keys().chain(self.verdicts.keys()).cloned().collect();
                 let mut changes = self.compute_pods(namespace, &all);

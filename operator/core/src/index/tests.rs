@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::ResourceExt;
 use proptest::prelude::*;
@@ -330,6 +332,9 @@ fn world() -> Vec<Event> {
     events
 }
 
+/// Parsed once: most of the time of the law below would go there.
+static WORLD: LazyLock<Vec<Event>> = LazyLock::new(world);
+
 fn documents(index: &Index) -> Vec<Option<Arc<PolicyDocument>>> {
     (0..6).map(|i| index.document_for("ns", &format!("p{i}"))).collect()
 }
@@ -337,11 +342,11 @@ fn documents(index: &Index) -> Vec<Option<Arc<PolicyDocument>>> {
 proptest! {
     #[test]
     fn the_order_of_events_never_matters(
-        events in Just(world()).prop_shuffle(),
+        events in Just(WORLD.clone()).prop_shuffle(),
         repeated in proptest::collection::vec(0..14_usize, 0..6),
     ) {
         let mut expected = Index::new();
-        for event in &world() {
+        for event in WORLD.iter() {
             apply(&mut expected, event);
         }
         let mut index = Index::new();
