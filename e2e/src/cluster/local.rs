@@ -189,8 +189,10 @@ impl Cluster for LocalCluster {
     }
 
     fn is_up(&self) -> bool {
+        // What belonged to a process that has died is no cluster but garbage, although it still runs.
+        let is_garbage = State::load().is_none_or(|state| state.owner.is_some_and(|owner| !owner.is_alive()));
         let nodes = node_indices();
-        !nodes.is_empty() && nodes.into_iter().all(|index| node_pid(index).is_some())
+        !is_garbage && !nodes.is_empty() && nodes.into_iter().all(|index| node_pid(index).is_some())
     }
 
     fn load_images<'a>(&'a self, archives: &'a [PathBuf]) -> Pending<'a, ()> {

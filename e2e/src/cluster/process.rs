@@ -32,6 +32,16 @@ pub async fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs a program that tells its own errors on our stderr.
+pub async fn visibly(command: &mut Command) -> anyhow::Result<()> {
+    let words = in_words(command);
+    let status = command.status().await.with_context(|| format!("cannot start `{words}`"))?;
+    if !status.success() {
+        bail!("`{words}` failed ({status})");
+    }
+    Ok(())
+}
+
 /// Whether a program by name and arguments succeeds.
 pub async fn succeeds(program: &str, args: &[&str]) -> bool {
     command(program).args(args).output().await.is_ok_and(|output| output.status.success())

@@ -32,15 +32,14 @@ pub async fn run(args: TestArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::start();
     let cluster = args.choice.open(&progress);
     let ends_with_us = !args.keep && !cluster.is_up() && args.choice.kind != ClusterKind::Current;
-    let guard = if ends_with_us { Some(Guard::start(&args.choice)?) } else { None };
+    let mut guard = if ends_with_us { Some(Guard::start(&args.choice)?) } else { None };
     let lifetime = if ends_with_us { Lifetime::ThisProcess } else { Lifetime::Kept };
     let outcome = {
-        let work = std::panic::AssertUnwindSafe(work(cluster.as_ref(), &args, lifetime, &progress));
+        let work =
+            std::panic::AssertUnwindSafe(work(cluster.as_ref(), &args, lifetime, guard.as_mut(), &progress));
         futures::FutureExt::catch_unwind(work).await
     };
-    if !matches!(&outcome, Ok(Ok(Outcome::Ended(status))) if status.success())
-        && cluster.kubeconfig().exists()
-    {
+    if has_failed(&outcome) && cluster.kubeconfig().exists() {
         save_failure(cluster.as_ref()).await;
     }
     let down = if ends_with_us { cluster.down().await } else { Ok(()) };
@@ -57,6 +56,7 @@ async fn work(
     cluster: &dyn Cluster,
     args: &TestArgs,
     lifetime: Lifetime,
+    guard: Option<&mut Guard>,
     progress: &Progress,
 ) -> anyhow::Result<Outcome> {
     let mut interruption = std::pin::pin!(interruption()?);
@@ -73,7 +73,11 @@ async fn work(
         prepared = preparation => prepared?,
         () = &mut interruption => return Ok(Outcome::Interrupted),
     }
-    let mut child = start(cluster, &args.command)?;
+    let at_terminal = std::io::stdin().is_terminal();
+    let mut child = start(cluster, &args.command, at_terminal)?;
+    if let (Some(guard), Some(group), false) = (guard, child.id(), at_terminal) {
+        guard.watch_group(group).await;
+    }
     tokio::select! {
         status = child.wait() => Ok(Outcome::Ended(status?)),
         () = &mut interruption => {
@@ -81,6 +85,15 @@ async fn work(
             end(&mut child).await;
             Ok(Outcome::Interrupted)
         }
+    }
+}
+
+/// Whether there is something to look into; an interruption was somebody's will.
+fn has_failed(outcome: &std::thread::Result<anyhow::Result<Outcome>>) -> bool {
+    match outcome {
+        Ok(Ok(Outcome::Ended(status))) => !status.success(),
+        Ok(Ok(Outcome::Interrupted)) => false,
+        Ok(Err(_)) | Err(_) => true,
     }
 }
 
@@ -97,7 +110,7 @@ fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// Starts the command. It gets a process group of its own unless it may want to read from this terminal.
-fn start(cluster: &dyn Cluster, words: &[String]) -> anyhow::Result<Child> {
+fn start(cluster: &dyn Cluster, words: &[String], at_terminal: bool) -> anyhow::Result<Child> {
     let (program, arguments) = words.split_first().context("no command: write it after `--`")?;
     let mut command = Command::new(program);
     command
@@ -105,7 +118,7 @@ fn start(cluster: &dyn Cluster, words: &[String]) -> anyhow::Result<Child> {
         .env("KUBECONFIG", cluster.kubeconfig())
         .env("TIDEGATE_E2E_CLUSTER", cluster.kind().name())
         .kill_on_drop(true);
-    if !std::io::stdin().is_terminal() {
+    if !at_terminal {
         command.process_group(0);
     }
     command.spawn().with_context(|| format!("cannot start {program}"))

@@ -47,7 +47,7 @@ async fn compile(progress: &Progress) -> anyhow::Result<()> {
     for program in PROGRAMS {
         command.args(["-p", program]);
     }
-    progress.during(what, process::output(command.current_dir(workspace()))).await.map(drop)
+    progress.during(what, process::visibly(command.current_dir(workspace()))).await
 }
 
 fn target_directory() -> PathBuf {
