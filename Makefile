@@ -8,6 +8,7 @@ CLUSTER ?= local
 # A recorded trace in the Azure LLM inference format; without one a synthetic trace with the same marginals is made.
 TRACE ?= $(firstword $(wildcard ../shared/traces/*.csv))
 E2E := cargo run --quiet -p tidegate-e2e --
+DEBUG := $(or $(CARGO_TARGET_DIR),target)/debug
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
 DENY_VERSION := 0.20.2
@@ -21,10 +22,11 @@ help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: ## A cluster, two engines with simulated GPUs, the policies and an hour of traffic in two minutes
-	$(E2E) demo --cluster $(CLUSTER)
+	$(E2E) demo $(if $(filter-out file,$(origin CLUSTER)),--cluster $(CLUSTER))
 
 demo-standalone: ## The same sidecar and policies without a cluster, in seconds
-	$(E2E) demo-standalone
+	cargo build -p tidegate-e2e -p tidegate-sidecar -p tidegate-cli
+	$(DEBUG)/tidegate-e2e demo-standalone --sidecar $(DEBUG)/tidegate-sidecar --cli $(DEBUG)/kubectl-tidegate
 
 test: check deny unit loom e2e ## Everything, from unit tests to end-to-end tests on a real cluster
 

@@ -105,6 +105,11 @@ pub struct ClusterChoice {
 }
 
 impl ClusterChoice {
+    /// A cluster of one node, with the node image that is known to work.
+    pub fn of(kind: ClusterKind) -> Self {
+        Self { kind, workers: 0, node_image: kind::NODE_IMAGE.to_owned() }
+    }
+
     /// The chosen cluster; nothing is started by this call.
     pub fn open(&self, progress: &Progress) -> Box<dyn Cluster> {
         match self.kind {

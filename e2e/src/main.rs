@@ -37,6 +37,9 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Show every tier and breaker at work on a real cluster.
     Demo(demo::DemoArgs),
+    /// Play the demo on the cluster of the current kubeconfig.
+    #[command(hide = true)]
+    DemoPlay(demo::PlayArgs),
     /// Show the sidecar at work with the same policy files and no cluster.
     DemoStandalone(demo::StandaloneArgs),
 }
@@ -71,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Load(args) => load::cli::run(args).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::DemoPlay(args) => demo::run_play(args).await,
             Command::DemoStandalone(args) => demo::run_standalone(args).await,
         }
     })

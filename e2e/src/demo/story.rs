@@ -18,12 +18,14 @@ pub const KV_BLOCKS: u32 = 2200;
 /// How long the engine fails.
 pub const FAILURE: Duration = Duration::from_secs(3);
 /// By how much it slows down.
-pub const SLOWDOWN: f64 = 8.0;
+pub const SLOWDOWN: f64 = 12.0;
 /// How long it is slow: the latency tier looks at three periods of two seconds.
 pub const SLOW: Duration = Duration::from_secs(9);
 /// All stages together.
 pub const LENGTH: Duration = Duration::from_secs(Stage::Failing.end());
 
+/// Requests per second when all is well.
+const CALM_RATE: f64 = 5.0;
 /// API keys in use, but while the policy changes.
 const KEYS: usize = 500;
 
@@ -81,8 +83,8 @@ impl Stage {
 /// Requests per second by seconds since the start.
 fn rate(at: f64) -> f64 {
     match Stage::at(Duration::from_secs_f64(at)) {
-        Stage::Calm | Stage::Recovering => 5.0,
-        Stage::Rising => 5.0 + (at - Stage::Calm.end() as f64) * 3.0,
+        Stage::Calm | Stage::Recovering => CALM_RATE,
+        Stage::Rising => CALM_RATE + (at - Stage::Calm.end() as f64) * 3.0,
         Stage::Slow | Stage::Changed | Stage::Failing => 8.0,
     }
 }
@@ -94,6 +96,11 @@ pub fn plan(trace: &[Entry]) -> Vec<Planned> {
         planned.key = Some("one-tenant".to_owned());
     }
     plan
+}
+
+/// Calm traffic as long as the story.
+pub fn calm_plan(trace: &[Entry]) -> Vec<Planned> {
+    with_keys(replay(trace, LENGTH, |_| CALM_RATE, Mix::default()), KEYS)
 }
 
 #[cfg(test)]
