@@ -18,7 +18,7 @@ pub(super) type Answer = Response<AnswerBody>;
 /// The engine's answer.
 pub(super) fn answer(
     client: Rc<Client>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     head: ResponseHead,
     mut progress: Progress,
     request_length: Option<u64>,

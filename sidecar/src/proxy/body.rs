@@ -34,7 +34,7 @@ pub(super) struct EngineBody {
 
 #[derive(Debug)]
 struct Live {
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     progress: Progress,
 }
 
@@ -42,7 +42,7 @@ impl EngineBody {
     /// The body of the response of `exchange`, whose head was received. Empty when there is none.
     pub(super) fn answer(
         client: Rc<Client>,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         progress: Progress,
         request_length: Option<u64>,
     ) -> AnswerBody {
@@ -87,13 +87,13 @@ impl EngineBody {
     /// The response is whole: the engine's connection can take the next request.
     fn finish(&mut self) {
         let Some(Live { exchange, progress }) = self.live.take() else { return };
-        progress.finish();
+        let now = progress.finish();
         let client = &self.client;
         if exchange.is_sent() {
             client.request_over(self.request_length);
         }
         if let Some(upstream) = exchange.into_reusable() {
-            client.idle.set(Some(upstream.rest(client.shared.clock.now())));
+            client.idle.set(Some(upstream.rest(now)));
         }
     }
 }

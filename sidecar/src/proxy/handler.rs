@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Version};
+use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tidegate_core::{Admission, Decision, Facts, HeadOutcome, Headers, Refusal, Tick};
@@ -48,7 +48,8 @@ impl Headers for Fields<'_> {
 struct Arrived {
     client: Rc<Client>,
     parts: Parts,
-    body: Incoming,
+    /// Until it is sent or read.
+    body: Option<Incoming>,
     framing: Framing,
     at: Tick,
     /// Its connection is to be closed after the answer.
@@ -63,7 +64,8 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
     let at = client.shared.clock.now();
     client.turn_to(Turn::Engine);
     let close = framed == Framed::Unknown && framing == Framing::Chunked;
-    let arrived = Arrived { client, parts, body, framing, at, close };
+    // Large enough that it is lent from here on, and not handed from one function to the next.
+    let mut arrived = Arrived { client, parts, body: Some(body), framing, at, close };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
     }
@@ -113,7 +115,7 @@ impl Arrived {
             && !self.wants_upgrade()
     }
 
-    async fn judge(self) -> Result<Answer, Failure> {
+    async fn judge(&mut self) -> Result<Answer, Failure> {
         let shared = self.client.shared.clone();
         let engine = shared.engine.load_full();
         let facts = Facts {
@@ -156,65 +158,69 @@ impl Arrived {
     }
 
     /// Sends it to the engine and answers with what that answers.
-    async fn forward(self, mut progress: Progress, timeout: Option<Duration>) -> Result<Answer, Failure> {
-        let closing = self.close;
-        let (client, length) = (self.client.clone(), self.request_length());
+    async fn forward(
+        &mut self,
+        mut progress: Progress,
+        timeout: Option<Duration>,
+    ) -> Result<Answer, Failure> {
+        let length = self.request_length();
         let (exchange, head) = match self.exchange(None, timeout).await {
             Ok(answered) => answered,
             Err(NoHead::Gone(failure)) => return Err(failure),
             Err(NoHead::TimedOut) => {
                 progress.responded(HeadOutcome::TimedOut);
-                return Ok(instead(&client, refusal::trouble(Trouble::EngineTimedOut), length, closing));
+                return Ok(self.instead(refusal::trouble(Trouble::EngineTimedOut)));
             }
             Err(NoHead::Failed(failure)) => {
                 progress.responded(HeadOutcome::Failed);
+                let client = &self.client;
                 request_log::engine_failed(client.shared.clock.now(), client.target.address(), &failure);
-                return Ok(instead(&client, refusal::trouble(Trouble::EngineFailed), length, closing));
+                return Ok(self.instead(refusal::trouble(Trouble::EngineFailed)));
             }
         };
         progress.responded(HeadOutcome::Status(head.status.as_u16()));
-        Ok(answer(client, exchange, head, progress, length, closing))
+        Ok(answer(self.client.clone(), exchange, head, progress, length, self.close))
     }
 
     /// Sends it to the breaker's fallback, once. When that fails too, the refusal is the answer.
-    async fn fall_back(self, path: &RelativePath, refusal: &Refusal) -> Result<Answer, Failure> {
-        let closing = self.close;
-        let (client, length) = (self.client.clone(), self.request_length());
-        let progress = Progress::new(client.shared.clone(), None, self.at);
+    async fn fall_back(&mut self, path: &RelativePath, refusal: &Refusal) -> Result<Answer, Failure> {
+        let length = self.request_length();
+        let progress = Progress::new(self.client.shared.clone(), None, self.at);
         match self.exchange(Some(path.as_str()), Some(FALLBACK_TIMEOUT)).await {
             Ok((exchange, mut head)) if !head.status.is_server_error() => {
                 refusal::mark_fallback(refusal, &mut head.headers);
-                Ok(answer(client, exchange, head, progress, length, closing))
+                Ok(answer(self.client.clone(), exchange, head, progress, length, self.close))
             }
             Err(NoHead::Gone(failure)) => Err(failure),
-            Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => {
-                Ok(instead(&client, refusal::refused(refusal), length, closing))
-            }
+            Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => Ok(self.instead(refusal::refused(refusal))),
         }
     }
 
-    async fn refuse(self, refusal: &Refusal) -> Answer {
-        let closing = self.close;
-        let client = self.client.clone();
-        let drained = self.drain().await;
-        own(&client, refusal::refused(refusal), closing || !drained)
+    fn instead(&self, response: Response<Bytes>) -> Answer {
+        instead(&self.client, response, self.request_length(), self.close)
     }
 
-    fn reject(self, trouble: Trouble) -> Answer {
+    async fn refuse(&mut self, refusal: &Refusal) -> Answer {
+        let drained = self.drain().await;
+        own(&self.client, refusal::refused(refusal), self.close || !drained)
+    }
+
+    fn reject(&self, trouble: Trouble) -> Answer {
         own(&self.client, refusal::trouble(trouble), true)
     }
 
     /// Reads the rest of the request. Whether that was possible and worth it.
-    async fn drain(mut self) -> bool {
+    async fn drain(&mut self) -> bool {
         let length = self.request_length();
         let worth = length.is_none_or(|length| length <= DRAIN_UP_TO);
         // A client that waits for leave to send gets the refusal in its place.
         if !worth || (length != Some(0) && self.parts.headers.contains_key(header::EXPECT)) {
             return false;
         }
+        let Some(mut body) = self.body.take() else { return false };
         self.client.turn_to(Turn::Body);
         let mut drained = 0;
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let Ok(frame) = frame else { return false };
             drained += frame.data_ref().map_or(0, |data| data.len() as u64);
             if drained > DRAIN_UP_TO {
@@ -258,33 +264,21 @@ impl Arrived {
 
     /// Sends it, to `target` when that is given, and waits for the head of the response.
     async fn exchange(
-        self,
+        &mut self,
         target: Option<&str>,
         timeout: Option<Duration>,
-    ) -> Result<(Exchange, ResponseHead), NoHead> {
+    ) -> Result<(Box<Exchange>, ResponseHead), NoHead> {
         let (upgrade, replayable) = (self.wants_upgrade(), self.is_replayable());
-        let Self { client, parts, body, framing, at, .. } = self;
-        let mut head = BytesMut::with_capacity(1024);
-        let request = RequestHead {
-            method: &parts.method,
-            uri: &parts.uri,
-            target,
-            headers: &parts.headers,
-            framing,
-            upgrade,
-            default_host: client.target.address(),
-        };
-        request.encode(&mut head);
-        let mut body = (!replayable).then_some(body);
+        let client = self.client.clone();
         loop {
-            let idle = client.idle.take().filter(|upstream| upstream.is_usable(at, replayable));
+            let idle = client.idle.take().filter(|upstream| upstream.is_usable(self.at, replayable));
             let upstream = match idle {
                 Some(upstream) => upstream,
                 None => Upstream::new(client.target.connect().await.map_err(Failure::Io)?),
             };
-            let sent = if replayable { head.clone() } else { std::mem::take(&mut head) };
-            let sender = Sender::new(sent, framing, body.take());
-            let mut exchange = Exchange::new(upstream, sender, parts.method.clone(), upgrade);
+            let sender = Sender::new(self.encode(target, upgrade), self.framing, self.body.take());
+            let method = self.parts.method.clone();
+            let mut exchange = Box::new(Exchange::new(upstream, sender, method, upgrade));
             match wait_for_head(&client, &mut exchange, timeout).await {
                 Ok(head) => return Ok((exchange, head)),
                 Err(NoHead::Failed(Failure::ClosedUnanswered))
@@ -292,6 +286,21 @@ impl Arrived {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn encode(&self, target: Option<&str>, upgrade: bool) -> BytesMut {
+        let mut head = BytesMut::with_capacity(1024);
+        let request = RequestHead {
+            method: &self.parts.method,
+            uri: &self.parts.uri,
+            target,
+            headers: &self.parts.headers,
+            framing: self.framing,
+            upgrade,
+            default_host: self.client.target.address(),
+        };
+        request.encode(&mut head);
+        head
     }
 }
 

@@ -58,12 +58,12 @@ impl Progress {
         }
     }
 
-    /// The response arrived whole.
-    pub(super) fn finish(mut self) {
-        self.end(true);
+    /// The response arrived whole, at the time that is returned.
+    pub(super) fn finish(mut self) -> Tick {
+        self.end(true)
     }
 
-    fn end(&mut self, whole: bool) {
+    fn end(&mut self, whole: bool) -> Tick {
         self.ended = true;
         let now = self.shared.clock.now();
         let first_byte = self.first_byte.map(|at| at.since(self.arrived));
@@ -72,5 +72,6 @@ impl Progress {
             let events = self.events.as_ref().map_or(0, EventCounter::count);
             engine.complete(now, ticket, &Completion { first_byte: self.first_byte, events, whole });
         }
+        now
     }
 }
