@@ -29,18 +29,26 @@ pub(crate) struct Limits {
     seed: u64,
 }
 
-/// A request that all enforced rules would let pass, with what was found out about it.
+/// What was found out about a request, from the first look to the last token. Kept by the caller and filled in
+/// place, since it is large and mostly empty.
 #[derive(Debug)]
 pub(crate) struct Judged {
     keys: ArrayVec<Key, MAX>,
-    /// Of each rule: where its key is, and whether a rule in shadow mode would refuse it.
     rules: ArrayVec<JudgedRule, MAX>,
+}
+
+impl Judged {
+    pub(crate) fn new() -> Self {
+        Self { keys: ArrayVec::new(), rules: ArrayVec::new() }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct JudgedRule {
     place: Option<Place>,
+    /// When a rule in shadow mode would let the request pass that it would refuse now.
     shadow: Option<Tick>,
+    receipt: Option<Receipt>,
 }
 
 /// The rule that decides, and when it would let pass.
@@ -84,20 +92,21 @@ impl Limits {
         now: Tick,
         class: PriorityClass,
         facts: &Facts<'_>,
-    ) -> Result<Judged, Refusal> {
-        let keys: ArrayVec<Key, MAX> =
-            self.keys.iter().map(|parts| Key::of(parts, self.seed, facts)).collect();
-        let mut rules = ArrayVec::new();
+        judged: &mut Judged,
+    ) -> Result<(), Refusal> {
+        for parts in &self.keys {
+            judged.keys.push(Key::of(parts, self.seed, facts));
+        }
         let mut refused: Option<Refused> = None;
         for (i, rule) in self.rules.iter().enumerate() {
-            let place = rule.find(keys[rule.key]);
+            let place = rule.find(judged.keys[rule.key]);
             let until = rule.judge(now, place).err();
             if let (Some(until), Mode::Enforce) = (until, rule.mode) {
                 refused = Some(longer(refused, Refused { rule: i, place, until }));
             }
-            rules.push(JudgedRule { place, shadow: until });
+            judged.rules.push(JudgedRule { place, shadow: until, receipt: None });
         }
-        refused.map_or(Ok(Judged { keys, rules }), |refused| Err(self.refuse(now, class, refused)))
+        refused.map_or(Ok(()), |refused| Err(self.refuse(now, class, refused)))
     }
 
     /// Spends on all rules that let the request pass. When another request was faster on one of them, everything
@@ -106,28 +115,25 @@ impl Limits {
         &self,
         now: Tick,
         class: PriorityClass,
-        mut judged: Judged,
+        judged: &mut Judged,
     ) -> Result<Option<Refusal>, Refusal> {
-        let mut receipts: ArrayVec<Option<Receipt>, MAX> = ArrayVec::new();
+        let mut shadowed = false;
         for (i, rule) in self.rules.iter().enumerate() {
-            let JudgedRule { place, shadow } = judged.rules[i];
-            if shadow.is_some() {
-                receipts.push(None);
-                continue;
-            }
-            match rule.take(now, judged.keys[rule.key], place) {
-                Ok(receipt) => receipts.push(Some(receipt)),
-                Err(until) if rule.mode == Mode::Shadow => {
-                    judged.rules[i].shadow = Some(until);
-                    receipts.push(None);
-                }
-                Err(until) => {
-                    self.give_back(&judged.keys, &receipts);
-                    return Err(self.refuse(now, class, Refused { rule: i, place, until }));
+            let found = &mut judged.rules[i];
+            if found.shadow.is_none() {
+                match rule.take(now, judged.keys[rule.key], found.place) {
+                    Ok(receipt) => found.receipt = Some(receipt),
+                    Err(until) if rule.mode == Mode::Shadow => found.shadow = Some(until),
+                    Err(until) => {
+                        let place = found.place;
+                        self.give_back(judged);
+                        return Err(self.refuse(now, class, Refused { rule: i, place, until }));
+                    }
                 }
             }
+            shadowed |= judged.rules[i].shadow.is_some();
         }
-        Ok(self.shadow(now, class, &judged.rules))
+        Ok(if shadowed { self.shadow(now, class, &judged.rules) } else { None })
     }
 
     /// State of every rule.
@@ -140,10 +146,11 @@ impl Limits {
         self.rules.iter().for_each(LimitRule::grow_ahead);
     }
 
-    fn give_back(&self, keys: &[Key], receipts: &[Option<Receipt>]) {
-        for (rule, receipt) in self.rules.iter().zip(receipts) {
-            if let Some(receipt) = receipt {
-                rule.give_back(keys[rule.key], *receipt);
+    #[cold]
+    fn give_back(&self, judged: &Judged) {
+        for (rule, found) in self.rules.iter().zip(&judged.rules) {
+            if let Some(receipt) = found.receipt {
+                rule.give_back(judged.keys[rule.key], receipt);
             }
         }
     }
@@ -156,9 +163,10 @@ impl Limits {
     }
 
     /// Counts what rules in shadow mode would have refused of a request that passes.
+    #[cold]
     fn shadow(&self, now: Tick, class: PriorityClass, judged: &[JudgedRule]) -> Option<Refusal> {
         let mut refused: Option<Refused> = None;
-        for (rule, &JudgedRule { place, shadow }) in judged.iter().enumerate() {
+        for (rule, &JudgedRule { place, shadow, .. }) in judged.iter().enumerate() {
             if let Some(until) = shadow {
                 self.rules[rule].count_refusal();
                 refused = Some(longer(refused, Refused { rule, place, until }));

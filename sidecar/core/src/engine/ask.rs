@@ -9,7 +9,7 @@ use super::{Engine, TierRules};
 use crate::breaker::{Breaker, Permit};
 use crate::gate::Shed;
 use crate::gradient::Slowed;
-use crate::limit::TakenToken;
+use crate::limit::{Judged, TakenToken};
 use crate::{Cause, Decision, Facts, Refusal, Tick};
 
 /// All rules let the request pass.
@@ -66,11 +66,11 @@ impl Engine {
         facts: &Facts<'_>,
         shadow: &mut Option<Refusal>,
     ) -> Result<(), Refusal> {
-        let judged = self.ask_tiers(now, class);
-        let slowed = self.enforce(judged, shadow)?;
-        let judged = self.limits.judge(now, class, facts)?;
+        let slowed = self.enforce(self.ask_tiers(now, class), shadow)?;
+        let mut judged = Judged::new();
+        self.limits.judge(now, class, facts, &mut judged)?;
         let token = if slowed { None } else { self.enter(now, class, shadow)? };
-        match self.limits.commit(now, class, judged) {
+        match self.limits.commit(now, class, &mut judged) {
             Ok(by_limits) => {
                 if shadow.is_none() {
                     *shadow = by_limits;

@@ -55,6 +55,14 @@ pub(crate) struct Receipt {
     taken: Taken,
 }
 
+/// What a look for a key has found.
+enum Scan {
+    Found(Place),
+    /// Not found, but a key that is being put out may be it.
+    SomebodyLeaves,
+    Absent,
+}
+
 struct Generation {
     buckets: Box<[Tags]>,
     states: Box<[AtomicU64]>,
@@ -114,15 +122,10 @@ impl Table {
 
     /// The place of a key that is known.
     pub(crate) fn find(&self, key: Key) -> Option<Place> {
-        let tag = tag_of(key);
-        PROBES.iter().map_while(|&(g, turn)| Some((g, turn, self.generations[g].get()?))).find_map(
-            |(g, turn, generation)| {
-                let bucket = generation.bucket(key, turn);
-                let mut ways = generation.buckets[bucket].0.iter();
-                let way = ways.position(|known| known.load(Ordering::SeqCst) == tag)?;
-                Some(Place { generation: g as u8, way: (bucket * WAYS + way) as u32 })
-            },
-        )
+        match self.scan(key) {
+            Scan::Found(place) => Some(place),
+            Scan::SomebodyLeaves | Scan::Absent => None,
+        }
     }
 
     /// Whether a request on the key at `place` would pass; one on a key without a place would.
@@ -234,12 +237,16 @@ impl Table {
     fn insert_latched(&self, law: Law, now: Tick, key: Key) -> Option<Place> {
         // A key that is being put out may stay after all, so nobody may be about to leave.
         let mut patience = PATIENCE;
-        while self.somebody_leaves(key) {
-            patience = patience.checked_sub(1)?;
+        let found = loop {
+            match self.scan(key) {
+                Scan::Found(place) => break Some(place),
+                Scan::Absent => break None,
+                Scan::SomebodyLeaves => patience = patience.checked_sub(1)?,
+            }
             wait_a_moment();
-        }
-        if let Some(place) = self.find(key) {
-            return Some(place);
+        };
+        if found.is_some() {
+            return found;
         }
         PROBES.iter().find_map(|&(g, turn)| {
             let generation = self.generation_or_new(g);
@@ -251,12 +258,22 @@ impl Table {
         })
     }
 
-    fn somebody_leaves(&self, key: Key) -> bool {
-        let made = |&(g, turn): &(usize, u32)| Some((self.generations[g].get()?, turn));
-        PROBES.iter().map_while(made).any(|(generation, turn)| {
-            let tags = &generation.buckets[generation.bucket(key, turn)].0;
-            tags.iter().any(|tag| tag.load(Ordering::SeqCst) == LEAVING)
-        })
+    /// Looks for a key where it may be, and for keys that are being put out there.
+    fn scan(&self, key: Key) -> Scan {
+        let tag = tag_of(key);
+        let mut leaving = false;
+        for &(g, turn) in PROBES {
+            let Some(generation) = self.generations[g].get() else { break };
+            let bucket = generation.bucket(key, turn);
+            for (way, known) in generation.buckets[bucket].0.iter().enumerate() {
+                let known = known.load(Ordering::SeqCst);
+                if known == tag {
+                    return Scan::Found(Place { generation: g as u8, way: (bucket * WAYS + way) as u32 });
+                }
+                leaving |= known == LEAVING;
+            }
+        }
+        if leaving { Scan::SomebodyLeaves } else { Scan::Absent }
     }
 
     fn occupy(&self, generation: &Generation, way: u32, key: Key) -> bool {
