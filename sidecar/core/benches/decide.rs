@@ -15,7 +15,9 @@ use governor::{Quota, RateLimiter};
 use tidegate_core::{Admission, Completion, Decision, Engine, Facts, HeadOutcome, Headers, Tick};
 use tidegate_policy::PolicyDocument;
 
-const KEYS: usize = 10_000;
+/// Keys that fit the caches, and keys that do not.
+const WARM: usize = 1_000;
+const MANY: usize = 100_000;
 
 /// Everything on: breaker with two windows, all tiers, priority, three limits.
 const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench",
@@ -46,14 +48,14 @@ const SINGLE: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench
   "priority":{"from":[],"default":"Medium","highAllowedFrom":[]}}"#;
 
 struct Request {
-    key: String,
+    key: [u8; 24],
     client: IpAddr,
 }
 
 impl Headers for Request {
     fn get(&self, name: &str) -> Option<&[u8]> {
         match name {
-            "x-api-key" => Some(self.key.as_bytes()),
+            "x-api-key" => Some(&self.key),
             "x-priority" => Some(b"medium"),
             _ => None,
         }
@@ -61,9 +63,10 @@ impl Headers for Request {
 }
 
 fn requests(n: usize) -> Vec<Request> {
-    let request = |i: usize| Request {
-        key: format!("sk-test-0123456789-{i:08}"),
-        client: IpAddr::V4(Ipv4Addr::from(0x0A00_0000 + (i % 5000) as u32)),
+    let request = |i: usize| {
+        let mut key = *b"sk-test-0123456789......";
+        key[18..].copy_from_slice(format!("{i:06}").as_bytes());
+        Request { key, client: IpAddr::V4(Ipv4Addr::from(0x0A00_0000 + (i % 5000) as u32)) }
     };
     (0..n).map(request).collect()
 }
@@ -143,16 +146,16 @@ impl Measurement for CpuTime {
 
 fn decide(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("decide");
-    for (name, json) in [("full", FULL), ("single", SINGLE)] {
+    for (name, json, keys) in [("full", FULL, WARM), ("single", SINGLE, WARM), ("single", SINGLE, MANY)] {
         let engine = engine(json);
-        let mut traffic = Traffic::new(KEYS);
-        group.bench_function(format!("{name}: admit"), |b| {
+        let mut traffic = Traffic::new(keys);
+        group.bench_function(format!("{name}, {keys} keys: admit"), |b| {
             b.iter(|| {
                 let (now, request) = traffic.next();
                 black_box(admit(&engine, now, request))
             });
         });
-        group.bench_function(format!("{name}: admit, respond, complete"), |b| {
+        group.bench_function(format!("{name}, {keys} keys: admit, respond, complete"), |b| {
             b.iter(|| {
                 let (now, request) = traffic.next();
                 finish(&engine, now, admit(&engine, now, request));
@@ -162,26 +165,31 @@ fn decide(c: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
-/// The same traffic through governor's keyed limiter, with keys as an application would give them (owned strings)
-/// and hashed beforehand (no string to hash or compare).
+/// The same traffic through governor's keyed limiter: with the key as the request has it, and with a number that
+/// somebody else has made of it.
 fn governor(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("governor");
     let quota = Quota::per_second(NonZeroU32::MAX).allow_burst(NonZeroU32::MAX);
-    let by_string = RateLimiter::<String, _, _, _>::dashmap_with_clock(quota, FakeRelativeClock::default());
-    let mut traffic = Traffic::new(KEYS);
-    group.bench_function("keyed DashMap, String", |b| {
-        b.iter(|| {
-            let (_, request) = traffic.next();
-            black_box(by_string.check_key(&request.key).is_ok())
+    for keys in [WARM, MANY] {
+        let clock = FakeRelativeClock::default();
+        let by_bytes = RateLimiter::<[u8; 24], _, _, _>::dashmap_with_clock(quota, clock.clone());
+        let mut traffic = Traffic::new(keys);
+        group.bench_function(format!("keyed DashMap, {keys} keys of 24 bytes"), |b| {
+            b.iter(|| {
+                let (_, request) = traffic.next();
+                clock.advance(std::time::Duration::from_micros(1));
+                black_box(by_bytes.check_key(&request.key).is_ok())
+            });
         });
-    });
-    let by_number = RateLimiter::<u64, _, _, _>::dashmap_with_clock(quota, FakeRelativeClock::default());
-    group.bench_function("keyed DashMap, u64", |b| {
-        b.iter(|| {
-            let (now, _) = traffic.next();
-            black_box(by_number.check_key(&(now.as_nanos() / 1000 % KEYS as u64)).is_ok())
+        let by_number = RateLimiter::<u32, _, _, _>::dashmap_with_clock(quota, clock.clone());
+        group.bench_function(format!("keyed DashMap, {keys} keys of 4 bytes"), |b| {
+            b.iter(|| {
+                let (now, _) = traffic.next();
+                clock.advance(std::time::Duration::from_micros(1));
+                black_box(by_number.check_key(&((now.as_nanos() / 1000) as u32 % keys as u32)).is_ok())
+            });
         });
-    });
+    }
     group.finish();
 }
 
@@ -195,7 +203,7 @@ fn refuse(c: &mut Criterion<CpuTime>) {
         black_box(engine.admit(now, &facts(request)));
     }
     let mut i = 0;
-    c.bench_function("decide/single: refuse", |b| {
+    c.bench_function("decide/single, 100 keys: refuse", |b| {
         b.iter(|| {
             i = (i + 1) % requests.len();
             black_box(engine.admit(now, &facts(&requests[i])))
@@ -210,7 +218,7 @@ fn percentiles(_: &mut Criterion<CpuTime>) {
     if asked.is_some_and(|name| name != "percentiles") {
         return;
     }
-    for keys in [KEYS, 1_000_000] {
+    for keys in [WARM, MANY, 1_000_000] {
         let engine = engine(FULL);
         let mut traffic = Traffic::new(keys);
         for _ in 0..keys * 2 {

@@ -13,7 +13,7 @@ use crate::breaker::{Breaker, Permit};
 use crate::gate::Gate;
 use crate::gradient::Gradient;
 use crate::histogram::Histogram;
-use crate::lane::lane;
+use crate::lane::Lane;
 use crate::limit::Limits;
 use crate::meter::Meter;
 use crate::priority::Classifier;
@@ -134,7 +134,7 @@ impl Engine {
     /// In this order: the breaker, the tiers by priority, the limits. Tokens are taken last, and what one of them
     /// has given comes back when a later one refuses.
     pub fn admit(&self, now: Tick, facts: &Facts<'_>) -> Decision {
-        let lane = lane();
+        let lane = Lane::of_this_thread();
         if self.meter.offer(lane) {
             self.look_for_burst(now, lane);
         }
@@ -167,7 +167,7 @@ impl Engine {
     /// The request is over. Without `responded` before, it ends without a verdict on the engine.
     #[allow(clippy::needless_pass_by_value)] // a ticket ends here: nobody may complete it twice
     pub fn complete(&self, now: Tick, ticket: Ticket, completion: &Completion) {
-        self.meter.complete(lane());
+        self.meter.complete(Lane::of_this_thread());
         if let (Some(breaker), Some(permit)) = (&self.breaker, ticket.permit) {
             breaker.give_back(now, permit);
         }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::lane::{LANES, lane};
+use crate::lane::{LANES, Lane};
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 
 /// Sub-buckets of a power of two.
@@ -43,7 +43,7 @@ impl Histogram {
     /// Counts one latency.
     pub(crate) fn record(&self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(MAX_MICROS).min(MAX_MICROS);
-        self.stripes[lane() % STRIPES][index(micros)].fetch_add(1, Relaxed);
+        self.stripes[Lane::of_this_thread().index() % STRIPES][index(micros)].fetch_add(1, Relaxed);
     }
 
     /// Takes all latencies out. One that is recorded meanwhile is in this result or in the next.

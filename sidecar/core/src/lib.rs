@@ -12,6 +12,7 @@
 
 mod breaker;
 mod decision;
+mod divisor;
 mod engine;
 mod facts;
 mod gate;

@@ -34,28 +34,30 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Judged {
     keys: ArrayVec<Key, MAX>,
-    rules: ArrayVec<JudgedRule, MAX>,
+    steps: ArrayVec<Step, MAX>,
+}
+
+/// How far a request has come with one rule.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The rule would let it pass. Where its key is.
+    Passes(Option<Place>),
+    /// It has spent.
+    Spent(Receipt),
+    /// The rule would refuse it until then. Of a request that goes on only rules in shadow mode.
+    Refused(Tick),
 }
 
 impl Judged {
     pub(crate) fn new() -> Self {
-        Self { keys: ArrayVec::new(), rules: ArrayVec::new() }
+        Self { keys: ArrayVec::new(), steps: ArrayVec::new() }
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct JudgedRule {
-    place: Option<Place>,
-    /// When a rule in shadow mode would let the request pass that it would refuse now.
-    shadow: Option<Tick>,
-    receipt: Option<Receipt>,
 }
 
 /// The rule that decides, and when it would let pass.
 #[derive(Debug, Clone, Copy)]
 struct Refused {
     rule: usize,
-    place: Option<Place>,
     until: Tick,
 }
 
@@ -100,13 +102,17 @@ impl Limits {
         let mut refused: Option<Refused> = None;
         for (i, rule) in self.rules.iter().enumerate() {
             let place = rule.find(judged.keys[rule.key]);
-            let until = rule.judge(now, place).err();
-            if let (Some(until), Mode::Enforce) = (until, rule.mode) {
-                refused = Some(longer(refused, Refused { rule: i, place, until }));
-            }
-            judged.rules.push(JudgedRule { place, shadow: until, receipt: None });
+            judged.steps.push(match rule.judge(now, place) {
+                Ok(()) => Step::Passes(place),
+                Err(until) => {
+                    if rule.mode == Mode::Enforce {
+                        refused = Some(longer(refused, Refused { rule: i, until }));
+                    }
+                    Step::Refused(until)
+                }
+            });
         }
-        refused.map_or(Ok(()), |refused| Err(self.refuse(now, class, refused)))
+        refused.map_or(Ok(()), |refused| Err(self.refuse(now, class, &judged.keys, refused)))
     }
 
     /// Spends on all rules that let the request pass. When another request was faster on one of them, everything
@@ -119,21 +125,19 @@ impl Limits {
     ) -> Result<Option<Refusal>, Refusal> {
         let mut shadowed = false;
         for (i, rule) in self.rules.iter().enumerate() {
-            let found = &mut judged.rules[i];
-            if found.shadow.is_none() {
-                match rule.take(now, judged.keys[rule.key], found.place) {
-                    Ok(receipt) => found.receipt = Some(receipt),
-                    Err(until) if rule.mode == Mode::Shadow => found.shadow = Some(until),
+            if let Step::Passes(place) = judged.steps[i] {
+                judged.steps[i] = match rule.take(now, judged.keys[rule.key], place) {
+                    Ok(receipt) => Step::Spent(receipt),
+                    Err(until) if rule.mode == Mode::Shadow => Step::Refused(until),
                     Err(until) => {
-                        let place = found.place;
                         self.give_back(judged);
-                        return Err(self.refuse(now, class, Refused { rule: i, place, until }));
+                        return Err(self.refuse(now, class, &judged.keys, Refused { rule: i, until }));
                     }
-                }
+                };
             }
-            shadowed |= judged.rules[i].shadow.is_some();
+            shadowed |= matches!(judged.steps[i], Step::Refused(_));
         }
-        Ok(if shadowed { self.shadow(now, class, &judged.rules) } else { None })
+        Ok(if shadowed { self.shadow(now, class, judged) } else { None })
     }
 
     /// State of every rule.
@@ -148,31 +152,33 @@ impl Limits {
 
     #[cold]
     fn give_back(&self, judged: &Judged) {
-        for (rule, found) in self.rules.iter().zip(&judged.rules) {
-            if let Some(receipt) = found.receipt {
-                rule.give_back(judged.keys[rule.key], receipt);
+        for (rule, step) in self.rules.iter().zip(&judged.steps) {
+            if let Step::Spent(receipt) = step {
+                rule.give_back(judged.keys[rule.key], *receipt);
             }
         }
     }
 
     #[cold]
-    fn refuse(&self, now: Tick, class: PriorityClass, refused: Refused) -> Refusal {
+    fn refuse(&self, now: Tick, class: PriorityClass, keys: &[Key], refused: Refused) -> Refusal {
         let rule = &self.rules[refused.rule];
         rule.count_refusal();
-        rule.refusal(now, class, refused.place, refused.until)
+        rule.refusal(now, class, keys[rule.key], refused.until)
     }
 
     /// Counts what rules in shadow mode would have refused of a request that passes.
     #[cold]
-    fn shadow(&self, now: Tick, class: PriorityClass, judged: &[JudgedRule]) -> Option<Refusal> {
+    fn shadow(&self, now: Tick, class: PriorityClass, judged: &Judged) -> Option<Refusal> {
         let mut refused: Option<Refused> = None;
-        for (rule, &JudgedRule { place, shadow, .. }) in judged.iter().enumerate() {
-            if let Some(until) = shadow {
+        for (rule, step) in judged.steps.iter().enumerate() {
+            if let Step::Refused(until) = *step {
                 self.rules[rule].count_refusal();
-                refused = Some(longer(refused, Refused { rule, place, until }));
+                refused = Some(longer(refused, Refused { rule, until }));
             }
         }
-        refused.map(|r| self.rules[r.rule].refusal(now, class, r.place, r.until))
+        let Refused { rule, until } = refused?;
+        let rule = &self.rules[rule];
+        Some(rule.refusal(now, class, judged.keys[rule.key], until))
     }
 }
 

@@ -5,6 +5,7 @@ use tidegate_policy::report::TierStatus;
 
 use super::Engine;
 use crate::gradient::{Seen, Throughput};
+use crate::lane::Lane;
 use crate::meter::Meter;
 use crate::tiers::{Standing, Tiers};
 use crate::{GpuMemoryReading, Tick, pressure};
@@ -96,7 +97,7 @@ impl Engine {
     /// A lane has reached its checkpoint: trips when the running sample has taken more than it may. When somebody
     /// else is at the tiers already, the next request looks again.
     #[cold]
-    pub(super) fn look_for_burst(&self, now: Tick, lane: usize) {
+    pub(super) fn look_for_burst(&self, now: Tick, lane: Lane) {
         let Ok(mut control) = self.control.try_lock() else { return };
         match control.remaining(now, self.meter.offered()) {
             Remaining::Any => self.meter.disarm(),

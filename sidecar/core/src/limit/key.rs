@@ -22,33 +22,39 @@ impl Key {
     /// The hash of the parts in their order. A part that the request lacks counts as empty.
     pub(crate) fn of(parts: &[KeyPart], seed: u64, facts: &Facts<'_>) -> Self {
         let mut hasher = SipHasher13::new_with_keys(seed, !seed);
-        for part in parts {
-            match part {
-                KeyPart::Header(name) => {
-                    write_delimited(&mut hasher, facts.headers.get(name.as_str()).unwrap_or_default());
+        let hash = match parts {
+            // All requests count together.
+            [] => return Self { place: 0, tag: 1 },
+            [part] => with_bytes(part, facts, |bytes| hasher.hash(bytes)),
+            parts => {
+                for part in parts {
+                    // The length goes first, so that ("ab", "c") and ("a", "bc") are two keys.
+                    with_bytes(part, facts, |bytes| {
+                        hasher.write_u64(bytes.len() as u64);
+                        hasher.write(bytes);
+                    });
                 }
-                KeyPart::Path => write_delimited(&mut hasher, facts.path.as_bytes()),
-                KeyPart::ClientIp => write_address(&mut hasher, facts.client),
+                hasher.finish128()
             }
-        }
-        let hash = hasher.finish128();
+        };
         Self { place: hash.h1, tag: hash.h2 }
     }
 }
 
-/// The length goes first, so that `("ab", "c")` and `("a", "bc")` are two keys.
-fn write_delimited(hasher: &mut SipHasher13, bytes: &[u8]) {
-    hasher.write_u64(bytes.len() as u64);
-    hasher.write(bytes);
+fn with_bytes<R>(part: &KeyPart, facts: &Facts<'_>, act: impl FnOnce(&[u8]) -> R) -> R {
+    match part {
+        KeyPart::Header(name) => act(facts.headers.get(name.as_str()).unwrap_or_default()),
+        KeyPart::Path => act(facts.path.as_bytes()),
+        KeyPart::ClientIp => act(&octets(facts.client)),
+    }
 }
 
 /// An IPv4 client is the same client when it comes over an IPv6 socket.
-fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
-    let address = match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    };
-    hasher.write(&address.octets());
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
 }
 
 #[cfg(test)]

@@ -86,18 +86,12 @@ impl LimitRule {
 
     /// The refusal that names this rule. Observed is what counts already and the request itself, against what may
     /// count at once: the bucket's size or the window's limit.
-    pub(crate) fn refusal(
-        &self,
-        now: Tick,
-        class: PriorityClass,
-        place: Option<Place>,
-        until: Tick,
-    ) -> Refusal {
+    pub(crate) fn refusal(&self, now: Tick, class: PriorityClass, key: Key, until: Tick) -> Refusal {
         Refusal {
             cause: Cause::Limit,
             rule: Arc::clone(&self.rule),
             class,
-            observed: self.table.outstanding(self.law, now, place) as f64 + 1.0,
+            observed: self.table.outstanding(self.law, now, self.table.find(key)) as f64 + 1.0,
             limit: self.law.size() as f64,
             retry_after: until.since(now),
         }

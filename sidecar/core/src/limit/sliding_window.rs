@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::Tick;
+use crate::divisor::Divisor;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Bits of a slot that count; the others say which round of the ring the count belongs to.
@@ -22,9 +23,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 pub(crate) struct SlidingWindow {
     limit: u64,
     /// Length of a sub-window in nanoseconds, rounded up.
-    width: u64,
+    width: Divisor,
     /// Sub-windows in the ring, one more than in the window.
-    slots: u64,
+    slots: Divisor,
 }
 
 /// What a request took, to give it back.
@@ -47,7 +48,8 @@ impl SlidingWindow {
         let longest_ring = u64::try_from(window.as_nanos() / SHORTEST.as_nanos()).unwrap_or(u64::MAX);
         let parts = u64::from(sub_windows).min(longest_ring).max(1);
         let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        Self { limit: limit.clamp(1, COUNT / 2), width: window.div_ceil(parts).max(1), slots: parts + 1 }
+        let width = Divisor::new(window.div_ceil(parts));
+        Self { limit: limit.clamp(1, COUNT / 2), width, slots: Divisor::new(parts + 1) }
     }
 
     pub(crate) fn limit(self) -> u64 {
@@ -56,7 +58,7 @@ impl SlidingWindow {
 
     /// Words that one key needs.
     pub(crate) fn words(self) -> usize {
-        self.slots as usize
+        self.slots.get() as usize
     }
 
     /// Whether counts of the other are counts of this one.
@@ -114,12 +116,12 @@ impl SlidingWindow {
     /// so that none is forgotten early.
     pub(crate) fn convert(self, old: Self, now: Tick, from: &[AtomicU64], to: &[AtomicU64]) {
         let (position, _) = old.newest(old.position(now), from);
-        for age in 0..old.slots {
+        for age in 0..old.slots.get() {
             let slot = old.back(position, age);
             let count = count_at(&from[slot.slot as usize], slot.round);
-            let end = (old.epoch(position, now) + 1 - age).saturating_mul(old.width) - 1;
+            let end = (old.epoch(position, now) + 1 - age).saturating_mul(old.width.get()) - 1;
             let new = self.position(Tick::from_nanos(end.min(now.as_nanos())));
-            if count > 0 && self.age(new, self.position(now)) < self.slots {
+            if count > 0 && self.age(new, self.position(now)) < self.slots.get() {
                 let target = &to[new.slot as usize];
                 let before = count_at(target, new.round);
                 target.store(new.round << COUNT_BITS | (before + count).min(COUNT), Ordering::Relaxed);
@@ -129,8 +131,9 @@ impl SlidingWindow {
 
     /// The sub-window that runs at `now`. The first is in round 1, so that every slot has one before it.
     fn position(self, now: Tick) -> Position {
-        let epoch = now.as_nanos() / self.width;
-        Position { round: (epoch / self.slots + 1) & ROUND, slot: epoch % self.slots }
+        let (epoch, _) = self.width.divide(now.as_nanos());
+        let (round, slot) = self.slots.divide(epoch);
+        Position { round: (round + 1) & ROUND, slot }
     }
 
     /// The sub-window `age` before another, less than one round.
@@ -138,17 +141,17 @@ impl SlidingWindow {
         if age <= from.slot {
             Position { round: from.round, slot: from.slot - age }
         } else {
-            Position { round: from.round.wrapping_sub(1) & ROUND, slot: from.slot + self.slots - age }
+            Position { round: from.round.wrapping_sub(1) & ROUND, slot: from.slot + self.slots.get() - age }
         }
     }
 
     fn age(self, of: Position, at: Position) -> u64 {
-        ((at.round.wrapping_sub(of.round) & ROUND) * self.slots + at.slot).saturating_sub(of.slot)
+        ((at.round.wrapping_sub(of.round) & ROUND) * self.slots.get() + at.slot).saturating_sub(of.slot)
     }
 
     /// The number of a sub-window since the origin of time. `position` is near `now`.
     fn epoch(self, position: Position, now: Tick) -> u64 {
-        now.as_nanos() / self.width + self.age(self.position(now), position)
+        self.width.divide(now.as_nanos()).0 + self.age(self.position(now), position)
     }
 
     /// The sub-window to judge in and the requests that count there, or when there will be room.
@@ -178,15 +181,15 @@ impl SlidingWindow {
     #[allow(clippy::unused_self)] // reads as the others do
     fn survey(self, position: Position, ring: &[AtomicU64]) -> Result<u64, Position> {
         let before = position.round.wrapping_sub(1) & ROUND;
+        let own = position.slot as usize;
         let mut sum = 0;
-        for (i, word) in ring.iter().enumerate() {
-            let (slot, word) = (i as u64, word.load(Ordering::SeqCst));
-            let expected = if slot <= position.slot { position.round } else { before };
-            let round = word >> COUNT_BITS;
+        for (slot, word) in ring.iter().enumerate() {
+            let word = word.load(Ordering::SeqCst);
+            let (round, expected) = (word >> COUNT_BITS, if slot > own { before } else { position.round });
             if round == expected {
-                sum += if slot == position.slot { 0 } else { word & COUNT };
+                sum += if slot == own { 0 } else { word & COUNT };
             } else if is_later(round, expected) && word & COUNT > 0 {
-                return Err(Position { round, slot });
+                return Err(Position { round, slot: slot as u64 });
             }
         }
         Ok(sum)
@@ -195,13 +198,13 @@ impl SlidingWindow {
     /// The instant at which so many sub-windows have left the ring that one request has room.
     fn free_at(self, position: Position, now: Tick, ring: &[AtomicU64]) -> Tick {
         let mut left = self.newest(position, ring).1;
-        let mut age = self.slots - 1;
+        let mut age = self.slots.get() - 1;
         loop {
             let slot = self.back(position, age);
             left = left.saturating_sub(count_at(&ring[slot.slot as usize], slot.round));
             if left < self.limit || age == 0 {
-                let free = self.epoch(position, now) + self.slots - age;
-                return Tick::from_nanos(free.saturating_mul(self.width));
+                let free = self.epoch(position, now) + self.slots.get() - age;
+                return Tick::from_nanos(free.saturating_mul(self.width.get()));
             }
             age -= 1;
         }
