@@ -179,12 +179,12 @@ impl Breaker {
         let errors = self.policy.trip.error_ratio.as_ref().zip(self.errors.as_ref());
         if let Some((trip, window)) = errors {
             let counts = window.record(now, verdict == Verdict::Failure);
-            self.open_if(now, permit, errors_cut(trip, counts));
+            self.open_if(now, permit, counts.and_then(|counts| errors_cut(trip, counts)));
         }
         let slow = self.policy.trip.slow_call_ratio.as_ref().zip(self.slow.as_ref());
         if let Some((trip, window)) = slow {
             let counts = window.record(now, elapsed > trip.slower_than_millis.duration());
-            self.open_if(now, permit, slow_cut(trip, counts));
+            self.open_if(now, permit, counts.and_then(|counts| slow_cut(trip, counts)));
         }
     }
 

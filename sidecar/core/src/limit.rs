@@ -1,5 +1,6 @@
 //! Limits by key: all rules are judged first, then all spend or none.
 
+mod hash;
 mod key;
 mod law;
 mod rule;
@@ -14,6 +15,7 @@ use tidegate_policy::{KeyPart, Limit, Mode, PolicyDocument, PriorityClass};
 pub(crate) use token_bucket::{Taken as TakenToken, TokenBucket};
 
 use crate::{Facts, Refusal, Tick};
+use hash::Hasher;
 use key::Key;
 use rule::LimitRule;
 use table::{Place, Receipt};
@@ -26,7 +28,7 @@ pub(crate) struct Limits {
     rules: Box<[LimitRule]>,
     /// What keys are made of, each kind once: rules that count by the same parts share one hash.
     keys: Box<[Box<[KeyPart]>]>,
-    seed: u64,
+    hasher: Hasher,
 }
 
 /// What was found out about a request, from the first look to the last token. Kept by the caller and filled in
@@ -64,18 +66,18 @@ struct Refused {
 impl Limits {
     /// The limits of a document that validates: what is beyond [`PolicyDocument::MAX_LIMITS`] rules is not judged.
     pub(crate) fn new(limits: &[Limit], seed: u64) -> Self {
-        Self::build(limits, seed, LimitRule::new)
+        Self::build(limits, Hasher::new(seed), LimitRule::new)
     }
 
     /// The limits of the next document. Rules with the same identity keep their counters.
     pub(crate) fn succeed(&self, limits: &[Limit], now: Tick) -> Self {
-        Self::build(limits, self.seed, |limit, key| {
+        Self::build(limits, self.hasher, |limit, key| {
             let before = self.rules.iter().find(|rule| rule.is_identified_by(limit));
             before.map_or_else(|| LimitRule::new(limit, key), |rule| rule.succeed(limit, key, now))
         })
     }
 
-    fn build(limits: &[Limit], seed: u64, rule: impl Fn(&Limit, usize) -> LimitRule) -> Self {
+    fn build(limits: &[Limit], hasher: Hasher, rule: impl Fn(&Limit, usize) -> LimitRule) -> Self {
         let mut keys: Vec<Box<[KeyPart]>> = Vec::new();
         let rules = limits.iter().take(MAX).map(|limit| {
             let known = keys.iter().position(|parts| **parts == *limit.key);
@@ -85,7 +87,7 @@ impl Limits {
             });
             rule(limit, key)
         });
-        Self { rules: rules.collect(), keys: keys.into(), seed }
+        Self { rules: rules.collect(), keys: keys.into(), hasher }
     }
 
     /// Judges by all rules and spends nothing. Of several that refuse the one with the longest wait decides.
@@ -97,7 +99,7 @@ impl Limits {
         judged: &mut Judged,
     ) -> Result<(), Refusal> {
         for parts in &self.keys {
-            judged.keys.push(Key::of(parts, self.seed, facts));
+            judged.keys.push(Key::of(parts, self.hasher, facts));
         }
         let mut refused: Option<Refused> = None;
         for (i, rule) in self.rules.iter().enumerate() {

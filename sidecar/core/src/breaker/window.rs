@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Tick;
+use crate::divisor::Divisor;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// Sub-windows of a window; one more is kept, so that the whole window is always covered.
@@ -15,8 +16,10 @@ const COUNT: u64 = (1 << COUNT_BITS) - 1;
 /// Calls, and bad ones among them. Between one window and a sixteenth more.
 #[derive(Debug)]
 pub(crate) struct RatioWindow {
-    width: u64,
+    width: Divisor,
     slots: [Slot; SLOTS],
+    /// The last sub-window with a bad call.
+    last_bad: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -43,30 +46,35 @@ impl RatioWindow {
     pub(crate) fn new(length: Duration) -> Self {
         let length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
         Self {
-            width: length.div_ceil(PARTS).max(1),
+            width: Divisor::new(length.div_ceil(PARTS)),
             slots: std::array::from_fn(|_| Slot { calls: AtomicU64::new(0), bad: AtomicU64::new(0) }),
+            last_bad: AtomicU64::new(0),
         }
     }
 
-    /// Counts a call and returns the counts of the window with it.
-    pub(crate) fn record(&self, now: Tick, bad: bool) -> Counts {
+    /// Counts a call. Some: the counts of the window with it, unless no call in it was bad.
+    pub(crate) fn record(&self, now: Tick, bad: bool) -> Option<Counts> {
         let epoch = self.epoch(now);
         let slot = &self.slots[epoch as usize % SLOTS];
         add(&slot.calls, epoch, 1);
         if bad {
             add(&slot.bad, epoch, 1);
+            self.last_bad.fetch_max(epoch, Relaxed);
         }
-        self.counts(now)
+        (self.last_bad.load(Relaxed) + SLOTS as u64 > epoch).then(|| self.counts(now))
     }
 
     /// The counts at `now`.
     pub(crate) fn counts(&self, now: Tick) -> Counts {
         let epoch = self.epoch(now);
-        let sum = |counter: fn(&Slot) -> &AtomicU64| {
-            let count = |(i, slot)| count_at(counter(slot), latest(i, epoch));
-            self.slots.iter().enumerate().map(count).sum()
-        };
-        Counts { bad: sum(|slot| &slot.bad), calls: sum(|slot| &slot.calls) }
+        let mut counts = Counts { calls: 0, bad: 0 };
+        for age in 0..SLOTS as u64 {
+            let slot = &self.slots[(epoch - age) as usize % SLOTS];
+            // Bad ones first: one that arrives in between cannot make them more than all.
+            counts.bad += count_at(&slot.bad, epoch - age);
+            counts.calls += count_at(&slot.calls, epoch - age);
+        }
+        counts
     }
 
     /// Forgets everything.
@@ -86,14 +94,16 @@ impl RatioWindow {
             // Epochs are counted from SLOTS on.
             let end = (from + 1)
                 .saturating_sub(SLOTS as u64)
-                .saturating_mul(self.width)
+                .saturating_mul(self.width.get())
                 .saturating_sub(1)
                 .min(now.as_nanos());
             let into = new.epoch(Tick::from_nanos(end));
             if into + SLOTS as u64 > new.epoch(now) {
                 let target = &new.slots[into as usize % SLOTS];
                 add(&target.calls, into, count_at(&slot.calls, from));
-                add(&target.bad, into, count_at(&slot.bad, from));
+                let bad = count_at(&slot.bad, from);
+                add(&target.bad, into, bad);
+                new.last_bad.fetch_max(if bad > 0 { into } else { 0 }, Relaxed);
             }
         }
         new
@@ -101,7 +111,7 @@ impl RatioWindow {
 
     /// The number of the running sub-window. Begins with `SLOTS`, so that every slot has an earlier one.
     fn epoch(&self, now: Tick) -> u64 {
-        now.as_nanos() / self.width + SLOTS as u64
+        self.width.divide(now.as_nanos()).0 + SLOTS as u64
     }
 }
 
@@ -146,9 +156,10 @@ mod tests {
     fn counts_leave_after_the_window() {
         let window = RatioWindow::new(Duration::from_secs(16));
         window.record(millis(500), true);
-        assert_eq!(window.record(millis(16_400), false), Counts { calls: 2, bad: 1 });
+        assert_eq!(window.record(millis(16_400), false), Some(Counts { calls: 2, bad: 1 }));
         assert_eq!(window.counts(millis(17_000)), Counts { calls: 1, bad: 0 });
         assert_eq!(window.counts(millis(60_000)).ratio(), None);
+        assert_eq!(window.record(millis(60_000), false), None, "no call was bad");
     }
 
     #[test]
@@ -173,7 +184,9 @@ mod tests {
             for (gap, bad) in calls {
                 now += gap;
                 log.push(now);
-                let counts = window.record(millis(now), bad);
+                let recorded = window.record(millis(now), bad);
+                let counts = window.counts(millis(now));
+                prop_assert_eq!(recorded.is_none(), counts.bad == 0);
                 let inside = |length: u64| log.iter().filter(|&&t| t + length > now).count() as u64;
                 prop_assert!((inside(16_000)..=inside(17_000)).contains(&counts.calls));
                 prop_assert!(counts.bad <= counts.calls);

@@ -2,14 +2,12 @@
 
 use std::net::IpAddr;
 
-use siphasher::sip128::{Hasher128, SipHasher13};
-use std::hash::Hasher as _;
 use tidegate_policy::KeyPart;
 
+use super::hash::Hasher;
 use crate::Facts;
 
-/// A key of one rule. The client chooses what is hashed, so the hash is keyed (`SipHash` 1-3): without the seed
-/// nobody can make two keys collide, neither to spend another's budget nor to flood one bucket.
+/// A key of one rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
     /// Picks the bucket.
@@ -19,33 +17,19 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The hash of the parts in their order. A part that the request lacks counts as empty.
-    pub(crate) fn of(parts: &[KeyPart], seed: u64, facts: &Facts<'_>) -> Self {
-        let mut hasher = SipHasher13::new_with_keys(seed, !seed);
-        let hash = match parts {
-            // All requests count together.
-            [] => return Self { place: 0, tag: 1 },
-            [part] => with_bytes(part, facts, |bytes| hasher.hash(bytes)),
-            parts => {
-                for part in parts {
-                    // The length goes first, so that ("ab", "c") and ("a", "bc") are two keys.
-                    with_bytes(part, facts, |bytes| {
-                        hasher.write_u64(bytes.len() as u64);
-                        hasher.write(bytes);
-                    });
+    /// The hash of the parts in their order, by a fresh hasher. A part that the request lacks counts as empty.
+    pub(crate) fn of(parts: &[KeyPart], mut hasher: Hasher, facts: &Facts<'_>) -> Self {
+        for part in parts {
+            match part {
+                KeyPart::Header(name) => {
+                    hasher.write(facts.headers.get(name.as_str()).unwrap_or_default());
                 }
-                hasher.finish128()
+                KeyPart::Path => hasher.write(facts.path.as_bytes()),
+                KeyPart::ClientIp => hasher.write(&octets(facts.client)),
             }
-        };
-        Self { place: hash.h1, tag: hash.h2 }
-    }
-}
-
-fn with_bytes<R>(part: &KeyPart, facts: &Facts<'_>, act: impl FnOnce(&[u8]) -> R) -> R {
-    match part {
-        KeyPart::Header(name) => act(facts.headers.get(name.as_str()).unwrap_or_default()),
-        KeyPart::Path => act(facts.path.as_bytes()),
-        KeyPart::ClientIp => act(&octets(facts.client)),
+        }
+        let [place, tag] = hasher.finish();
+        Self { place, tag }
     }
 }
 
@@ -73,7 +57,10 @@ mod tests {
         let parts = [header("a"), header("b")];
         let one = Request::from("10.0.0.1").with("a", "xy").with("b", "z");
         let two = Request::from("10.0.0.1").with("a", "x").with("b", "yz");
-        assert_ne!(Key::of(&parts, 1, &one.facts()), Key::of(&parts, 1, &two.facts()));
+        assert_ne!(
+            Key::of(&parts, Hasher::new(1), &one.facts()),
+            Key::of(&parts, Hasher::new(1), &two.facts())
+        );
     }
 
     #[test]
@@ -81,7 +68,10 @@ mod tests {
         let parts = [header("a")];
         let missing = Request::from("10.0.0.1");
         let empty = Request::from("10.0.0.1").with("a", "");
-        assert_eq!(Key::of(&parts, 1, &missing.facts()), Key::of(&parts, 1, &empty.facts()));
+        assert_eq!(
+            Key::of(&parts, Hasher::new(1), &missing.facts()),
+            Key::of(&parts, Hasher::new(1), &empty.facts())
+        );
     }
 
     #[test]
@@ -90,14 +80,23 @@ mod tests {
         let v4 = Request::from("10.0.0.1");
         let mapped = Request::from("::ffff:10.0.0.1");
         let other = Request::from("10.0.0.2");
-        assert_eq!(Key::of(&parts, 1, &v4.facts()), Key::of(&parts, 1, &mapped.facts()));
-        assert_ne!(Key::of(&parts, 1, &v4.facts()), Key::of(&parts, 1, &other.facts()));
+        assert_eq!(
+            Key::of(&parts, Hasher::new(1), &v4.facts()),
+            Key::of(&parts, Hasher::new(1), &mapped.facts())
+        );
+        assert_ne!(
+            Key::of(&parts, Hasher::new(1), &v4.facts()),
+            Key::of(&parts, Hasher::new(1), &other.facts())
+        );
     }
 
     #[test]
     fn another_seed_is_another_hash() {
         let parts = [KeyPart::ClientIp];
         let request = Request::from("10.0.0.1");
-        assert_ne!(Key::of(&parts, 1, &request.facts()), Key::of(&parts, 2, &request.facts()));
+        assert_ne!(
+            Key::of(&parts, Hasher::new(1), &request.facts()),
+            Key::of(&parts, Hasher::new(2), &request.facts())
+        );
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Keys live in buckets of [`WAYS`]. There are up to four generations of buckets, each eight times the one before;
 //! a key goes into the first that has room, so a pod with few keys touches little memory; in the last generation
-//! it has a second bucket to choose. In a bucket with no
-//! empty way a key may take the place of one whose state says no more than that of a key never seen; nobody else
-//! is ever put out. When all is full, new keys share one overflow state until room comes back.
+//! it has a second bucket to choose. A key may take the place of one whose state says no more than that of a key
+//! never seen; nobody else is ever put out. As long as there is room, that state must have said so for a while, so
+//! that keys in use stay where they are. When all is full, new keys share one overflow state until room comes back.
 //!
 //! A state can change hands while a thread holds it. So whoever has spent looks at the tag once more: if it is
 //! another, it gives back and starts anew. Whoever puts a key out marks the tag first and looks at the state once
 //! more: if somebody has spent, it leaves the key where it is. One of both always sees the other.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::key::Key;
 use super::law::{Law, Taken};
@@ -28,6 +29,9 @@ const PROBES: &[(usize, u32)] =
 const LATCHES: usize = if cfg!(loom) { 1 } else { 64 };
 /// Attempts before a key that others keep moving is judged by the overflow.
 const PATIENCE: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// How long a key is kept that could be forgotten, while there is room.
+const KEPT: Duration = Duration::from_secs(10);
 
 const EMPTY: u64 = 0;
 const LEAVING: u64 = u64::MAX;
@@ -248,14 +252,23 @@ impl Table {
         if found.is_some() {
             return found;
         }
-        PROBES.iter().find_map(|&(g, turn)| {
-            let generation = self.generation_or_new(g);
-            let bucket = generation.bucket(key, turn) * WAYS;
-            let mut ways = bucket as u32..(bucket + WAYS) as u32;
-            let empty = ways.clone().find(|&way| self.occupy(generation, way, key));
-            let way = empty.or_else(|| ways.find(|&way| self.replace(law, now, g, way, key)))?;
-            Some(Place { generation: g as u8, way })
-        })
+        let long_whole = Tick::from_nanos(now.since(Tick::from_duration(KEPT)).as_nanos() as u64);
+        let made = PROBES.iter().take_while(|(g, _)| self.generations[*g].get().is_some()).count();
+        let (made, rest) = PROBES.split_at(made);
+        made.iter()
+            .find_map(|&probe| self.settle_in(law, long_whole, probe, key))
+            .or_else(|| rest.iter().find_map(|&probe| self.settle_in(law, long_whole, probe, key)))
+            .or_else(|| PROBES.iter().find_map(|&probe| self.settle_in(law, now, probe, key)))
+    }
+
+    /// Takes an empty way of one bucket, or one whose key could be forgotten already at `whole`.
+    fn settle_in(&self, law: Law, whole: Tick, (g, turn): (usize, u32), key: Key) -> Option<Place> {
+        let generation = self.generation_or_new(g);
+        let bucket = generation.bucket(key, turn) * WAYS;
+        let mut ways = bucket as u32..(bucket + WAYS) as u32;
+        let empty = ways.clone().find(|&way| self.occupy(generation, way, key));
+        let way = empty.or_else(|| ways.find(|&way| self.replace(law, whole, g, way, key)))?;
+        Some(Place { generation: g as u8, way })
     }
 
     /// Looks for a key where it may be, and for keys that are being put out there.
@@ -285,17 +298,17 @@ impl Table {
         won
     }
 
-    fn replace(&self, law: Law, now: Tick, g: usize, way: u32, key: Key) -> bool {
+    fn replace(&self, law: Law, whole: Tick, g: usize, way: u32, key: Key) -> bool {
         let place = Place { generation: g as u8, way };
         let Some((tag, state)) = self.tag(place).zip(self.state(place)) else { return false };
         let old = tag.load(Ordering::SeqCst);
-        if old == LEAVING || !law.is_fresh(now, state) {
+        if old == LEAVING || !law.is_fresh(whole, state) {
             return false;
         }
         if tag.compare_exchange(old, LEAVING, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return false;
         }
-        let fresh = law.is_fresh(now, state);
+        let fresh = law.is_fresh(whole, state);
         tag.store(if fresh { tag_of(key) } else { old }, Ordering::SeqCst);
         fresh
     }

@@ -71,6 +71,20 @@ fn keys_that_are_whole_again_make_room_for_new_ones() {
 }
 
 #[test]
+fn keys_in_use_stay_where_they_are_and_forgotten_ones_do_not_make_the_table_grow() {
+    let law = bucket(60_000, 1);
+    let table = Table::new(law);
+    for n in 0..50_000 {
+        let now = Tick::from_nanos(n * 20_000_000);
+        table.take(law, now, key(1), table.find(key(1))).unwrap();
+        table.take(law, now, key(n + 2), None).unwrap();
+    }
+    // Fifty strangers a second, each kept for ten seconds.
+    assert!(table.keys() < 2000, "{} keys", table.keys());
+    assert!(table.find(key(1)).is_some());
+}
+
+#[test]
 fn a_table_converted_to_another_rate_remembers_every_key() {
     let (old, new) = (bucket(60, 5), bucket(600, 5));
     let table = Table::new(old);
