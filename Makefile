@@ -24,7 +24,7 @@ help: ## Show this list
 demo: ## A cluster, two engines with simulated GPUs, the policies and an hour of traffic in two minutes
 	$(E2E) demo $(if $(filter-out file,$(origin CLUSTER)),--cluster $(CLUSTER))
 
-demo-standalone: ## The same sidecar and policies without a cluster, in seconds
+demo-standalone: ## The same sidecar and policies without a cluster, in a minute
 	cargo build -p tidegate-e2e -p tidegate-sidecar -p tidegate-cli
 	$(DEBUG)/tidegate-e2e demo-standalone --sidecar $(DEBUG)/tidegate-sidecar --cli $(DEBUG)/kubectl-tidegate
 
