@@ -15,7 +15,7 @@ use std::process::Command;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("crds", &["k8s-openapi", "kube", "schemars", "serde", "serde-saphyr", "serde_json"]),
     ("policy", &["serde", "serde_json", "serde_path_to_error", "thiserror"]),
-    ("core", &["policy", "arrayvec", "crossbeam-utils", "loom", "siphasher"]),
+    ("core", &["policy", "arrayvec", "crossbeam-utils", "loom"]),
     ("gpu", &["nvml-wrapper", "serde", "thiserror"]),
     (
         "sidecar",
