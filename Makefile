@@ -46,7 +46,7 @@ unit: ## Unit, law, differential and process-level tests
 	cargo test --workspace
 
 loom: ## Every interleaving of the compare-and-swap loops
-	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --release --target-dir target/loom loom
+	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release --target-dir target/loom
 
 e2e: ## End-to-end tests on a real cluster
 	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4

@@ -36,7 +36,7 @@ fn failures_in_a_row_are_not_lost_when_two_fail_at_once() {
     loom::model(|| {
         let timing = Timing { consecutive_failures: Some(2), ..TIMING };
         let state = Arc::new(State::new());
-        let fail = |state: &State| {
+        let fail = move |state: &State| {
             if let Ok(permit) = state.admit(millis(1), timing) {
                 state.settle(millis(1), timing, permit, Verdict::Failure);
             }
