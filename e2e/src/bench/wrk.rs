@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::cluster::process;
 
+/// A slow answer on a busy machine is no error.
+const PATIENCE: &str = "30s";
+
 /// One run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Run {
