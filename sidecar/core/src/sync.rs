@@ -24,3 +24,14 @@ impl AtomicF64 {
         self.0.store(value.to_bits(), Relaxed);
     }
 }
+
+/// Stands between a `SeqCst` access and the next one where the proof needs their single total order. The accesses
+/// give it by themselves; loom takes them for `AcqRel` and models that order for fences alone.
+#[cfg(loom)]
+pub(crate) fn in_total_order() {
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}
+/// Nothing: see above.
+#[cfg(not(loom))]
+#[inline]
+pub(crate) const fn in_total_order() {}

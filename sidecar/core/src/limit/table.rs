@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::key::Key;
 use super::law::{Law, Taken};
 use crate::Tick;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, in_total_order};
 
 /// Keys in a bucket: their tags fill one cache line.
 const WAYS: usize = if cfg!(loom) { 1 } else { 8 };
@@ -152,6 +152,7 @@ impl Table {
             };
             let Some((tag, state)) = self.tag(place).zip(self.state(place)) else { break };
             let verdict = law.take(now, state);
+            in_total_order();
             if tag.load(Ordering::SeqCst) == tag_of(key) {
                 return verdict.map(|taken| Receipt { place: Some(place), taken });
             }
@@ -308,6 +309,7 @@ impl Table {
         if tag.compare_exchange(old, LEAVING, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return false;
         }
+        in_total_order();
         let fresh = law.is_fresh(whole, state);
         tag.store(if fresh { tag_of(key) } else { old }, Ordering::SeqCst);
         fresh
