@@ -21,6 +21,7 @@ mod guard;
 pub mod images;
 mod kind;
 mod local;
+mod owner;
 pub mod packages;
 pub mod process;
 pub mod progress;
@@ -80,6 +81,15 @@ pub enum ClusterKind {
 }
 
 impl ClusterKind {
+    /// The kind of cluster that this machine can have: kind where a Docker engine answers and has or can pull the node
+    /// image, else local where this process is root, else none.
+    pub async fn possible_here(progress: &Progress) -> Option<Self> {
+        if kind::is_possible(kind::NODE_IMAGE, progress).await {
+            return Some(Self::Kind);
+        }
+        rustix::process::geteuid().is_root().then_some(Self::Local)
+    }
+
     /// The name as it is written on the command line and in `TIDEGATE_E2E_CLUSTER`.
     pub fn name(self) -> &'static str {
         match self {
@@ -99,7 +109,7 @@ pub struct ClusterChoice {
     /// Nodes beside the control plane's own, which runs pods too (0 to 8).
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=8))]
     pub workers: u8,
-    /// Node image for `--cluster kind`.
+    /// Node image for `--cluster kind`: one that the Docker engine has or can pull.
     #[arg(long, default_value = kind::NODE_IMAGE)]
     pub node_image: String,
 }

@@ -129,8 +129,15 @@ pub async fn run_guard(args: GuardArgs) -> anyhow::Result<ExitCode> {
 
 async fn up(cluster: &dyn Cluster, progress: &Progress) -> anyhow::Result<()> {
     if let Err(error) = cluster.up(Lifetime::Kept).await {
-        save_failure(cluster).await;
-        cluster.down().await?;
+        let was_created = cluster.kubeconfig().exists();
+        if was_created {
+            save_failure(cluster).await;
+        }
+        if let Err(also) = cluster.down().await
+            && was_created
+        {
+            eprintln!("tidegate-e2e: {also:#}");
+        }
         return Err(error);
     }
     progress.say(format_args!("ready: export KUBECONFIG={}", cluster.kubeconfig().display()));

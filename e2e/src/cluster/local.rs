@@ -15,7 +15,8 @@ use kube::{Api, Client};
 
 use crate::cluster::local::config::NodeSpec;
 use crate::cluster::local::mark::Mark;
-use crate::cluster::local::state::{Owner, State};
+use crate::cluster::local::state::State;
+use crate::cluster::owner::Owner;
 use crate::cluster::progress::Progress;
 use crate::cluster::{
     Cluster, ClusterKind, Lifetime, Pending, binaries, cache, client, images, packages, process,
@@ -57,11 +58,7 @@ impl LocalCluster {
             return Ok(());
         }
         self.clean().await?;
-        let owner = match lifetime {
-            Lifetime::Kept => None,
-            Lifetime::ThisProcess => Some(Owner::this_process()?),
-        };
-        State::record(owner, self.workers)?;
+        State::record(Owner::by_lifetime(lifetime)?, self.workers)?;
         self.create(&binaries, &support).await
     }
 

@@ -47,7 +47,8 @@ pub async fn run(args: TestArgs) -> anyhow::Result<ExitCode> {
         guard.dismiss().await;
     }
     match outcome {
-        Ok(outcome) => down.and(outcome.map(exit_code)),
+        Ok(Ok(outcome)) => down.map(|()| exit_code(outcome)),
+        Ok(Err(error)) => Err(error),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }
