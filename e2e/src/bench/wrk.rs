@@ -28,6 +28,8 @@ pub async fn run(url: &str, connections: u32, duration: Duration) -> anyhow::Res
     command.args([
         "-t1",
         "--latency",
+        "--timeout",
+        PATIENCE,
         &format!("-c{connections}"),
         &format!("-d{}s", duration.as_secs().max(1)),
     ]);
