@@ -158,6 +158,8 @@ async fn every_example_and_the_plain_manifests_are_accepted() -> anyhow::Result<
     in_namespace(async |lab| {
         let workspace =
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e lies in the workspace");
+        // The namespace that the examples are written for.
+        lab.apply("{apiVersion: v1, kind: Namespace, metadata: {name: inference}}").await?;
         let mut examples = 0;
         for entry in std::fs::read_dir(workspace.join("docs/examples"))? {
             let path = entry?.path();
