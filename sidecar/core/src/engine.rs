@@ -188,9 +188,8 @@ impl Engine {
 
     /// Takes a reading.
     pub fn observe(&self, now: Tick, signal: Signal) {
-        let Signal::GpuMemory(reading) = signal;
         let mut control = self.control();
-        control.observe(now, reading);
+        control.observe(now, signal);
         self.refresh(now, &mut control);
     }
 

@@ -45,10 +45,27 @@ pub struct Completion {
 }
 
 /// A reading from outside of the request path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Signal {
     /// Memory of the pod's own GPUs.
     GpuMemory(GpuMemoryReading),
+    /// What the inference engine says about itself.
+    Engine(EngineReading),
+}
+
+/// What the inference engine says about itself. Engines are read about once a second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EngineReading {
+    /// Share of the KV cache in use, 0 to 1.
+    pub kv_cache_usage: f64,
+    /// Requests in the running batch.
+    pub running: u64,
+    /// Requests that wait for a place in it.
+    pub waiting: u64,
+    /// Requests preempted since the engine started.
+    pub preemptions: u64,
+    /// When it was read.
+    pub at: Tick,
 }
 
 /// Memory of all GPUs of the pod together.

@@ -8,7 +8,7 @@ use crate::gradient::{Seen, Throughput};
 use crate::lane::Lane;
 use crate::meter::Meter;
 use crate::tiers::{Standing, Tiers};
-use crate::{GpuMemoryReading, Tick, pressure};
+use crate::{Signal, Tick, pressure};
 
 /// State that only ticks, readings and snapshots touch.
 #[derive(Debug, Clone)]
@@ -39,9 +39,10 @@ impl Control {
         Self { tiers, throughput: self.throughput.clone(), reserved_high: reserved_high(document) }
     }
 
-    pub(super) fn observe(&mut self, now: Tick, reading: GpuMemoryReading) {
-        if let Some(tiers) = &mut self.tiers {
-            tiers.observe(now, reading);
+    pub(super) fn observe(&mut self, now: Tick, signal: Signal) {
+        match (signal, &mut self.tiers) {
+            (Signal::GpuMemory(reading), Some(tiers)) => tiers.observe(now, reading),
+            (Signal::GpuMemory(_), None) | (Signal::Engine(_), _) => {}
         }
     }
 
