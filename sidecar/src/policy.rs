@@ -129,10 +129,10 @@ fn judge(read: Read) -> Result<Option<PolicyDocument>, RefusedDocument> {
 }
 
 fn parse(json: &[u8]) -> Result<PolicyDocument, RefusedDocument> {
-    PolicyDocument::from_json(json).map_err(|error| {
+    PolicyDocument::from_json(json).map_err(|errors| {
         let value: Option<serde_json::Value> = serde_json::from_slice(json).ok();
         let revision = value.as_ref().and_then(|value| value.get("revision")?.as_str());
-        RefusedDocument { revision: revision.unwrap_or_default().to_owned(), message: error.to_string() }
+        RefusedDocument { revision: revision.unwrap_or_default().to_owned(), message: errors.in_one_line() }
     })
 }
 

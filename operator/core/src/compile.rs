@@ -88,8 +88,8 @@ fn judge_as_a_sidecar(parts: &Parts, problems: &mut Problems) {
         breaker: parts.breaker.clone(),
         ..PolicyDocument::default()
     };
-    if let Err(error) = document.validate() {
-        problems.add("spec", error.to_string());
+    if let Err(errors) = document.validate() {
+        errors.as_slice().iter().for_each(|error| problems.add("spec", error.to_string()));
     }
 }
 

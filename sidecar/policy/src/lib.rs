@@ -12,16 +12,19 @@
 
 mod breaker;
 mod document;
+mod errors;
 mod limit;
 mod priority;
 mod scalar;
 mod tiers;
+mod validate;
 
 pub mod report;
 pub mod stream;
 
 pub use breaker::{Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, SlowCallRatio, Trip};
-pub use document::{API_VERSION, DocumentError, PolicyDocument};
+pub use document::{API_VERSION, PolicyDocument};
+pub use errors::{DocumentError, DocumentErrors};
 pub use limit::{Algorithm, KeyPart, Limit};
 pub use priority::{Claimant, Priority, PriorityClass, PrioritySource};
 pub use scalar::{Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError};

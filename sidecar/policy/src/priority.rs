@@ -70,3 +70,10 @@ pub struct Claimant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
+
+impl Claimant {
+    /// The address block as network address and prefix length, when there is one and it is well-formed.
+    pub fn block(&self) -> Option<(std::net::IpAddr, u8)> {
+        self.cidr.as_deref().and_then(crate::validate::parse_cidr)
+    }
+}

@@ -1,0 +1,52 @@
+//! Rules of the priority classes.
+
+use std::net::IpAddr;
+
+use super::Place;
+use crate::{Claimant, Priority};
+
+const MOST_SOURCES: usize = 16;
+const MOST_VALUES: usize = 256;
+const MOST_CLAIMANTS: usize = 64;
+
+pub(super) fn check(priority: &Priority, at: &mut Place<'_>) {
+    let sources = priority.from.len();
+    if sources > MOST_SOURCES {
+        at.field("from").refuse(format!("{sources} sources are too many: write at most {MOST_SOURCES}"));
+    }
+    for (i, source) in priority.from.iter().enumerate() {
+        if source.map.len() > MOST_VALUES {
+            let message = format!("{} values are too many: write at most {MOST_VALUES}", source.map.len());
+            at.field("from").item(i).field("map").refuse(message);
+        }
+    }
+    let claimants = priority.high_allowed_from.len();
+    if claimants > MOST_CLAIMANTS {
+        let message = format!("{claimants} claimants are too many: write at most {MOST_CLAIMANTS}");
+        at.field("highAllowedFrom").refuse(message);
+    }
+    for (i, claimant) in priority.high_allowed_from.iter().enumerate() {
+        check_claimant(claimant, &mut at.field("highAllowedFrom").item(i));
+    }
+}
+
+fn check_claimant(claimant: &Claimant, at: &mut Place<'_>) {
+    if let (Some(value), None) = (&claimant.value, &claimant.header) {
+        at.field("value").refuse(format!("{value:?} without header: write the header that carries it"));
+    }
+    match &claimant.cidr {
+        None if claimant.header.is_none() => at.refuse("nobody is named: write cidr, header or both"),
+        Some(cidr) if parse_cidr(cidr).is_none() => {
+            let message = format!("{cidr:?} is not an address block: write one such as \"10.0.0.0/8\"");
+            at.field("cidr").refuse(message);
+        }
+        _ => {}
+    }
+}
+
+pub(crate) fn parse_cidr(cidr: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = cidr.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let length: u8 = length.parse().ok()?;
+    (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
+}
