@@ -201,11 +201,13 @@ impl Engine {
 
     /// The state at one instant.
     pub fn snapshot(&self, now: Tick) -> Status {
+        let control = self.control();
         Status {
             revision: self.revision.clone(),
             pressure: self.gradient.pressure(),
             in_flight: self.meter.in_flight(),
-            tiers: self.control().status(now),
+            engine: control.engine_load(now),
+            tiers: control.status(now),
             limits: self.limits.status(),
             breaker: self.breaker.as_ref().map(|breaker| breaker.status(now)),
         }

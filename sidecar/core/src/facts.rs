@@ -49,21 +49,21 @@ pub struct Completion {
 pub enum Signal {
     /// Memory of the pod's own GPUs.
     GpuMemory(GpuMemoryReading),
-    /// What the inference engine says about itself.
+    /// What the inference engine says about its own load.
     Engine(EngineReading),
 }
 
-/// What the inference engine says about itself. Engines are read about once a second.
+/// What the inference engine says about its own load. A number that this kind of engine does not tell is absent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EngineReading {
     /// Share of the KV cache in use, 0 to 1.
-    pub kv_cache_usage: f64,
+    pub kv_cache_usage: Option<f64>,
     /// Requests in the running batch.
-    pub running: u64,
+    pub running: Option<u64>,
     /// Requests that wait for a place in it.
-    pub waiting: u64,
+    pub waiting: Option<u64>,
     /// Requests preempted since the engine started.
-    pub preemptions: u64,
+    pub preemptions: Option<u64>,
     /// When it was read.
     pub at: Tick,
 }

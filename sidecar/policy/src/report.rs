@@ -40,6 +40,9 @@ pub struct Status {
     pub pressure: f64,
     /// Requests in flight.
     pub in_flight: u64,
+    /// What the inference engine said last about its own load; absent when it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineLoad>,
     /// The tiers that are configured.
     pub tiers: Vec<TierStatus>,
     /// The limits that are configured.
@@ -47,6 +50,26 @@ pub struct Status {
     /// The breaker, when one is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerStatus>,
+}
+
+/// What the inference engine says about its own load. A number that this kind of engine does not tell is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EngineLoad {
+    /// Share of the KV cache in use, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache_usage: Option<f64>,
+    /// Requests in the running batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<u64>,
+    /// Requests that wait for a place in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u64>,
+    /// Requests preempted since the engine started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preemptions: Option<u64>,
+    /// Age of the reading.
+    pub age_millis: u64,
 }
 
 /// One of the three tiers.

@@ -1,14 +1,14 @@
 //! What happens beside the requests: ticks, readings, and what requests find published of them.
 
 use tidegate_policy::PolicyDocument;
-use tidegate_policy::report::TierStatus;
+use tidegate_policy::report::{EngineLoad, TierStatus};
 
 use super::Engine;
 use crate::gradient::{Seen, Throughput};
 use crate::lane::Lane;
 use crate::meter::Meter;
 use crate::tiers::{Standing, Tiers};
-use crate::{Signal, Tick, pressure};
+use crate::{EngineReading, Signal, Tick, pressure};
 
 /// State that only ticks, readings and snapshots touch.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub(super) struct Control {
     tiers: Option<Tiers>,
     throughput: Throughput,
     reserved_high: f64,
+    /// The newest; it grows old when no other comes.
+    reading: Option<EngineReading>,
 }
 
 impl Control {
@@ -25,6 +27,7 @@ impl Control {
             tiers: tiers.map(|policy| Tiers::new(policy, now, meter.offered())),
             throughput: Throughput::new(now, Seen::default()),
             reserved_high: reserved_high(document),
+            reading: None,
         }
     }
 
@@ -36,14 +39,34 @@ impl Control {
                 |tiers| tiers.succeed(policy, now, meter.offered()),
             )
         });
-        Self { tiers, throughput: self.throughput.clone(), reserved_high: reserved_high(document) }
+        Self {
+            tiers,
+            throughput: self.throughput.clone(),
+            reserved_high: reserved_high(document),
+            reading: self.reading,
+        }
     }
 
     pub(super) fn observe(&mut self, now: Tick, signal: Signal) {
-        match (signal, &mut self.tiers) {
-            (Signal::GpuMemory(reading), Some(tiers)) => tiers.observe(now, reading),
-            (Signal::GpuMemory(_), None) | (Signal::Engine(_), _) => {}
+        match signal {
+            Signal::GpuMemory(reading) => {
+                if let Some(tiers) = &mut self.tiers {
+                    tiers.observe(now, reading);
+                }
+            }
+            Signal::Engine(reading) => self.reading = Some(reading),
         }
+    }
+
+    pub(super) fn engine_load(&self, now: Tick) -> Option<EngineLoad> {
+        let reading = self.reading?;
+        Some(EngineLoad {
+            kv_cache_usage: reading.kv_cache_usage,
+            running: reading.running,
+            waiting: reading.waiting,
+            preemptions: reading.preemptions,
+            age_millis: u64::try_from(now.since(reading.at).as_millis()).unwrap_or(u64::MAX),
+        })
     }
 
     pub(super) fn status(&self, now: Tick) -> Vec<TierStatus> {

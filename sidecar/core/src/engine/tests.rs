@@ -3,7 +3,7 @@ use tidegate_policy::{Mode, PriorityClass};
 
 use super::*;
 use crate::testing::Request;
-use crate::{Cause, GpuMemoryReading, Refusal};
+use crate::{Cause, EngineReading, GpuMemoryReading, Refusal};
 
 fn document(json: &str) -> PolicyDocument {
     let whole = format!(r#"{{"apiVersion":"policy.tidegate.dev/v1","revision":"r1",{json}}}"#);
@@ -248,4 +248,22 @@ fn the_latency_tier_measures_what_its_policy_names() {
         let value = engine.snapshot(millis(1000)).tiers[0].value.unwrap();
         assert!((value - expected).abs() < expected * 0.01, "{signal}: {value} ms");
     }
+}
+
+#[test]
+fn the_engines_own_load_is_told_with_its_age_and_outlives_a_change_of_policy() {
+    let before = Engine::new(&PolicyDocument::default(), 1, second(0));
+    assert_eq!(before.snapshot(second(1)).engine, None);
+    let reading = EngineReading {
+        kv_cache_usage: Some(0.19),
+        running: None,
+        waiting: Some(90),
+        preemptions: None,
+        at: second(1),
+    };
+    before.observe(second(1), Signal::Engine(reading));
+    let after = before.succeed(&PolicyDocument::default(), second(2));
+    let load = after.snapshot(millis(3_500)).engine.unwrap();
+    assert_eq!((load.kv_cache_usage, load.waiting, load.running), (Some(0.19), Some(90), None));
+    assert_eq!(load.age_millis, 2_500);
 }
