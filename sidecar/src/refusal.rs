@@ -27,8 +27,10 @@ pub enum Trouble {
     EngineFailed,
     /// The head of the engine's answer did not come within the breaker's timeout.
     EngineTimedOut,
-    /// The request has both Content-Length and Transfer-Encoding.
+    /// The end of the request's body can be found in several ways, or in none that is understood.
     AmbiguousFraming,
+    /// The request's target is no path and no URL.
+    BadTarget,
     /// The request has no Host, or several.
     BadHost,
     /// `CONNECT` is for proxies that choose their destination.
@@ -131,7 +133,7 @@ impl Trouble {
         match self {
             Self::EngineFailed => StatusCode::BAD_GATEWAY,
             Self::EngineTimedOut => StatusCode::GATEWAY_TIMEOUT,
-            Self::AmbiguousFraming | Self::BadHost => StatusCode::BAD_REQUEST,
+            Self::AmbiguousFraming | Self::BadTarget | Self::BadHost => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimedOut => StatusCode::REQUEST_TIMEOUT,
         }
@@ -140,7 +142,7 @@ impl Trouble {
     fn kind(self) -> &'static str {
         match self {
             Self::EngineFailed | Self::EngineTimedOut => "service_unavailable",
-            Self::AmbiguousFraming | Self::BadHost | Self::Connect | Self::BodyTimedOut => {
+            Self::AmbiguousFraming | Self::BadTarget | Self::BadHost | Self::Connect | Self::BodyTimedOut => {
                 "invalid_request_error"
             }
         }
@@ -151,6 +153,7 @@ impl Trouble {
             Self::EngineFailed => "engine-failed",
             Self::EngineTimedOut => "engine-timeout",
             Self::AmbiguousFraming => "ambiguous-framing",
+            Self::BadTarget => "bad-target",
             Self::BadHost => "bad-host",
             Self::Connect => "connect",
             Self::BodyTimedOut => "body-timeout",
@@ -162,8 +165,9 @@ impl Trouble {
             Self::EngineFailed => "the inference engine did not answer",
             Self::EngineTimedOut => "the inference engine did not answer in time",
             Self::AmbiguousFraming => {
-                "the request has both Content-Length and Transfer-Encoding: send one of them"
+                "the framing of the request is ambiguous: send either Content-Length or Transfer-Encoding: chunked, once"
             }
+            Self::BadTarget => "the request's target is not understood: send a path that begins with /",
             Self::BadHost => "the request has no Host header or several: send one",
             Self::Connect => "CONNECT is not served here: send the request itself",
             Self::BodyTimedOut => "the body of the request stopped arriving",

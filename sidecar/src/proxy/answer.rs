@@ -21,8 +21,6 @@ pub(super) fn answer(
     exchange: Box<Exchange>,
     head: ResponseHead,
     mut progress: Progress,
-    request_length: Option<u64>,
-    closing: bool,
 ) -> Answer {
     let ResponseHead { status, headers, upgrade, .. } = head;
     client.shared.metrics.traffic.responded(status.as_u16());
@@ -40,8 +38,8 @@ pub(super) fn answer(
         client.switched.set(Some(Switched { upstream: exchange.into_upstream(), progress }));
         return answer;
     }
-    close_if(closing, &client, &mut answer);
-    *answer.body_mut() = EngineBody::answer(client, exchange, progress, request_length);
+    close_if(false, &client, &mut answer);
+    *answer.body_mut() = EngineBody::answer(client, exchange, progress);
     answer
 }
 
@@ -61,17 +59,12 @@ pub(super) fn own(client: &Client, response: Response<Bytes>, closing: bool) -> 
 
 /// The proxy's own answer to a request that went to the engine. How much of its body did is not known, so that the
 /// connection can be kept only when it had none.
-pub(super) fn instead(
-    client: &Client,
-    response: Response<Bytes>,
-    request_length: Option<u64>,
-    closing: bool,
-) -> Answer {
+pub(super) fn instead(client: &Client, response: Response<Bytes>, request_length: Option<u64>) -> Answer {
     let bodiless = request_length == Some(0);
     if bodiless {
-        client.request_over(request_length);
+        client.request_over();
     }
-    own(client, response, closing || !bodiless)
+    own(client, response, !bodiless)
 }
 
 /// While draining, every answer is the last of its connection: the next one goes to another pod.

@@ -26,8 +26,6 @@ pub(super) struct EngineBody {
     client: Rc<Client>,
     /// Taken when the response is whole.
     live: Option<Live>,
-    /// Of the request's body, none when it is chunked.
-    request_length: Option<u64>,
     /// To be told with the next poll.
     failure: Option<Failure>,
 }
@@ -40,14 +38,8 @@ struct Live {
 
 impl EngineBody {
     /// The body of the response of `exchange`, whose head was received. Empty when there is none.
-    pub(super) fn answer(
-        client: Rc<Client>,
-        exchange: Box<Exchange>,
-        progress: Progress,
-        request_length: Option<u64>,
-    ) -> AnswerBody {
-        let mut body =
-            Self { client, live: Some(Live { exchange, progress }), request_length, failure: None };
+    pub(super) fn answer(client: Rc<Client>, exchange: Box<Exchange>, progress: Progress) -> AnswerBody {
+        let mut body = Self { client, live: Some(Live { exchange, progress }), failure: None };
         if body.live.as_ref().is_some_and(|live| live.exchange.is_done()) {
             body.finish();
             return AnswerBody::Empty;
@@ -90,7 +82,7 @@ impl EngineBody {
         let now = progress.finish();
         let client = &self.client;
         if exchange.is_sent() {
-            client.request_over(self.request_length);
+            client.request_over();
         }
         if let Some(upstream) = exchange.into_reusable() {
             client.idle.set(Some(upstream.rest(now)));

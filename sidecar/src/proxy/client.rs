@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Config;
-use super::head_watch::HeadWatch;
 use super::progress::Progress;
+use super::request_watch::RequestWatch;
 use super::upstream::{Target, Upstream};
 use crate::shared::Shared;
 
@@ -21,8 +21,8 @@ pub(super) struct Client {
     pub(super) target: Target,
     /// The connection to the engine while no request is on it.
     pub(super) idle: Cell<Option<Upstream>>,
-    /// What the head of the next request looked like when it was read.
-    pub(super) head: RefCell<HeadWatch>,
+    /// How its requests were framed when they were read.
+    pub(super) watch: RefCell<RequestWatch>,
     /// A connection whose protocol was switched, to be spliced when the client has its 101.
     pub(super) switched: Cell<Option<Switched>>,
     /// Whose turn it is, and since how many sweeps.
@@ -61,7 +61,7 @@ impl Client {
             address,
             target,
             idle: Cell::new(None),
-            head: RefCell::new(HeadWatch::default()),
+            watch: RefCell::new(RequestWatch::default()),
             switched: Cell::new(None),
             turn: Cell::new(Turn::Idle),
             sweeps: Cell::new(0),
@@ -76,9 +76,8 @@ impl Client {
         }
     }
 
-    /// A request was read to its end and answered. Its body had `length` bytes, or was chunked.
-    pub(super) fn request_over(&self, length: Option<u64>) {
-        self.head.borrow_mut().request_over(length);
+    /// A request was read to its end and answered.
+    pub(super) fn request_over(&self) {
         self.turn_to(Turn::Idle);
     }
 
@@ -89,10 +88,10 @@ impl Client {
         }
     }
 
-    /// Engines close idle connections; what they closed is not kept open here.
-    pub(super) fn drop_dead_upstream(&self) {
+    /// Engines close idle connections: what they closed, or are about to, is not kept open here.
+    pub(super) fn drop_stale_upstream(&self) {
         let now = self.shared.clock.now();
-        self.idle.set(self.idle.take().filter(|upstream| upstream.is_open(now)));
+        self.idle.set(self.idle.take().filter(|upstream| upstream.is_fresh(now)));
     }
 
     /// The client sent `data`.
@@ -101,6 +100,6 @@ impl Client {
         if self.turn.get() == Turn::Idle {
             self.turn.set(Turn::Head);
         }
-        self.head.borrow_mut().feed(data);
+        self.watch.borrow_mut().feed(data);
     }
 }

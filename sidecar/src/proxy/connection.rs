@@ -23,20 +23,21 @@ use crate::metrics::ProtocolRefusal;
 use crate::request_log;
 use crate::shared::Shared;
 
-/// How often a connection looks whether it waits in vain. Coarse, so that requests need no timers of their own.
-const SWEEP: Duration = Duration::from_secs(5);
+/// How often a connection looks whether it waits in vain. Coarse, so that requests need no timers of their own; and
+/// together with the longest idle time of an engine's connection below the 5 s after which uvicorn closes it.
+const SWEEP: Duration = Duration::from_secs(2);
 
-/// Sweeps until a head must have arrived: 10 to 15 s.
-const HEAD_SWEEPS: u16 = 3;
+/// Sweeps until a head must have arrived: 10 to 12 s.
+const HEAD_SWEEPS: u16 = 6;
 
-/// Sweeps without a byte until a body is given up: 55 to 60 s.
-const BODY_SWEEPS: u16 = 12;
+/// Sweeps without a byte until a body is given up: 58 to 60 s.
+const BODY_SWEEPS: u16 = 30;
 
-/// Sweeps until a client that takes nothing of its answer is given up: 55 to 60 s.
-const BLOCKED_SWEEPS: u16 = 12;
+/// Sweeps until a client that takes nothing of its answer is given up: 58 to 60 s.
+const BLOCKED_SWEEPS: u16 = 30;
 
 /// Sweeps until an idle connection is closed: an hour.
-const IDLE_SWEEPS: u16 = 720;
+const IDLE_SWEEPS: u16 = 1800;
 
 /// How long a new connection may take to its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
@@ -107,7 +108,7 @@ async fn drive(stream: TcpStream, client: Rc<Client>) {
             return Poll::Ready(ended.map_err(|error| Ended::by(&error)));
         }
         while sweep.as_mut().poll(cx).is_ready() {
-            client.drop_dead_upstream();
+            client.drop_stale_upstream();
             if client.waits_in_vain() {
                 return Poll::Ready(Err(Ended::InVain(client.turn.get())));
             }

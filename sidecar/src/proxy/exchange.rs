@@ -17,6 +17,9 @@ pub(super) enum Failure {
     /// The client is gone: nobody waits for the response.
     #[error("the client went away: {0}")]
     Client(hyper::Error),
+    /// The client's body is not as long as its head said.
+    #[error("the client's body is not as long as its head said")]
+    Length,
     /// The engine closed the connection without a byte of a response.
     #[error("the engine closed the connection without an answer")]
     ClosedUnanswered,
@@ -179,6 +182,7 @@ impl Exchange {
         match self.sender.poll_send(cx, &mut self.upstream.stream) {
             Poll::Pending | Poll::Ready(Ok(())) => Ok(()),
             Poll::Ready(Err(Unsent::Client(error))) => Err(Failure::Client(error)),
+            Poll::Ready(Err(Unsent::Length)) => Err(Failure::Length),
             Poll::Ready(Err(Unsent::Engine)) => {
                 self.send_failed = true;
                 Ok(())

@@ -19,8 +19,8 @@ use super::answer::{Answer, answer, instead, own};
 use super::client::{Client, Turn};
 use super::codec::{Framing, RequestHead, ResponseHead};
 use super::exchange::{Exchange, Failure};
-use super::head_watch::Framed;
 use super::progress::Progress;
+use super::request_watch::Framed;
 use super::sender::Sender;
 use super::upstream::Upstream;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
@@ -52,20 +52,17 @@ struct Arrived {
     body: Option<Incoming>,
     framing: Framing,
     at: Tick,
-    /// Its connection is to be closed after the answer.
-    close: bool,
 }
 
 /// Answers one request. An error ends the client's connection, because an answer cannot be given or not be ended.
 pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Result<Answer, Failure> {
-    let framed = client.head.borrow_mut().take();
+    let framed = client.watch.borrow_mut().take();
     let (parts, body) = request.into_parts();
     let framing = framing(&parts.headers, &body);
     let at = client.shared.clock.now();
     client.turn_to(Turn::Engine);
-    let close = framed == Framed::Unknown && framing == Framing::Chunked;
     // Large enough that it is lent from here on, and not handed from one function to the next.
-    let mut arrived = Arrived { client, parts, body: Some(body), framing, at, close };
+    let mut arrived = Arrived { client, parts, body: Some(body), framing, at };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
     }
@@ -88,21 +85,44 @@ fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
 
 impl Arrived {
     /// What forbids to even judge it.
-    fn trouble(&self, framed: Framed) -> Option<Trouble> {
-        let traffic = &self.client.shared.metrics.traffic;
-        let hosts = self.parts.headers.get_all(header::HOST).iter().count();
-        let needs_host = self.parts.version == Version::HTTP_11;
-        if framed == Framed::Ambiguously {
-            traffic.protocol_refused(ProtocolRefusal::AmbiguousFraming);
-            Some(Trouble::AmbiguousFraming)
-        } else if hosts > 1 || (hosts == 0 && needs_host) {
-            traffic.protocol_refused(ProtocolRefusal::Malformed);
-            Some(Trouble::BadHost)
+    fn trouble(&self, framed: Option<Framed>) -> Option<Trouble> {
+        let trouble = if framed != Some(Framed::Clearly) {
+            Trouble::AmbiguousFraming
         } else if self.parts.method == Method::CONNECT {
-            traffic.protocol_refused(ProtocolRefusal::Malformed);
-            Some(Trouble::Connect)
+            Trouble::Connect
+        } else if !self.has_target() {
+            Trouble::BadTarget
+        } else if !self.has_host() {
+            Trouble::BadHost
         } else {
-            None
+            return None;
+        };
+        let counted = match trouble {
+            Trouble::AmbiguousFraming => ProtocolRefusal::AmbiguousFraming,
+            _ => ProtocolRefusal::Malformed,
+        };
+        self.client.shared.metrics.traffic.protocol_refused(counted);
+        Some(trouble)
+    }
+
+    /// A path, an absolute URL or, for `OPTIONS`, a star (RFC 9112, 3.2). A bare authority is for `CONNECT`, and a user
+    /// in one is a trick to hide the host.
+    fn has_target(&self) -> bool {
+        let uri = &self.parts.uri;
+        let origin = uri.scheme().is_some() || uri.authority().is_none();
+        let userless = uri.authority().is_none_or(|authority| !authority.as_str().contains('@'));
+        let path = match uri.path() {
+            "*" => self.parts.method == Method::OPTIONS,
+            "" => uri.scheme().is_some(),
+            path => path.starts_with('/'),
+        };
+        origin && userless && path
+    }
+
+    fn has_host(&self) -> bool {
+        match self.parts.headers.get_all(header::HOST).iter().count() {
+            0 => self.parts.version != Version::HTTP_11,
+            hosts => hosts == 1,
         }
     }
 
@@ -163,7 +183,6 @@ impl Arrived {
         mut progress: Progress,
         timeout: Option<Duration>,
     ) -> Result<Answer, Failure> {
-        let length = self.request_length();
         let (exchange, head) = match self.exchange(None, timeout).await {
             Ok(answered) => answered,
             Err(NoHead::Gone(failure)) => return Err(failure),
@@ -179,17 +198,16 @@ impl Arrived {
             }
         };
         progress.responded(HeadOutcome::Status(head.status.as_u16()));
-        Ok(answer(self.client.clone(), exchange, head, progress, length, self.close))
+        Ok(answer(self.client.clone(), exchange, head, progress))
     }
 
     /// Sends it to the breaker's fallback, once. When that fails too, the refusal is the answer.
     async fn fall_back(&mut self, path: &RelativePath, refusal: &Refusal) -> Result<Answer, Failure> {
-        let length = self.request_length();
         let progress = Progress::new(self.client.shared.clone(), None, self.at);
         match self.exchange(Some(path.as_str()), Some(FALLBACK_TIMEOUT)).await {
             Ok((exchange, mut head)) if !head.status.is_server_error() => {
                 refusal::mark_fallback(refusal, &mut head.headers);
-                Ok(answer(self.client.clone(), exchange, head, progress, length, self.close))
+                Ok(answer(self.client.clone(), exchange, head, progress))
             }
             Err(NoHead::Gone(failure)) => Err(failure),
             Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => Ok(self.instead(refusal::refused(refusal))),
@@ -197,12 +215,12 @@ impl Arrived {
     }
 
     fn instead(&self, response: Response<Bytes>) -> Answer {
-        instead(&self.client, response, self.request_length(), self.close)
+        instead(&self.client, response, self.request_length())
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> Answer {
         let drained = self.drain().await;
-        own(&self.client, refusal::refused(refusal), self.close || !drained)
+        own(&self.client, refusal::refused(refusal), !drained)
     }
 
     fn reject(&self, trouble: Trouble) -> Answer {
@@ -227,7 +245,7 @@ impl Arrived {
                 return false;
             }
         }
-        self.client.request_over(length);
+        self.client.request_over();
         true
     }
 
@@ -314,7 +332,11 @@ enum NoHead {
 
 impl From<Failure> for NoHead {
     fn from(failure: Failure) -> Self {
-        if matches!(failure, Failure::Client(_)) { Self::Gone(failure) } else { Self::Failed(failure) }
+        if matches!(failure, Failure::Client(_) | Failure::Length) {
+            Self::Gone(failure)
+        } else {
+            Self::Failed(failure)
+        }
     }
 }
 

@@ -23,6 +23,8 @@ const BUFFERED: usize = 16 * 1024;
 pub(super) enum Unsent {
     /// The client went away, or its body broke off.
     Client(hyper::Error),
+    /// The body is not as long as its head said.
+    Length,
     /// The engine takes no more.
     Engine,
 }
@@ -39,6 +41,8 @@ pub(super) struct Sender {
     /// What remains of the body; none when it was taken whole.
     body: Option<Incoming>,
     chunked: bool,
+    /// Of a body with a length, what was not taken yet.
+    left: u64,
     heard_client: bool,
     waits_for_client: bool,
 }
@@ -52,6 +56,7 @@ impl Sender {
             tail: BytesMut::new(),
             body: body.filter(|_| !matches!(framing, Framing::None | Framing::Length(0))),
             chunked: framing == Framing::Chunked,
+            left: if let Framing::Length(length) = framing { length } else { 0 },
             heard_client: false,
             waits_for_client: false,
         }
@@ -103,33 +108,33 @@ impl Sender {
             self.heard_client = true;
             let is_last = body.is_end_stream();
             match frame {
-                Some(frame) => self.push(frame.map_err(Unsent::Client)?, is_last),
-                None => self.finish(None),
+                Some(frame) => self.push(frame.map_err(Unsent::Client)?, is_last)?,
+                None => self.finish(None)?,
             }
         }
         Ok(self.body.is_some())
     }
 
-    fn push(&mut self, frame: Frame<Bytes>, is_last: bool) {
+    fn push(&mut self, frame: Frame<Bytes>, is_last: bool) -> Result<(), Unsent> {
         match frame.into_data() {
             Ok(data) => {
-                self.push_data(data);
+                self.push_data(data)?;
                 // A body of known length says so with its last piece: the head and all of it go in one send.
-                if is_last {
-                    self.finish(None);
-                }
+                if is_last { self.finish(None) } else { Ok(()) }
             }
             Err(frame) => self.finish(frame.into_trailers().ok().as_ref()),
         }
     }
 
-    fn push_data(&mut self, data: Bytes) {
+    fn push_data(&mut self, data: Bytes) -> Result<(), Unsent> {
         // An empty chunk would end the body.
         if data.is_empty() {
-            return;
+            return Ok(());
         }
         if self.chunked {
             encode_chunk_size(&mut self.small, data.len());
+        } else {
+            self.left = self.left.checked_sub(data.len() as u64).ok_or(Unsent::Length)?;
         }
         if data.len() <= COPY_UP_TO {
             self.small.put_slice(&data);
@@ -139,16 +144,19 @@ impl Sender {
         if self.chunked {
             self.behind().put_slice(b"\r\n");
         }
+        Ok(())
     }
 
-    fn finish(&mut self, trailers: Option<&http::HeaderMap>) {
-        if self.body.take().is_none() || !self.chunked {
-            return;
+    /// The body is over. What its length promised has to have come: the engine would take the next request for the rest
+    /// of this one.
+    fn finish(&mut self, trailers: Option<&http::HeaderMap>) -> Result<(), Unsent> {
+        if self.body.take().is_some() && self.chunked {
+            match trailers {
+                Some(trailers) => encode_trailers(self.behind(), trailers),
+                None => self.behind().put_slice(b"0\r\n\r\n"),
+            }
         }
-        match trailers {
-            Some(trailers) => encode_trailers(self.behind(), trailers),
-            None => self.behind().put_slice(b"0\r\n\r\n"),
-        }
+        if self.left == 0 { Ok(()) } else { Err(Unsent::Length) }
     }
 
     /// What is sent behind everything else.

@@ -23,6 +23,9 @@ const PEEK_AFTER: Duration = Duration::from_millis(50);
 /// to a connection that the engine may be closing at this moment.
 const FRESH_AFTER: Duration = Duration::from_secs(1);
 
+/// What was idle for so long is not used again at all, and closed at the next look: before the engine does.
+const IDLE_FOR: Duration = Duration::from_secs(2);
+
 thread_local! {
     /// Where every connection of this thread reads to. What was read is copied out at its exact size, so that a
     /// connection that waits holds no buffer.
@@ -99,14 +102,14 @@ impl Upstream {
     /// Whether the next request can be sent on it. `replayable`: it can be sent again if the engine turns out to
     /// have closed the connection.
     pub(super) fn is_usable(&self, now: Tick, replayable: bool) -> bool {
-        (replayable || now.since(self.idle_since) < FRESH_AFTER) && self.is_open(now)
+        (replayable || now.since(self.idle_since) < FRESH_AFTER) && self.is_fresh(now)
     }
 
     /// Whether the engine keeps it open for the next request, as far as is known here. Anything that can be read is
     /// its end, or an answer that nobody asked for.
-    pub(super) fn is_open(&self, now: Tick) -> bool {
+    pub(super) fn is_fresh(&self, now: Tick) -> bool {
         let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        if !self.received.is_empty() {
+        if !self.received.is_empty() || now.since(self.idle_since) >= IDLE_FOR {
             return false;
         }
         if now.since(self.idle_since) < PEEK_AFTER {

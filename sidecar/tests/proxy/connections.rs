@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::{Engine, Proxy, ok, until};
+use crate::support::{DEADLINE, Engine, Proxy, ok, until};
 
 #[test]
 fn one_client_connection_uses_one_engine_connection() {
@@ -82,6 +82,26 @@ fn a_request_that_may_have_been_processed_is_not_sent_again() {
         idempotent.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(idempotent.response().text(), "first", "an idempotent request is sent again");
     }
+}
+
+#[test]
+fn an_idle_engine_connection_is_closed_before_the_engine_s_keep_alive_of_5_s_is_over() {
+    let (closed, wait_closed) = std::sync::mpsc::channel();
+    let engine = Engine::new(move |_, mut peer| {
+        peer.request();
+        peer.send(&ok("once"));
+        let answered = std::time::Instant::now();
+        assert!(peer.rest().is_empty());
+        closed.send(answered.elapsed()).unwrap();
+    });
+    let proxy = Proxy::new(engine.address);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().text(), "once");
+    let idle = wait_closed.recv_timeout(DEADLINE).unwrap();
+    assert!(idle < Duration::from_secs(5), "{idle:?}");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().text(), "once", "the client's own connection is still there");
 }
 
 #[test]
