@@ -7,7 +7,6 @@ pub mod driver;
 pub mod faults;
 pub mod memory;
 pub mod metrics;
-pub mod model;
 pub mod openai;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -26,7 +25,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{api::Api, driver::Driver, memory::Gpus, metrics::Metrics, model::ModelConfig};
+use tidegate_cli::engine_model::{BLOCK_TOKENS, Costs, ModelConfig};
+
+use self::{api::Api, driver::Driver, memory::Gpus, metrics::Metrics};
 
 /// Flags of `tidegate-e2e engine`.
 #[derive(Debug, Clone, Args)]
@@ -110,12 +111,19 @@ impl EngineArgs {
     }
 
     fn model_config(&self) -> ModelConfig {
+        // A full batch doubles the time of a step, a full cache adds half of it.
+        let step = Duration::from_secs_f64(self.step_ms / 1e3);
+        let cache = f64::from(self.kv_blocks) * f64::from(BLOCK_TOKENS);
         ModelConfig {
             kv_blocks: self.kv_blocks,
             max_batch: self.max_batch as usize,
             max_model_len: self.max_model_len,
-            step: Duration::from_secs_f64(self.step_ms / 1e3),
-            prefill_token: Duration::from_secs_f64(self.prefill_us / 1e6),
+            costs: Costs {
+                step,
+                sequence: step / self.max_batch,
+                cached_token_nanos: step.as_nanos() as f64 / 2.0 / cache,
+                prompt_token: Duration::from_secs_f64(self.prefill_us / 1e6),
+            },
             ..ModelConfig::default()
         }
     }

@@ -9,13 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidegate_cli::engine_model::{Emitted, Model, ModelConfig, Step, TooLong};
 use tokio::sync::{Notify, mpsc};
 
-use super::{
-    faults::Faults,
-    metrics::Metrics,
-    model::{Emitted, Model, ModelConfig, TooLong},
-};
+use super::{faults::Faults, metrics::Metrics};
 
 /// How often a hanging engine looks whether it may go on.
 const HANG_POLL: Duration = Duration::from_millis(5);
@@ -165,7 +162,7 @@ impl Driver {
     fn begin_step(&self) -> Option<Duration> {
         let mut state = self.state();
         let slowdown = state.faults.slowdown(Instant::now());
-        let duration = state.model.begin_step()?;
+        let Step::Takes(duration) = state.model.begin_step() else { return None };
         Some(duration.mul_f64(slowdown * self.time_scale))
     }
 

@@ -52,7 +52,7 @@ impl Gpus {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let share = driver.with_model(super::model::Model::kv_usage);
+            let share = driver.with_model(tidegate_cli::engine_model::Model::kv_usage);
             let (full, forced) =
                 driver.with_faults(|faults| (faults.is_out_of_memory(Instant::now()), faults.gpu_memory()));
             let memory = self.memory(share, full, forced);

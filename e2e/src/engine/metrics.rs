@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::model::{BLOCK_TOKENS, Model, ModelConfig};
+use tidegate_cli::engine_model::{BLOCK_TOKENS, Model, ModelConfig};
 
 /// vLLM's buckets of the time to the first token, in seconds.
 const TTFT_BUCKETS: [f64; 16] =

@@ -21,6 +21,7 @@
 use std::time::Duration;
 
 use super::Entry;
+use crate::random::Random;
 
 /// Requests per second of the recorded hour.
 pub const MEAN_RATE: f64 = 5.53;
@@ -76,7 +77,7 @@ const STEP: f64 = 0.25;
 
 /// A trace of `duration`; equal seeds give equal traces.
 pub fn generate(seed: u64, duration: Duration) -> Vec<Entry> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut slow = SLOW.stationary(&mut random);
     let mut fast = FAST.stationary(&mut random);
     let mut entries = Vec::new();
@@ -129,33 +130,6 @@ impl Wander {
     fn next(&self, value: f64, random: &mut Random) -> f64 {
         let kept = (-STEP / self.correlation_seconds).exp();
         kept * value + (self.variance * (1.0 - kept * kept)).sqrt() * random.normal()
-    }
-}
-
-/// `SplitMix64` (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// In (0, 1).
-    fn uniform(&mut self) -> f64 {
-        ((self.next() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-    }
-
-    fn exponential(&mut self) -> f64 {
-        -self.uniform().ln()
-    }
-
-    /// Box–Muller.
-    fn normal(&mut self) -> f64 {
-        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
 }
 
