@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::endpoint::Endpoint;
+use crate::engine_metrics::EngineType;
 
 /// Exit code for a command line that can't be obeyed, `EX_USAGE` of `sysexits.h`.
 pub const EXIT_USAGE: u8 = 64;
@@ -77,6 +78,12 @@ pub struct RunArgs {
     /// File with the token that the agent asks for
     #[arg(long, value_name = "FILE", env = "TIDEGATE_AGENT_TOKEN")]
     pub agent_token: Option<PathBuf>,
+    /// A port of the engine with its own metrics at /metrics; default: the guarded ports are tried
+    #[arg(long, value_name = "PORT", env = "TIDEGATE_ENGINE_METRICS", value_parser = port())]
+    pub engine_metrics: Option<u16>,
+    /// Which engine it is; default: the names of its metrics tell
+    #[arg(long, value_name = "ENGINE", env = "TIDEGATE_ENGINE_TYPE")]
+    pub engine_type: Option<EngineType>,
     /// PEM file with the authorities that operator and agent are trusted by; read again when it changes
     #[arg(long, value_name = "FILE", env = "TIDEGATE_CA")]
     pub ca: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! What the sidecar counts, in Prometheus' terms.
 
+mod engine_load;
 mod engine_state;
 mod traffic;
 
@@ -26,6 +27,7 @@ pub struct Metrics {
     in_flight: Gauge,
     policy: PolicyMetrics,
     gpu: GpuMetrics,
+    load_errors: Counter,
     worker_restarts: Counter,
 }
 
@@ -59,6 +61,12 @@ impl Metrics {
             "How often the worker process was restarted after a crash",
             worker_restarts.clone(),
         );
+        let load_errors = Counter::default();
+        registry.register(
+            "engine_metrics_errors",
+            "Readings of the inference engine's own metrics that failed",
+            load_errors.clone(),
+        );
         let build = Family::<[(&str, &str); 1], Gauge>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build_info", "Version of the sidecar", build);
@@ -68,6 +76,7 @@ impl Metrics {
             policy: PolicyMetrics::register(&mut registry),
             gpu: GpuMetrics::register(&mut registry),
             in_flight,
+            load_errors,
             worker_restarts,
             registry,
         }
@@ -104,6 +113,11 @@ impl Metrics {
     /// No reading was had; `reason` is one of a few fixed words.
     pub fn gpu_error(&self, reason: &'static str) {
         self.gpu.errors.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The inference engine's own metrics could not be read.
+    pub fn engine_load_unknown(&self) {
+        self.load_errors.inc();
     }
 
     /// How often the supervisor had to restart this worker.

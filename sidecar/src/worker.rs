@@ -18,6 +18,7 @@ use crate::admin::{self, Admin};
 use crate::args::{RunArgs, WorkerArgs};
 use crate::backoff::random;
 use crate::clock::Clock;
+use crate::engine_metrics::{self, Source};
 use crate::gpu::{self, Agent};
 use crate::listeners::Listeners;
 use crate::policy::{Keeper, Operator, Start, follow_file, follow_operator};
@@ -131,6 +132,17 @@ fn spawn_control(
     if let (Some(endpoint), Some(token)) = (run.agent.clone(), run.agent_token.clone()) {
         tokio::spawn(gpu::follow(Agent { endpoint, token, trust }, Arc::clone(shared)));
     }
+    let source = engine_metrics_source(run);
+    if !source.ports.is_empty() {
+        tokio::spawn(engine_metrics::follow(source, Arc::clone(shared)));
+    }
+}
+
+fn engine_metrics_source(run: &RunArgs) -> Source {
+    let upstream = run.upstream.filter(|address| address.ip().is_loopback()).map(|address| address.port());
+    let guarded = run.guard.iter().copied().chain(upstream);
+    let ports = run.engine_metrics.map_or_else(|| guarded.collect(), |port| vec![port]);
+    Source { ports, engine_type: run.engine_type }
 }
 
 async fn tick(shared: Arc<Shared>, keeper: Arc<Keeper>) {

@@ -1,7 +1,6 @@
 //! The kubelet's TCP and gRPC probes, asked of the engine on the kubelet's behalf: on a guarded port the sidecar
 //! would answer for it, and a dead engine would look alive.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,9 +9,9 @@ use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::loopback::connect;
 use crate::transport::Driven;
 
 /// The kubelet gives up earlier, by the probe's own timeout, and the question then ends with its connection; this
@@ -34,16 +33,6 @@ pub(super) async fn grpc(port: u16, service: &str) -> Result<()> {
 
 async fn bounded(question: impl Future<Output = Result<()>>) -> Result<()> {
     timeout(PATIENCE, question).await.context("no answer within a minute")?
-}
-
-async fn connect(port: u16) -> Result<TcpStream> {
-    match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-        Ok(stream) => Ok(stream),
-        Err(error) => TcpStream::connect((Ipv6Addr::LOCALHOST, port))
-            .await
-            .map_err(|_| error)
-            .with_context(|| format!("port {port} of the engine")),
-    }
 }
 
 async fn ask_health(port: u16, service: &str) -> Result<()> {

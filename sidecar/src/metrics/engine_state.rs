@@ -1,13 +1,15 @@
 //! The state of the decision engine as gauges, taken from its snapshot at each scrape.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tidegate_policy::report::{BreakerState, BreakerStatus, Status, TierState, TierStatus};
+
+use super::engine_load::{Exported, Load};
 
 type Real = Gauge<f64, AtomicU64>;
 type Label = (&'static str, &'static str);
@@ -20,6 +22,7 @@ pub(super) struct EngineState {
     tier_value: Family<[Label; 1], Real>,
     tier_threshold: Family<[Label; 1], Real>,
     pressure: Real,
+    load: Arc<Load>,
     breaker_state: Family<[Label; 1], Gauge>,
     breaker_transitions: Family<[Label; 2], Counter>,
     breaker_failure_ratio: Real,
@@ -28,6 +31,7 @@ pub(super) struct EngineState {
 impl EngineState {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
+        registry.register_collector(Box::new(Exported(Arc::clone(&this.load))));
         registry.register("tier_state", "1 for the state that the tier is in", this.tier_state.clone());
         registry.register(
             "tier_value",
@@ -57,6 +61,7 @@ impl EngineState {
     pub(super) fn set(&self, status: &Status) {
         let _scrape = self.scrape.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.pressure.set(status.pressure);
+        self.load.set(status.engine);
         // Cleared first, so that a tier or breaker that a policy took away disappears.
         self.tier_state.clear();
         self.tier_value.clear();

@@ -48,8 +48,16 @@ impl Engine {
 
 fn serve(stream: &TcpStream, gate: &Gate) {
     let mut lines = BufReader::new(stream).lines();
+    let mut scrape = false;
     while let Some(Ok(line)) = lines.next() {
         if !line.is_empty() {
+            scrape |= line.starts_with("GET /metrics ");
+            continue;
+        }
+        if std::mem::take(&mut scrape) {
+            // An engine tells its metrics beside its work; this one has none.
+            let mut stream = stream;
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
             continue;
         }
         let mut state = gate.state.lock().unwrap();

@@ -9,6 +9,7 @@ mod command_line;
 mod crash;
 mod drain;
 mod engine;
+mod engine_metrics;
 mod gpu;
 mod operator;
 mod policy_file;

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, HTTPGetAction, Probe, SeccompProfile, SecurityContext,
+    Capabilities, Container, ContainerPort, HTTPGetAction, Pod, Probe, SeccompProfile, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::names::{
-    AGENT_AUDIENCE_FILE, CA_CONFIG_MAP_KEY, CA_FALLBACK_FILE, IDENTITY_PATH, LOG_LEVEL_ANNOTATION,
-    OPERATOR_AUDIENCE_FILE, REDIRECT_CONTAINER, SIDECAR_CONTAINER, SNAPSHOT_FILE, STATE_PATH,
+    AGENT_AUDIENCE_FILE, CA_CONFIG_MAP_KEY, CA_FALLBACK_FILE, ENGINE_METRICS_ANNOTATION, ENGINE_TYPE_LABELS,
+    IDENTITY_PATH, LOG_LEVEL_ANNOTATION, OPERATOR_AUDIENCE_FILE, REDIRECT_CONTAINER, SIDECAR_CONTAINER,
+    SNAPSHOT_FILE, STATE_PATH,
 };
 use super::patch::PatchBuilder;
 use super::{Plan, Skip, SkipReason, drain, resources, volumes};
@@ -110,11 +111,33 @@ fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Vec<Str
         args.push(format!("--agent={agent}"));
         args.push(format!("--agent-token={}", identity(AGENT_AUDIENCE_FILE)));
     }
+    args.extend(engine_args(plan.pod)?);
     args.push(format!("--ca={}", identity(CA_CONFIG_MAP_KEY)));
     args.push(format!("--ca-fallback={}", identity(CA_FALLBACK_FILE)));
     args.push(format!("--drain-token={}", plan.admission.drain_token));
     args.push(format!("--drain-deadline={}", drain::deadline(plan)));
     args.push(format!("--log-level={}", log_level(plan)?));
+    Ok(args)
+}
+
+/// Where the engine's own metrics are, and which engine it is. A type that the sidecar does not know is left out: it
+/// looks at the names of the metrics then.
+fn engine_args(pod: &Pod) -> Result<Vec<String>, Skip> {
+    const TYPES: [&str; 6] = ["vllm", "sglang", "tgi", "trtllm-serve", "triton-tensorrt-llm", "triton"];
+    let mut args = Vec::new();
+    if let Some(text) = pod.metadata.annotations.as_ref().and_then(|all| all.get(ENGINE_METRICS_ANNOTATION)) {
+        let port = text.trim().parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(|| {
+            let detail =
+                format!("annotation {ENGINE_METRICS_ANNOTATION} is {text:?}: write a port such as \"8002\"");
+            Skip::new(SkipReason::InvalidAnnotation, detail)
+        })?;
+        args.push(format!("--engine-metrics={port}"));
+    }
+    let labels = pod.metadata.labels.as_ref();
+    let named = ENGINE_TYPE_LABELS.iter().find_map(|label| labels?.get(*label));
+    args.extend(
+        named.filter(|name| TYPES.contains(&name.as_str())).map(|name| format!("--engine-type={name}")),
+    );
     Ok(args)
 }
 

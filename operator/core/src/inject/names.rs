@@ -8,6 +8,11 @@ pub const INJECT_LABEL: &str = "tidegate.dev/inject";
 pub const PORTS_ANNOTATION: &str = "tidegate.dev/ports";
 /// On a pod: guarded ports that are passed on as bytes.
 pub const OPAQUE_PORTS_ANNOTATION: &str = "tidegate.dev/opaque-ports";
+/// On a pod: the engine's port with its own metrics, when that is none of the guarded ones.
+pub(super) const ENGINE_METRICS_ANNOTATION: &str = "tidegate.dev/engine-metrics-port";
+/// On a pod: which inference engine it runs, as llm-d has it, and what that was called before.
+pub(super) const ENGINE_TYPE_LABELS: [&str; 2] =
+    ["llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type"];
 /// On a pod: log level of its sidecar.
 pub const LOG_LEVEL_ANNOTATION: &str = "tidegate.dev/log-level";
 /// Written on an injected pod: the version that injected it.

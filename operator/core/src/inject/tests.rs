@@ -113,6 +113,7 @@ fn each_pod_that_must_not_be_injected_has_its_reason() {
         (annotated("tidegate.dev/ports", "0"), namespace(&[]), InvalidAnnotation),
         (annotated("tidegate.dev/ports", "15120"), namespace(&[]), InvalidAnnotation),
         (annotated("tidegate.dev/opaque-ports", "70000"), namespace(&[]), InvalidAnnotation),
+        (annotated("tidegate.dev/engine-metrics-port", "metrics"), namespace(&[]), InvalidAnnotation),
         (annotated("tidegate.dev/log-level", "loud"), namespace(&[]), InvalidAnnotation),
         (json!({"metadata": {"labels": {"tidegate.dev/inject": "yes"}}}), namespace(&[]), InvalidAnnotation),
         (own, namespace(&[]), InvalidPatch),
@@ -237,4 +238,25 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn the_sidecar_is_told_which_engine_it_guards_and_where_its_metrics_are() {
+    let labelled = |label: &str, value: &str| json!({"metadata": {"labels": {label: value}}});
+    let annotated = |name: &str, value: &str| json!({"metadata": {"annotations": {name: value}}});
+    let arguments = |change: &Value| {
+        let (pod, _) = patched(&with(&pod(), change));
+        let containers = pod["spec"]["initContainers"].as_array().unwrap().clone();
+        let sidecar = containers.into_iter().find(|c| c["name"] == "tidegate-sidecar").unwrap();
+        sidecar["args"].as_array().unwrap().clone()
+    };
+    for (change, argument) in [
+        (annotated("tidegate.dev/engine-metrics-port", "8002"), "--engine-metrics=8002"),
+        (labelled("llm-d.ai/engine-type", "sglang"), "--engine-type=sglang"),
+        (labelled("inference.networking.k8s.io/engine-type", "vllm"), "--engine-type=vllm"),
+    ] {
+        assert!(arguments(&change).contains(&json!(argument)), "{change}");
+    }
+    let unknown = arguments(&labelled("llm-d.ai/engine-type", "its-own"));
+    assert!(!unknown.iter().any(|found| found.as_str().unwrap().starts_with("--engine")), "{unknown:?}");
 }
