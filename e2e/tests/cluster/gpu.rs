@@ -20,6 +20,10 @@ async fn the_gpu_tier_trips_for_the_pod_whose_gpu_fills_and_for_no_other() -> an
         let [full, other] = pods.as_slice() else { anyhow::bail!("{} pods", pods.len()) };
         for pod in &pods {
             lab.until(pod, "a reading of its GPU", |status| gpu_is(status, TierState::Normal)).await?;
+            lab.until(pod, "the engine's own load", |status| {
+                status.engine.is_some_and(|load| load.kv_cache_usage.is_some() && load.waiting.is_some())
+            })
+            .await?;
         }
         lab.control(full, "/gpu-memory", &json!({"fraction": 0.9})).await?;
         let tripped = lab.until(full, "a tripped GPU tier", |status| gpu_is(status, TierState::Tripped)).await?;
