@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use tidegate_core::{Facts, Headers};
+use tidegate_core::{Facts, Headers, Tokens};
 use tidegate_policy::{Claimant, Priority, PriorityClass, PrioritySource};
 
 /// Callers, each with an address of its own and its own value in every header that is asked for.
@@ -45,7 +45,13 @@ impl Client {
 
     /// What the sidecar would know about its request.
     pub(crate) fn facts(&self) -> Facts<'_> {
-        Facts { path: "/v1/chat/completions", client: self.address, headers: self }
+        Facts {
+            method: "POST",
+            path: "/v1/chat/completions",
+            client: self.address,
+            headers: self,
+            tokens: Tokens::default(),
+        }
     }
 }
 

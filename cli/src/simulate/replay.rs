@@ -170,6 +170,7 @@ impl<'a> Replay<'a> {
             first_byte: in_flight.first_token,
             events: self.requests[request].generated_tokens,
             whole: true,
+            tokens: None,
         };
         self.engine.complete(now, in_flight.ticket, &completion);
         self.record.total.push(now.since(Tick::from_duration(self.requests[request].at)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_policy::{
-    API_VERSION, Algorithm, Breaker, ConsecutiveFailures, ErrorRatio, Factor, GpuMemoryTier, HalfOpen,
+    API_VERSION, Algorithm, Breaker, ConsecutiveFailures, Cost, ErrorRatio, Factor, GpuMemoryTier, HalfOpen,
     HeaderName, KeyPart, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, Millis, Mode,
     OnStale, PolicyDocument, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery,
     ScalarError, SlowCallRatio, Tiers, Trip,
@@ -72,12 +72,13 @@ fn limits() -> Result<Vec<Limit>, ScalarError> {
             key,
             algorithm,
             limit: 1_000_000_000,
-            window_millis: Millis::new(60_000)?,
+            window_millis: Some(Millis::new(60_000)?),
+            cost: Cost::Requests,
         })
     };
     let by_key = || Ok(KeyPart::Header(HeaderName::new("x-api-key")?));
     Ok(vec![
-        limit("per-key", vec![by_key()?], Algorithm::TokenBucket { burst: 1_000_000_000 })?,
+        limit("per-key", vec![by_key()?], Algorithm::TokenBucket { burst: 1_000_000_000, initial: None })?,
         limit(
             "per-key-and-path",
             vec![by_key()?, KeyPart::Path],

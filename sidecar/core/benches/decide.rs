@@ -12,7 +12,7 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, criterion_group, criterion_main};
 use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
-use tidegate_core::{Admission, Completion, Decision, Engine, Facts, HeadOutcome, Headers, Tick};
+use tidegate_core::{Admission, Completion, Decision, Engine, Facts, HeadOutcome, Headers, Tick, Tokens};
 use tidegate_policy::PolicyDocument;
 
 /// Keys that fit the caches, and keys that do not.
@@ -79,7 +79,13 @@ fn engine(json: &str) -> Engine {
 }
 
 fn admit(engine: &Engine, now: Tick, request: &Request) -> Admission {
-    let facts = Facts { path: "/v1/chat/completions", client: request.client, headers: request };
+    let facts = Facts {
+        method: "POST",
+        path: "/v1/chat/completions",
+        client: request.client,
+        headers: request,
+        tokens: Tokens::default(),
+    };
     match engine.admit(now, &facts) {
         Decision::Admit(admission) => admission,
         other => panic!("refused: {other:?}"),
@@ -89,7 +95,7 @@ fn admit(engine: &Engine, now: Tick, request: &Request) -> Admission {
 fn finish(engine: &Engine, now: Tick, admission: Admission) {
     let mut ticket = admission.ticket;
     engine.responded(now, &mut ticket, HeadOutcome::Status(200));
-    engine.complete(now, ticket, &Completion { first_byte: Some(now), events: 0, whole: true });
+    engine.complete(now, ticket, &Completion { first_byte: Some(now), events: 0, whole: true, tokens: None });
 }
 
 /// Requests in an order that no prefetcher knows, 1 µs apart.
@@ -197,7 +203,13 @@ fn refuse(c: &mut Criterion<CpuTime>) {
     let json = SINGLE.replace("1000000000}},\"limit\":1000000000", "1}},\"limit\":1");
     let engine = engine(&json);
     let requests = requests(100);
-    let facts = |r| Facts { path: "/", client: IpAddr::V4(Ipv4Addr::LOCALHOST), headers: r };
+    let facts = |r| Facts {
+        method: "POST",
+        path: "/",
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        headers: r,
+        tokens: Tokens::default(),
+    };
     let now = Tick::from_nanos(1_000_000_000);
     for request in &requests {
         black_box(engine.admit(now, &facts(request)));

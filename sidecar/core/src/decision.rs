@@ -23,10 +23,12 @@ pub enum Decision {
 /// Leave to pass.
 #[derive(Debug)]
 pub struct Admission {
-    /// To be handed back with `complete`, whatever happens.
+    /// To be handed back with `complete`, or with `cancel` if it never reaches the engine.
     pub ticket: Ticket,
     /// The class it was judged by.
     pub class: PriorityClass,
+    /// How long to wait before it goes to the engine: a rule paces, and others have their turn first. Zero otherwise.
+    pub wait: Duration,
     /// Longest time until the response head.
     pub timeout: Option<Duration>,
     /// What would have refused it if its policy were not in `Shadow` mode.
@@ -47,7 +49,8 @@ pub struct Refusal {
     /// The limit it was held against.
     pub limit: f64,
     /// For a keyed limit exactly the first instant at which it would pass if nobody else spends on the key; else
-    /// a lower bound, spread so that the refused do not return together.
+    /// a lower bound, spread so that the refused do not return together. `Duration::MAX`: never, since it costs more
+    /// than the limit ever lets pass at once.
     pub retry_after: Duration,
 }
 

@@ -14,7 +14,7 @@ use crate::gate::Gate;
 use crate::gradient::Gradient;
 use crate::histogram::Histogram;
 use crate::lane::Lane;
-use crate::limit::Limits;
+use crate::limit::{Held, Limits};
 use crate::meter::Meter;
 use crate::priority::Classifier;
 use crate::spread::Spread;
@@ -56,6 +56,7 @@ struct TierRules {
 pub struct Ticket {
     admitted: Tick,
     permit: Option<Permit>,
+    held: Held,
     /// The engine refused or failed: how long that took is not its latency.
     failed: bool,
 }
@@ -86,7 +87,7 @@ impl Engine {
             breaker: document.breaker.as_ref().map(Breaker::new),
             tiers: document.tiers.as_ref().map(TierRules::new),
             gate: Gate::new(),
-            limits: Limits::new(&document.limits, seed),
+            limits: Limits::new(&document.limits, seed, now),
             latencies: signal.map(|signal| (signal, Arc::new(Histogram::new()))),
             control: Mutex::new(Control::new(document, now, &meter)),
             meter,
@@ -140,11 +141,12 @@ impl Engine {
         }
         let class = self.priority.classify(facts);
         match self.ask(now, class, facts) {
-            Ok(ask::Leave { permit, shadow }) => {
+            Ok(ask::Leave { permit, shadow, wait, held }) => {
                 self.meter.admit(lane);
                 let timeout = self.breaker.as_ref().and_then(Breaker::timeout);
-                let ticket = Ticket { admitted: now, permit, failed: false };
-                Decision::Admit(Admission { ticket, class, timeout, shadow })
+                // Waiting for its turn is not the engine's latency.
+                let ticket = Ticket { admitted: now + wait, permit, held, failed: false };
+                Decision::Admit(Admission { ticket, class, wait, timeout, shadow })
             }
             Err(refusal) => self.refuse(refusal),
         }
@@ -171,6 +173,7 @@ impl Engine {
         if let (Some(breaker), Some(permit)) = (&self.breaker, ticket.permit) {
             breaker.give_back(now, permit);
         }
+        self.limits.complete(now, ticket.held, completion.tokens.as_ref());
         if ticket.failed {
             return;
         }
@@ -184,6 +187,16 @@ impl Engine {
                 self.record_latency(LatencySignal::TimePerOutputToken, now.since(first) / gaps);
             }
         }
+    }
+
+    /// The request left before it reached the engine: it gives back all that can be given back.
+    #[allow(clippy::needless_pass_by_value)] // as in `complete`
+    pub fn cancel(&self, now: Tick, ticket: Ticket) {
+        self.meter.complete(Lane::of_this_thread());
+        if let (Some(breaker), Some(permit)) = (&self.breaker, ticket.permit) {
+            breaker.give_back(now, permit);
+        }
+        self.limits.cancel(ticket.held);
     }
 
     /// Takes a reading.

@@ -13,12 +13,27 @@ pub trait Headers {
 /// What is known about a request when it arrives.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
+    /// Method, in upper case.
+    pub method: &'a str,
     /// Path without query.
     pub path: &'a str,
     /// Address of the client's end of the connection.
     pub client: IpAddr,
     /// Header fields.
     pub headers: &'a dyn Headers,
+    /// What it is estimated to use; nothing where nobody has looked.
+    pub tokens: Tokens,
+}
+
+/// Tokens of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tokens {
+    /// Of the prompt, those that the engine has to compute.
+    pub input: u32,
+    /// Of the prompt, those that the engine has in its cache.
+    pub cached: u32,
+    /// Of the answer.
+    pub output: u32,
 }
 
 /// How the inference engine answered, known when the head of its response is there or is given up on.
@@ -42,6 +57,8 @@ pub struct Completion {
     /// The response arrived whole. False when the client or the engine gave up: its total latency is then not a
     /// sample.
     pub whole: bool,
+    /// What it has used, whole or not. None: nobody has counted, and the estimate stands.
+    pub tokens: Option<Tokens>,
 }
 
 /// A reading from outside of the request path.

@@ -83,19 +83,19 @@ impl Gradient {
     /// Whether a request of this class would pass now. High always does.
     pub(crate) fn judge(&self, now: Tick, class: PriorityClass) -> Result<(), Slowed> {
         let Some(bucket) = self.bucket(class) else { return Ok(()) };
-        bucket.judge(now, &self.word).map_err(|at| self.slowed(now, at))
+        bucket.judge(now, 1, &self.word).map_err(|at| self.slowed(now, at))
     }
 
     /// Draws a token, if this class needs one.
     pub(crate) fn take(&self, now: Tick, class: PriorityClass) -> Result<Option<TakenToken>, Slowed> {
         let Some(bucket) = self.bucket(class) else { return Ok(None) };
-        bucket.take(now, &self.word).map(Some).map_err(|at| self.slowed(now, at))
+        bucket.take(now, 1, &self.word).map(Some).map_err(|at| self.slowed(now, at))
     }
 
     /// Puts a token back.
     pub(crate) fn give_back(&self, class: PriorityClass, taken: TakenToken) {
         if let Some(bucket) = self.bucket(class) {
-            bucket.give_back(taken, &self.word);
+            bucket.give_back(taken, 1, &self.word);
         }
     }
 

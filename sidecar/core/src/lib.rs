@@ -33,5 +33,5 @@ mod tiers;
 
 pub use decision::{Admission, Answer, Cause, Decision, Refusal, Rule};
 pub use engine::{Engine, Ticket};
-pub use facts::{Completion, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, Signal};
+pub use facts::{Completion, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, Signal, Tokens};
 pub use tick::Tick;

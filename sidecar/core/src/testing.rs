@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{Facts, Headers};
+use crate::{Facts, Headers, Tokens};
 
 /// A request under construction.
 #[derive(Debug, Clone)]
@@ -10,6 +10,7 @@ pub(crate) struct Request {
     path: String,
     client: IpAddr,
     headers: Fields,
+    tokens: Tokens,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,7 @@ impl Request {
             path: "/v1/chat/completions".to_owned(),
             client: client.parse().unwrap(),
             headers: Fields::default(),
+            tokens: Tokens::default(),
         }
     }
 
@@ -35,11 +37,22 @@ impl Request {
         self
     }
 
+    pub(crate) fn estimated(mut self, tokens: Tokens) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
     pub(crate) fn priority(class: &str) -> Self {
         Self::from("10.0.0.1").with("x-priority", class)
     }
 
     pub(crate) fn facts(&self) -> Facts<'_> {
-        Facts { path: &self.path, client: self.client, headers: &self.headers }
+        Facts {
+            method: "POST",
+            path: &self.path,
+            client: self.client,
+            headers: &self.headers,
+            tokens: self.tokens,
+        }
     }
 }

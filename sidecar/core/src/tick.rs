@@ -7,6 +7,9 @@ use std::time::Duration;
 pub struct Tick(u64);
 
 impl Tick {
+    /// An instant that does not come.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
     /// The instant `nanos` after the origin.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tidegate_core::{
-    Cause, Completion, Decision, Engine, Facts, GpuMemoryReading, HeadOutcome, Headers, Signal, Tick,
+    Cause, Completion, Decision, Engine, Facts, GpuMemoryReading, HeadOutcome, Headers, Signal, Tick, Tokens,
 };
 use tidegate_policy::report::{TierName, TierState};
 use tidegate_policy::{PolicyDocument, PriorityClass};
@@ -76,7 +76,10 @@ impl Replay {
     fn request(&self, class: &'static str, latency: Duration, count: &mut Count) {
         let headers = Priority(class);
         let client = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        match self.engine.admit(self.now, &Facts { path: "/", client, headers: &headers }) {
+        match self.engine.admit(
+            self.now,
+            &Facts { method: "POST", path: "/", client, headers: &headers, tokens: Tokens::default() },
+        ) {
             Decision::Admit(admission) => {
                 count.passed += 1;
                 let mut ticket = admission.ticket;
@@ -85,7 +88,7 @@ impl Replay {
                 self.engine.complete(
                     end,
                     ticket,
-                    &Completion { first_byte: Some(end), events: 0, whole: true },
+                    &Completion { first_byte: Some(end), events: 0, whole: true, tokens: None },
                 );
             }
             Decision::Refuse(refusal) => {

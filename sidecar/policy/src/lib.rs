@@ -25,9 +25,9 @@ pub mod stream;
 pub use breaker::{Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, SlowCallRatio, Trip};
 pub use document::{API_VERSION, PolicyDocument};
 pub use errors::{DocumentError, DocumentErrors};
-pub use limit::{Algorithm, KeyPart, Limit};
+pub use limit::{Algorithm, Cost, KeyPart, Limit, TokenWeights};
 pub use priority::{Claimant, Priority, PriorityClass, PrioritySource};
-pub use scalar::{Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError};
+pub use scalar::{Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, Weight};
 pub use tiers::{
     GpuMemoryTier, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, OnStale, QpsTier, Recovery, Tiers,
 };

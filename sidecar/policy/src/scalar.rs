@@ -109,6 +109,10 @@ float_scalar!(
     Factor, |v| v > 0.0 && v <= 1000.0, "a number over 0 and up to 1000, such as 1.5"
 );
 float_scalar!(
+    /// What one token counts: 0 to 1000, to the millionth.
+    Weight, |v| (0.0..=1000.0).contains(&v), "a number from 0 to 1000, such as 0.25"
+);
+float_scalar!(
     /// Requests per second: more than 0, at most a thousand million.
     Rate, |v| v > 0.0 && v <= 1e9, "a number of requests per second over 0 and up to 1000000000"
 );

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tidegate_core::{Admission, Decision, Facts, HeadOutcome, Headers, Refusal, Tick};
+use tidegate_core::{Admission, Decision, Facts, HeadOutcome, Headers, Refusal, Tick, Tokens};
 use tidegate_policy::RelativePath;
 use tokio::time::Instant;
 
@@ -139,20 +139,23 @@ impl Arrived {
         let shared = self.client.shared.clone();
         let engine = shared.engine.load_full();
         let facts = Facts {
+            method: self.parts.method.as_str(),
             path: self.parts.uri.path(),
             client: self.client.address,
             headers: &Fields(&self.parts.headers),
+            tokens: Tokens::default(),
         };
         match engine.admit(self.at, &facts) {
             Decision::Admit(admission) => {
-                let Admission { ticket, class, timeout, shadow } = admission;
+                let Admission { ticket, class, wait, timeout, shadow } = admission;
                 if let Some(refusal) = &shadow {
                     self.tell(Verdict::ShadowRefused, refusal);
                 } else {
                     let labels = Labels { verdict: Verdict::Admitted, cause: None, class: Some(class) };
                     shared.metrics.traffic.judged(labels);
                 }
-                let progress = Progress::new(shared, Some((engine, ticket)), self.at);
+                let mut progress = Progress::new(shared, Some((engine, ticket)), self.at);
+                progress.wait_for_turn(wait).await;
                 self.forward(progress, timeout).await
             }
             Decision::Refuse(refusal) => {

@@ -1,6 +1,7 @@
 //! A request from its arrival to its end, as the decision engine and the metrics see it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_core::{Completion, Engine, HeadOutcome, Tick, Ticket};
 
@@ -17,6 +18,8 @@ pub(super) struct Progress {
     arrived: Tick,
     first_byte: Option<Tick>,
     events: Option<EventCounter>,
+    /// It has not been sent yet, and may not be before its turn.
+    waiting: bool,
     ended: bool,
     _in_flight: InFlight,
 }
@@ -33,7 +36,26 @@ impl Progress {
     /// A request that arrived at `arrived`.
     pub(super) fn new(shared: Arc<Shared>, ticket: Option<(Arc<Engine>, Ticket)>, arrived: Tick) -> Self {
         let in_flight = shared.drain.enter();
-        Self { shared, ticket, arrived, first_byte: None, events: None, ended: false, _in_flight: in_flight }
+        Self {
+            shared,
+            ticket,
+            arrived,
+            first_byte: None,
+            events: None,
+            waiting: false,
+            ended: false,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Holds the request back for as long as a limit that paces says. A client that leaves meanwhile gives its turn
+    /// back.
+    pub(super) async fn wait_for_turn(&mut self, wait: Duration) {
+        if wait > Duration::ZERO {
+            self.waiting = true;
+            tokio::time::sleep(wait).await;
+            self.waiting = false;
+        }
     }
 
     /// The head of the response is there, or will not come.
@@ -66,11 +88,21 @@ impl Progress {
     fn end(&mut self, whole: bool) -> Tick {
         self.ended = true;
         let now = self.shared.clock.now();
+        if self.waiting {
+            if let Some((engine, ticket)) = self.ticket.take() {
+                engine.cancel(now, ticket);
+            }
+            return now;
+        }
         let first_byte = self.first_byte.map(|at| at.since(self.arrived));
         self.shared.metrics.traffic.finished(now.since(self.arrived), first_byte);
         if let Some((engine, ticket)) = self.ticket.take() {
             let events = self.events.as_ref().map_or(0, EventCounter::count);
-            engine.complete(now, ticket, &Completion { first_byte: self.first_byte, events, whole });
+            engine.complete(
+                now,
+                ticket,
+                &Completion { first_byte: self.first_byte, events, whole, tokens: None },
+            );
         }
         now
     }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tidegate_policy::{Algorithm, Limit, Mode, PolicyDocument};
+use tidegate_policy::{Algorithm, Cost, Limit, Mode, PolicyDocument};
 
 use crate::engine::Engine;
 use crate::sidecar::{Sidecar, eventually, within};
@@ -48,9 +48,10 @@ fn one_request(revision: &str) -> String {
         name: "one".to_owned(),
         mode: Mode::Enforce,
         key: Vec::new(),
-        algorithm: Algorithm::TokenBucket { burst: 1 },
+        algorithm: Algorithm::TokenBucket { burst: 1, initial: None },
         limit: 1,
         window_millis: serde_json::from_value(86_400_000.into()).unwrap(),
+        cost: Cost::Requests,
     };
     let document =
         PolicyDocument { revision: revision.to_owned(), limits: vec![limit], ..PolicyDocument::default() };

@@ -260,7 +260,8 @@ fn limit(
         key: key.into_iter().collect::<Option<_>>()?,
         algorithm: algorithm?,
         limit: limit?,
-        window_millis: window?,
+        window_millis: Some(window?),
+        cost: document::Cost::Requests,
     })
 }
 
@@ -279,7 +280,9 @@ fn algorithm(spec: &crd::Limit) -> Result<document::Algorithm, String> {
         crd::Algorithm::SlidingWindow if spec.burst.is_some() => Err(crd::Limit::BURST.to_owned()),
         crd::Algorithm::TokenBucket => {
             let burst = count(spec.burst.unwrap_or(spec.limit), 1, MOST_REQUESTS);
-            burst.map(|burst| document::Algorithm::TokenBucket { burst }).map_err(|e| format!("burst {e}"))
+            burst
+                .map(|burst| document::Algorithm::TokenBucket { burst, initial: None })
+                .map_err(|e| format!("burst {e}"))
         }
         crd::Algorithm::SlidingWindow => {
             let slots = count32(spec.sub_windows.unwrap_or(DEFAULT_SUB_WINDOWS), 1, 60);

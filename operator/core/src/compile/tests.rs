@@ -2,9 +2,9 @@ use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 use tidegate_policy::{
-    Algorithm, Breaker, Claimant, ConsecutiveFailures, ErrorRatio, Factor, Fallback, GpuMemoryTier, HalfOpen,
-    HeaderName, KeyPart, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, Millis, Mode,
-    OnStale, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery, RelativePath,
+    Algorithm, Breaker, Claimant, ConsecutiveFailures, Cost, ErrorRatio, Factor, Fallback, GpuMemoryTier,
+    HalfOpen, HeaderName, KeyPart, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, Millis,
+    Mode, OnStale, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery, RelativePath,
     SlowCallRatio, Tiers, Trip,
 };
 
@@ -190,7 +190,8 @@ fn limits_count_by_their_keys() {
         key,
         algorithm,
         limit,
-        window_millis: millis(window),
+        window_millis: Some(millis(window)),
+        cost: Cost::Requests,
     };
     assert_eq!(
         compiled.unwrap().parts.limits,
@@ -198,7 +199,7 @@ fn limits_count_by_their_keys() {
             limit(
                 "per-user",
                 vec![KeyPart::Header(header("x-api-key")), KeyPart::Path],
-                Algorithm::TokenBucket { burst: 100 },
+                Algorithm::TokenBucket { burst: 100, initial: None },
                 600,
                 60_000
             ),
@@ -209,7 +210,7 @@ fn limits_count_by_their_keys() {
                 50,
                 10_000
             ),
-            limit("whole-pod", vec![], Algorithm::TokenBucket { burst: 900 }, 900, 1000),
+            limit("whole-pod", vec![], Algorithm::TokenBucket { burst: 900, initial: None }, 900, 1000),
             limit("sliding", vec![], Algorithm::SlidingWindow { sub_windows: 10 }, 1, 1000),
         ]
     );

@@ -1,6 +1,7 @@
 //! The way of one request through all rules.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_policy::report::TierName;
 use tidegate_policy::{Mode, PriorityClass};
@@ -9,7 +10,7 @@ use super::{Engine, TierRules};
 use crate::breaker::{Breaker, Permit};
 use crate::gate::Shed;
 use crate::gradient::Slowed;
-use crate::limit::{Judged, TakenToken};
+use crate::limit::{Held, Judged, Passed, TakenToken};
 use crate::{Cause, Decision, Facts, Refusal, Tick};
 
 /// All rules let the request pass.
@@ -17,6 +18,10 @@ pub(super) struct Leave {
     pub(super) permit: Option<Permit>,
     /// What the first of the rules in shadow mode would have answered.
     pub(super) shadow: Option<Refusal>,
+    /// How long it has to wait for its turn.
+    pub(super) wait: Duration,
+    /// What it holds of the limits.
+    pub(super) held: Held,
 }
 
 impl Engine {
@@ -28,7 +33,7 @@ impl Engine {
         if let (Err(_), Some(breaker), Some(permit)) = (&asked, &self.breaker, permit) {
             breaker.give_back(now, permit);
         }
-        asked.map(|()| Leave { permit, shadow })
+        asked.map(|Passed { wait, held, .. }| Leave { permit, shadow, wait, held })
     }
 
     /// The answer to a refused request.
@@ -65,17 +70,17 @@ impl Engine {
         class: PriorityClass,
         facts: &Facts<'_>,
         shadow: &mut Option<Refusal>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Passed, Refusal> {
         let slowed = self.enforce(self.ask_tiers(now, class), shadow)?;
         let mut judged = Judged::new();
         self.limits.judge(now, class, facts, &mut judged)?;
         let token = if slowed { None } else { self.enter(now, class, shadow)? };
         match self.limits.commit(now, class, &mut judged) {
-            Ok(by_limits) => {
+            Ok(mut passed) => {
                 if shadow.is_none() {
-                    *shadow = by_limits;
+                    *shadow = passed.shadow.take();
                 }
-                Ok(())
+                Ok(passed)
             }
             Err(refusal) => {
                 if let Some(token) = token {

@@ -234,14 +234,15 @@ fn the_latency_tier_measures_what_its_policy_names() {
         for _ in 0..10 {
             let mut ticket = admit(&engine, millis(0), &Request::priority("low")).unwrap().ticket;
             engine.responded(millis(50), &mut ticket, HeadOutcome::Status(200));
-            let completion = Completion { first_byte: Some(millis(100)), events: 21, whole: true };
+            let completion =
+                Completion { first_byte: Some(millis(100)), events: 21, whole: true, tokens: None };
             engine.complete(millis(900), ticket, &completion);
             let mut failed = admit(&engine, millis(0), &Request::priority("low")).unwrap().ticket;
             engine.responded(millis(1), &mut failed, HeadOutcome::Status(500));
             engine.complete(
                 millis(1),
                 failed,
-                &Completion { first_byte: Some(millis(1)), events: 0, whole: true },
+                &Completion { first_byte: Some(millis(1)), events: 0, whole: true, tokens: None },
             );
         }
         engine.tick(millis(1000));

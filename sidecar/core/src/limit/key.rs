@@ -24,6 +24,7 @@ impl Key {
                 KeyPart::Header(name) => {
                     hasher.write(facts.headers.get(name.as_str()).unwrap_or_default());
                 }
+                KeyPart::Method => hasher.write(facts.method.as_bytes()),
                 KeyPart::Path => hasher.write(facts.path.as_bytes()),
                 KeyPart::ClientIp => hasher.write(&octets(facts.client)),
             }

@@ -2,15 +2,18 @@
 
 use std::mem::discriminant;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_policy::report::LimitStatus;
-use tidegate_policy::{Algorithm, KeyPart, Limit, Mode, PriorityClass};
+use tidegate_policy::{Algorithm, Cost, KeyPart, Limit, Mode, PriorityClass};
 
+use super::cost::Price;
+use super::held::Hold;
 use super::key::Key;
 use super::law::Law;
 use super::table::{Place, Receipt, Table};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
-use crate::{Cause, Refusal, Rule, Tick};
+use crate::{Cause, Refusal, Rule, Tick, Tokens};
 
 /// A rule in force.
 #[derive(Debug)]
@@ -21,38 +24,53 @@ pub(crate) struct LimitRule {
     rule: Arc<Rule>,
     parts: Vec<KeyPart>,
     algorithm: Algorithm,
+    cost: Cost,
+    pub(crate) price: Price,
     law: Law,
+    /// When it came into force.
+    born: Tick,
     table: Arc<Table>,
     refused: Arc<AtomicU64>,
 }
 
 impl LimitRule {
-    pub(crate) fn new(limit: &Limit, key: usize) -> Self {
-        let law = Law::new(limit);
-        Self::with_state(limit, key, Arc::new(Table::new(law)), Arc::new(AtomicU64::new(0)))
-    }
-
-    /// The rule with new parameters and the counters of this one.
-    pub(crate) fn succeed(&self, limit: &Limit, key: usize, now: Tick) -> Self {
-        let law = Law::new(limit);
-        let table = if law.reads(self.law) {
-            Arc::clone(&self.table)
-        } else {
-            Arc::new(self.table.converted(self.law, law, now))
-        };
-        Self::with_state(limit, key, table, Arc::clone(&self.refused))
-    }
-
-    fn with_state(limit: &Limit, key: usize, table: Arc<Table>, refused: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(limit: &Limit, key: usize, now: Tick) -> Self {
+        let law = Law::new(limit, now);
         Self {
             mode: limit.mode,
             key,
             rule: Arc::new(Rule { policy: limit.policy.clone(), name: limit.name.clone() }),
             parts: limit.key.clone(),
             algorithm: limit.algorithm,
-            law: Law::new(limit),
+            cost: limit.cost,
+            price: Price::new(limit.cost),
+            law,
+            born: now,
+            table: Arc::new(Table::new(law)),
+            refused: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// The rule with new parameters and the counters of this one.
+    pub(crate) fn succeed(&self, limit: &Limit, key: usize, now: Tick) -> Self {
+        let law = Law::new(limit, self.born);
+        let table = if law.reads(self.law) {
+            Arc::clone(&self.table)
+        } else {
+            Arc::new(self.table.converted(self.law, law, now))
+        };
+        Self {
+            mode: limit.mode,
+            key,
+            rule: Arc::clone(&self.rule),
+            parts: limit.key.clone(),
+            algorithm: limit.algorithm,
+            cost: limit.cost,
+            price: Price::new(limit.cost),
+            law,
+            born: self.born,
             table,
-            refused,
+            refused: Arc::clone(&self.refused),
         }
     }
 
@@ -62,22 +80,56 @@ impl LimitRule {
             && self.rule.name == limit.name
             && self.parts == limit.key
             && discriminant(&self.algorithm) == discriminant(&limit.algorithm)
+            && discriminant(&self.cost) == discriminant(&limit.cost)
     }
 
     pub(crate) fn find(&self, key: Key) -> Option<Place> {
         self.table.find(key)
     }
 
-    pub(crate) fn judge(&self, now: Tick, place: Option<Place>) -> Result<(), Tick> {
-        self.table.judge(self.law, now, place)
+    pub(crate) fn judge(&self, now: Tick, cost: u32, place: Option<Place>) -> Result<(), Tick> {
+        self.table.judge(self.law, now, cost, place)
     }
 
-    pub(crate) fn take(&self, now: Tick, key: Key, place: Option<Place>) -> Result<Receipt, Tick> {
-        self.table.take(self.law, now, key, place)
+    pub(crate) fn take(&self, now: Tick, key: Key, cost: u32, place: Option<Place>) -> Result<Receipt, Tick> {
+        self.table.take(self.law, now, key, cost, place)
     }
 
-    pub(crate) fn give_back(&self, key: Key, receipt: Receipt) {
-        self.table.give_back(self.law, key, receipt);
+    /// Gives `amount` of what was taken back.
+    pub(crate) fn give_back(&self, key: Key, receipt: Receipt, amount: u32) {
+        self.table.give_back(self.law, key, receipt, amount);
+    }
+
+    /// Whether a request that ends has something to give back or to settle.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.law, Law::Concurrency(_)) || !self.cost.is_requests()
+    }
+
+    /// Whether a request that passes may have to wait for its turn.
+    pub(crate) fn is_paced(&self) -> bool {
+        matches!(self.algorithm, Algorithm::LeakyBucket { max_wait_millis: Some(_), .. })
+    }
+
+    /// The request has ended. `used` is what it really used, if anybody knows.
+    pub(crate) fn settle(&self, now: Tick, hold: &Hold, used: Option<&Tokens>) {
+        if matches!(self.law, Law::Concurrency(_)) {
+            self.give_back(hold.key, hold.receipt, hold.cost);
+        } else if let Some(used) = used {
+            let used = self.price.of(used);
+            if used < hold.cost {
+                self.give_back(hold.key, hold.receipt, hold.cost - used);
+            } else if used > hold.cost {
+                self.table.charge(self.law, now, hold.key, used - hold.cost);
+            }
+        }
+    }
+
+    /// How long a request that has spent has to wait for its turn.
+    pub(crate) fn wait(&self, now: Tick, cost: u32, receipt: Receipt) -> Duration {
+        match self.mode {
+            Mode::Enforce => self.law.wait(now, cost, receipt.taken()),
+            Mode::Shadow => Duration::ZERO,
+        }
     }
 
     pub(crate) fn count_refusal(&self) {
@@ -85,15 +137,23 @@ impl LimitRule {
     }
 
     /// The refusal that names this rule. Observed is what counts already and the request itself, against what may
-    /// count at once: the bucket's size or the window's limit.
-    pub(crate) fn refusal(&self, now: Tick, class: PriorityClass, key: Key, until: Tick) -> Refusal {
+    /// count at once: the bucket's size, the window's limit or the permits.
+    pub(crate) fn refusal(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        key: Key,
+        cost: u32,
+        until: Tick,
+    ) -> Refusal {
+        let outstanding = self.table.outstanding(self.law, now, self.table.find(key));
         Refusal {
             cause: Cause::Limit,
             rule: Arc::clone(&self.rule),
             class,
-            observed: self.table.outstanding(self.law, now, self.table.find(key)) as f64 + 1.0,
+            observed: outstanding as f64 + f64::from(cost),
             limit: self.law.size() as f64,
-            retry_after: until.since(now),
+            retry_after: if until == Tick::NEVER { Duration::MAX } else { until.since(now) },
         }
     }
 

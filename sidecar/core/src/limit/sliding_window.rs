@@ -7,14 +7,12 @@
 
 use std::time::Duration;
 
+use super::law::Taken;
+use super::round::{COUNT, COUNT_BITS, ROUND, is_later};
 use crate::Tick;
 use crate::divisor::Divisor;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Bits of a slot that count; the others say which round of the ring the count belongs to.
-const COUNT_BITS: u32 = 30;
-const COUNT: u64 = (1 << COUNT_BITS) - 1;
-const ROUND: u64 = u64::MAX >> COUNT_BITS;
 /// Shorter sub-windows would be finer than clocks of several threads agree, and wear out the round numbers.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -26,13 +24,6 @@ pub(crate) struct SlidingWindow {
     width: Divisor,
     /// Sub-windows in the ring, one more than in the window.
     slots: Divisor,
-}
-
-/// What a request took, to give it back.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Taken {
-    slot: usize,
-    round: u64,
 }
 
 /// The running sub-window: how often the ring went round, and the slot.
@@ -67,44 +58,45 @@ impl SlidingWindow {
     }
 
     /// Whether a request would pass at `now`, else the first instant at which it would. Spends nothing.
-    pub(crate) fn judge(self, now: Tick, ring: &[AtomicU64]) -> Result<(), Tick> {
-        self.judge_from(self.position(now), now, ring).map(|_| ())
+    pub(crate) fn judge(self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<(), Tick> {
+        self.judge_from(self.position(now), now, u64::from(cost), ring).map(|_| ())
     }
 
     /// Counts a request, or says when there will be room.
     ///
     /// The request is counted first and the ring added up afterwards: of two that race for the last place at
     /// least one sees the other, so both can never pass.
-    pub(crate) fn take(self, now: Tick, ring: &[AtomicU64]) -> Result<Taken, Tick> {
-        let mut position = self.position(now);
+    pub(crate) fn take(self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<Taken, Tick> {
+        let cost = u64::from(cost);
+        let mut position = self.judge_from(self.position(now), now, cost, ring)?;
         loop {
-            let taken = Taken { slot: position.slot as usize, round: position.round };
-            if let Some(rank) = count_one(&ring[taken.slot], taken.round) {
-                if self.survey(position, ring).is_ok_and(|others| others + rank <= self.limit) {
-                    return Ok(taken);
+            let slot = &ring[position.slot as usize];
+            if let Some(sum) = count(slot, position.round, cost) {
+                if self.survey(position, ring).is_ok_and(|others| others + sum <= self.limit) {
+                    return Ok(Taken { before: position.slot, after: position.round });
                 }
-                self.give_back(taken, ring);
+                uncount(slot, position.round, cost);
             }
-            position = self.judge_from(position, now, ring)?;
+            position = self.judge_from(position, now, cost, ring)?;
         }
     }
 
-    /// Takes the count back, unless its sub-window is gone already.
-    #[allow(clippy::unused_self)] // the same shape as the token bucket's
-    pub(crate) fn give_back(self, taken: Taken, ring: &[AtomicU64]) {
-        let slot = &ring[taken.slot];
-        let mut word = slot.load(Ordering::Relaxed);
-        while word >> COUNT_BITS == taken.round && word & COUNT > 0 {
-            match slot.compare_exchange_weak(word, word - 1, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(current) => word = current,
-            }
-        }
+    /// Takes `amount` of the count back, unless its sub-window is gone already.
+    #[allow(clippy::unused_self)] // the same shape as the other algorithms'
+    pub(crate) fn give_back(self, taken: Taken, amount: u32, ring: &[AtomicU64]) {
+        uncount(&ring[taken.before as usize], taken.after, u64::from(amount));
     }
 
-    /// Whether the ring says no more than that of a key never seen.
-    pub(crate) fn is_fresh(self, now: Tick, ring: &[AtomicU64]) -> bool {
-        self.outstanding(now, ring) == 0
+    /// Counts `amount` in the running sub-window, whether there is room or not.
+    pub(crate) fn charge(self, now: Tick, amount: u32, ring: &[AtomicU64]) -> Taken {
+        loop {
+            let (position, _) = self.newest(self.position(now), ring);
+            let slot = &ring[position.slot as usize];
+            let room = COUNT - count_at(slot, position.round);
+            if count(slot, position.round, u64::from(amount).min(room)).is_some() {
+                return Taken { before: position.slot, after: position.round };
+            }
+        }
     }
 
     /// Requests that count at `now`.
@@ -154,10 +146,13 @@ impl SlidingWindow {
         self.width.divide(now.as_nanos()).0 + self.age(self.position(now), position)
     }
 
-    /// The sub-window to judge in and the requests that count there, or when there will be room.
-    fn judge_from(self, own: Position, now: Tick, ring: &[AtomicU64]) -> Result<Position, Tick> {
+    /// The sub-window to judge in, or when there will be room.
+    fn judge_from(self, own: Position, now: Tick, cost: u64, ring: &[AtomicU64]) -> Result<Position, Tick> {
+        if cost > self.limit {
+            return Err(Tick::NEVER);
+        }
         let (position, sum) = self.newest(own, ring);
-        if sum < self.limit { Ok(position) } else { Err(self.free_at(position, now, ring)) }
+        if sum + cost <= self.limit { Ok(position) } else { Err(self.free_at(position, now, cost, ring)) }
     }
 
     /// The newest sub-window that anybody counted in, if that is after `own`, and the sum of the ring there: a
@@ -195,14 +190,14 @@ impl SlidingWindow {
         Ok(sum)
     }
 
-    /// The instant at which so many sub-windows have left the ring that one request has room.
-    fn free_at(self, position: Position, now: Tick, ring: &[AtomicU64]) -> Tick {
+    /// The instant at which so many sub-windows have left the ring that the request has room.
+    fn free_at(self, position: Position, now: Tick, cost: u64, ring: &[AtomicU64]) -> Tick {
         let mut left = self.newest(position, ring).1;
         let mut age = self.slots.get() - 1;
         loop {
             let slot = self.back(position, age);
             left = left.saturating_sub(count_at(&ring[slot.slot as usize], slot.round));
-            if left < self.limit || age == 0 {
+            if left + cost <= self.limit || age == 0 {
                 let free = self.epoch(position, now) + self.slots.get() - age;
                 return Tick::from_nanos(free.saturating_mul(self.width.get()));
             }
@@ -211,28 +206,41 @@ impl SlidingWindow {
     }
 }
 
-/// Whether a round comes after another, with numbers that wrap around.
-fn is_later(round: u64, than: u64) -> bool {
-    (1..=ROUND / 2).contains(&(round.wrapping_sub(than) & ROUND))
-}
-
 /// The count of a slot, if it belongs to this round.
 fn count_at(word: &AtomicU64, round: u64) -> u64 {
     let word = word.load(Ordering::SeqCst);
     if word >> COUNT_BITS == round { word & COUNT } else { 0 }
 }
 
-/// Adds one to a slot in its round and returns the count with it. None when the slot is in a later round already.
-fn count_one(slot: &AtomicU64, round: u64) -> Option<u64> {
+/// Adds to a slot in its round and returns the count with it. None when the slot is in a later round already, or so
+/// full that it could count no more.
+fn count(slot: &AtomicU64, round: u64, cost: u64) -> Option<u64> {
     let mut word = slot.load(Ordering::Relaxed);
     loop {
         let counted_in = word >> COUNT_BITS;
-        if is_later(counted_in, round) && word & COUNT > 0 {
+        let counted = word & COUNT;
+        if is_later(counted_in, round) && counted > 0 {
             return None;
         }
-        let next = if counted_in == round { word + 1 } else { round << COUNT_BITS | 1 };
-        match slot.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
-            Ok(_) => return Some(next & COUNT),
+        let sum = if counted_in == round { counted } else { 0 } + cost;
+        if sum > COUNT {
+            return None;
+        }
+        match slot.compare_exchange_weak(word, round << COUNT_BITS | sum, Ordering::SeqCst, Ordering::Relaxed)
+        {
+            Ok(_) => return Some(sum),
+            Err(current) => word = current,
+        }
+    }
+}
+
+/// Takes from a slot what was added to it in this round.
+fn uncount(slot: &AtomicU64, round: u64, amount: u64) {
+    let mut word = slot.load(Ordering::Relaxed);
+    while word >> COUNT_BITS == round {
+        let rest = word - (word & COUNT).min(amount);
+        match slot.compare_exchange_weak(word, rest, Ordering::SeqCst, Ordering::Relaxed) {
+            Ok(_) => return,
             Err(current) => word = current,
         }
     }

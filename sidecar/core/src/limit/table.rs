@@ -59,6 +59,12 @@ pub(crate) struct Receipt {
     taken: Taken,
 }
 
+impl Receipt {
+    pub(crate) fn taken(self) -> Taken {
+        self.taken
+    }
+}
+
 /// What a look for a key has found.
 enum Scan {
     Found(Place),
@@ -132,47 +138,74 @@ impl Table {
         }
     }
 
-    /// Whether a request on the key at `place` would pass; one on a key without a place would.
-    pub(crate) fn judge(&self, law: Law, now: Tick, place: Option<Place>) -> Result<(), Tick> {
-        place.and_then(|place| self.state(place)).map_or(Ok(()), |state| law.judge(now, state))
+    /// Whether a request on the key at `place` would pass.
+    pub(crate) fn judge(&self, law: Law, now: Tick, cost: u32, place: Option<Place>) -> Result<(), Tick> {
+        match place.and_then(|place| self.state(place)) {
+            Some(state) => law.judge(now, cost, state),
+            None => law.judge_new(now, cost),
+        }
     }
 
-    /// Requests on the key at `place` that count against its limit.
+    /// What counts against the limit of the key at `place`.
     pub(crate) fn outstanding(&self, law: Law, now: Tick, place: Option<Place>) -> u64 {
         law.outstanding(now, place.and_then(|place| self.state(place)).unwrap_or(&self.overflow))
     }
 
-    /// Spends one request on a key. `hint` is where it was found.
-    pub(crate) fn take(&self, law: Law, now: Tick, key: Key, hint: Option<Place>) -> Result<Receipt, Tick> {
-        let mut hint = hint;
+    /// Spends on a key. `hint` is where it was found.
+    pub(crate) fn take(
+        &self,
+        law: Law,
+        now: Tick,
+        key: Key,
+        cost: u32,
+        hint: Option<Place>,
+    ) -> Result<Receipt, Tick> {
+        self.spend(law, now, key, cost, hint, |state| law.take(now, cost, state))
+    }
+
+    /// Charges a key for what it has used beyond what it took, whether that is there or not.
+    pub(crate) fn charge(&self, law: Law, now: Tick, key: Key, amount: u32) {
+        // It is always there to be charged.
+        let _ = self.spend(law, now, key, amount, None, |state| Ok(law.charge(now, amount, state)));
+    }
+
+    fn spend(
+        &self,
+        law: Law,
+        now: Tick,
+        key: Key,
+        cost: u32,
+        mut hint: Option<Place>,
+        take: impl Fn(&[AtomicU64]) -> Result<Taken, Tick>,
+    ) -> Result<Receipt, Tick> {
         for _ in 0..PATIENCE {
             let Some(place) = hint.take().or_else(|| self.find(key)).or_else(|| self.insert(law, now, key))
             else {
                 break;
             };
             let Some((tag, state)) = self.tag(place).zip(self.state(place)) else { break };
-            let verdict = law.take(now, state);
+            let verdict = take(state);
             in_total_order();
             if tag.load(Ordering::SeqCst) == tag_of(key) {
                 return verdict.map(|taken| Receipt { place: Some(place), taken });
             }
             if let Ok(taken) = verdict {
-                law.give_back(taken, state);
+                law.give_back(taken, cost, state);
             }
         }
-        law.take(now, &self.overflow).map(|taken| Receipt { place: None, taken })
+        take(&self.overflow).map(|taken| Receipt { place: None, taken })
     }
 
-    /// Undoes `take`. If the key has lost its place meanwhile, its state was that of a key never seen, and the
-    /// next owner is not charged less than it spends.
-    pub(crate) fn give_back(&self, law: Law, key: Key, receipt: Receipt) {
+    /// Undoes `amount` of a `take`. If the key has lost its place meanwhile, its state was that of a key never seen,
+    /// and the next owner is not charged less than it spends.
+    pub(crate) fn give_back(&self, law: Law, key: Key, receipt: Receipt, amount: u32) {
         match receipt.place {
-            None => law.give_back(receipt.taken, &self.overflow),
+            None => law.give_back(receipt.taken, amount, &self.overflow),
             Some(place) => {
                 if let Some((tag, state)) = self.tag(place).zip(self.state(place))
                     && tag.load(Ordering::SeqCst) == tag_of(key)
                 {
-                    law.give_back(receipt.taken, state);
+                    law.give_back(receipt.taken, amount, state);
                 }
             }
         }

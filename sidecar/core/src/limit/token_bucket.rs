@@ -1,10 +1,14 @@
-//! The token bucket, as the generic cell rate algorithm (ITU-T I.371) on one word.
+//! The token bucket, as the generic cell rate algorithm (ITU-T I.371) on one word, and its mirror, the leaky bucket.
 //!
 //! The word is the theoretical arrival time: the instant at which the bucket would be full again. It lies in the
-//! past of a full bucket; every request moves it on by the time that one token takes to come back.
+//! past of a full bucket; every request moves it on by the time that its tokens take to come back.
+//!
+//! A leaky bucket that polices decides the same: what it holds is what the token bucket lacks. One that paces takes a
+//! request that finds something in the bucket too, and tells it to wait until all of that has leaked out.
 
 use std::time::Duration;
 
+use super::law::Taken;
 use crate::Tick;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -16,13 +20,11 @@ pub(crate) struct TokenBucket {
     interval: u64,
     /// How far the theoretical arrival time may lie ahead of a request that passes.
     tolerance: u64,
-}
-
-/// What a request took, to give it back.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Taken {
-    before: u64,
-    after: u64,
+    /// The theoretical arrival time of a key never seen. In the past, or the bucket would be full from its first
+    /// instant on.
+    origin: u64,
+    /// Requests wait for their turn.
+    paced: bool,
 }
 
 impl TokenBucket {
@@ -32,18 +34,30 @@ impl TokenBucket {
         let interval = window.div_ceil(limit.max(1)).max(1);
         // A bucket that takes more than 292 years to fill is cut to that.
         let tolerance = interval.saturating_mul(burst.max(1) - 1).min(u64::MAX / 2);
-        Self { interval, tolerance }
+        Self { interval, tolerance, origin: 0, paced: false }
+    }
+
+    /// The bucket with `initial` of its tokens at `born`, and all of them as many intervals later as it lacks.
+    pub(crate) fn filled(self, initial: u64, born: Tick) -> Self {
+        let lacks = self.size().saturating_sub(initial);
+        Self { origin: born.as_nanos().saturating_add(self.interval.saturating_mul(lacks)), ..self }
+    }
+
+    /// The bucket as a queue, in which nobody waits longer than `longest`.
+    pub(crate) fn paced(self, longest: Duration) -> Self {
+        let longest = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
+        Self { tolerance: self.tolerance.min(longest), paced: true, ..self }
     }
 
     /// A bucket of `burst` tokens that come back at `rate` a second.
     pub(crate) fn at_rate(rate: f64, burst: f64) -> Self {
         let interval = ((1e9 / rate.max(1e-9)).ceil() as u64).max(1);
-        Self { interval, tolerance: (interval as f64 * (burst.max(1.0) - 1.0)) as u64 }
+        Self::from_parts(interval, (interval as f64 * (burst.max(1.0) - 1.0)) as u64)
     }
 
     /// The same rate with a share of the burst.
     pub(crate) fn with_burst_share(self, divisor: u64) -> Self {
-        Self { interval: self.interval, tolerance: self.tolerance / divisor }
+        Self { tolerance: self.tolerance / divisor, ..self }
     }
 
     pub(crate) fn interval(self) -> u64 {
@@ -61,20 +75,25 @@ impl TokenBucket {
 
     /// Puts the two numbers together again.
     pub(crate) fn from_parts(interval: u64, tolerance: u64) -> Self {
-        Self { interval, tolerance }
+        Self { interval, tolerance, origin: 0, paced: false }
     }
 
     /// Whether a request would pass at `now`, else the first instant at which it would. Spends nothing.
-    pub(crate) fn judge(self, now: Tick, word: &AtomicU64) -> Result<(), Tick> {
-        self.passes(now, word.load(Ordering::Relaxed))
+    pub(crate) fn judge(self, now: Tick, cost: u32, word: &AtomicU64) -> Result<(), Tick> {
+        self.passes(now, cost, word.load(Ordering::Relaxed))
     }
 
-    /// Takes a token, or says when there will be one.
-    pub(crate) fn take(self, now: Tick, word: &AtomicU64) -> Result<Taken, Tick> {
+    /// The same for a key never seen.
+    pub(crate) fn judge_new(self, now: Tick, cost: u32) -> Result<(), Tick> {
+        self.passes(now, cost, 0)
+    }
+
+    /// Takes `cost` tokens, or says when they will be there.
+    pub(crate) fn take(self, now: Tick, cost: u32, word: &AtomicU64) -> Result<Taken, Tick> {
         let mut before = word.load(Ordering::Relaxed);
         loop {
-            self.passes(now, before)?;
-            let after = before.max(now.as_nanos()).saturating_add(self.interval);
+            self.passes(now, cost, before)?;
+            let after = before.max(self.origin).max(now.as_nanos()).saturating_add(self.time_for(cost));
             match word.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Ok(Taken { before, after }),
                 Err(current) => before = current,
@@ -82,18 +101,18 @@ impl TokenBucket {
         }
     }
 
-    /// Gives a token back. Exact when nobody took one since, or when all who did found the bucket not full; when
-    /// the bucket was full again meanwhile, there is nothing to give back.
-    pub(crate) fn give_back(self, taken: Taken, word: &AtomicU64) {
+    /// Gives `amount` of the tokens back, which are no more than were taken. Exact as long as the bucket was not full
+    /// since: when it was, it has run over, and there is nothing to give back.
+    pub(crate) fn give_back(self, taken: Taken, amount: u32, word: &AtomicU64) {
+        let amount = self.time_for(amount);
         let mut current = word.load(Ordering::Relaxed);
         loop {
-            let restored = if current == taken.after {
-                taken.before
-            } else if current > taken.after && (current - taken.after).is_multiple_of(self.interval) {
-                current - self.interval
-            } else {
+            // Whoever takes or gives back moves the word by whole intervals, unless it finds the bucket full.
+            if !current.abs_diff(taken.after).is_multiple_of(self.interval) {
                 return;
-            };
+            }
+            let restored = current.saturating_sub(amount);
+            let restored = if current == taken.after { restored.max(taken.before) } else { restored };
             match word.compare_exchange_weak(current, restored, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => current = now,
@@ -101,18 +120,41 @@ impl TokenBucket {
         }
     }
 
+    /// Takes `amount` tokens whether they are there or not: what is missing is debt.
+    pub(crate) fn charge(self, now: Tick, amount: u32, word: &AtomicU64) -> Taken {
+        let amount = self.time_for(amount);
+        let mut before = word.load(Ordering::Relaxed);
+        loop {
+            let after = before.max(self.origin).max(now.as_nanos()).saturating_add(amount);
+            match word.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return Taken { before, after },
+                Err(current) => before = current,
+            }
+        }
+    }
+
+    /// How long a request that took `cost` at `now` has to wait for its turn.
+    pub(crate) fn wait(self, now: Tick, cost: u32, taken: Taken) -> Duration {
+        if self.paced {
+            Tick::from_nanos(taken.after.saturating_sub(self.time_for(cost))).since(now)
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Whether the word says no more than that of a key never seen.
-    pub(crate) fn is_fresh(now: Tick, word: &AtomicU64) -> bool {
-        word.load(Ordering::SeqCst) <= now.as_nanos()
+    pub(crate) fn is_fresh(self, now: Tick, word: &AtomicU64) -> bool {
+        word.load(Ordering::SeqCst) <= now.as_nanos().max(self.origin)
     }
 
-    /// Requests that are not yet paid back.
+    /// Tokens that are not there.
     pub(crate) fn outstanding(self, now: Tick, word: &AtomicU64) -> u64 {
-        word.load(Ordering::Relaxed).saturating_sub(now.as_nanos()).div_ceil(self.interval)
+        let full_at = word.load(Ordering::Relaxed).max(self.origin);
+        full_at.saturating_sub(now.as_nanos()).div_ceil(self.interval)
     }
 
-    /// The word of a bucket with these parameters from that of one with other parameters: as many requests are
-    /// outstanding as before.
+    /// The word of a bucket with these parameters from that of one with other parameters: as many tokens are missing
+    /// as before.
     pub(crate) fn convert(self, old: Self, now: Tick, word: u64) -> u64 {
         let debt = u128::from(word.saturating_sub(now.as_nanos()));
         let debt = debt * u128::from(self.interval) / u128::from(old.interval);
@@ -120,9 +162,16 @@ impl TokenBucket {
         now.as_nanos().saturating_add(u64::try_from(debt).unwrap_or(u64::MAX).min(full))
     }
 
-    fn passes(self, now: Tick, word: u64) -> Result<(), Tick> {
-        let ahead = word.saturating_sub(now.as_nanos());
-        if ahead <= self.tolerance { Ok(()) } else { Err(Tick::from_nanos(word - self.tolerance)) }
+    fn time_for(self, tokens: u32) -> u64 {
+        self.interval.saturating_mul(u64::from(tokens))
+    }
+
+    fn passes(self, now: Tick, cost: u32, word: u64) -> Result<(), Tick> {
+        let others = self.time_for(cost.saturating_sub(1));
+        let Some(tolerance) = self.tolerance.checked_sub(others) else { return Err(Tick::NEVER) };
+        let full_at = word.max(self.origin);
+        let ahead = full_at.saturating_sub(now.as_nanos());
+        if ahead <= tolerance { Ok(()) } else { Err(Tick::from_nanos(full_at - tolerance)) }
     }
 }
 

@@ -22,13 +22,52 @@ fn check_limit(limit: &Limit, at: &mut Place<'_>) {
         let message = format!("{} parts are too many: write at most {MOST_KEY_PARTS}", limit.key.len());
         at.field("key").refuse(message);
     }
-    let mut algorithm = at.field("algorithm");
+    check_window(limit, at);
+    check_algorithm(limit, &mut at.field("algorithm"));
+    if limit.algorithm == Algorithm::SlidingLog {
+        check_log(limit, at);
+    }
+}
+
+fn check_window(limit: &Limit, at: &mut Place<'_>) {
+    match (limit.algorithm, limit.window_millis) {
+        (Algorithm::Concurrency, Some(window)) => {
+            let message = format!("{} has no meaning for concurrency: leave it out", window.get());
+            at.field("windowMillis").refuse(message);
+        }
+        (Algorithm::Concurrency, None) | (_, Some(_)) => {}
+        (_, None) => at.field("windowMillis").refuse("missing: write the length of the window"),
+    }
+}
+
+fn check_algorithm(limit: &Limit, at: &mut Place<'_>) {
     match limit.algorithm {
-        Algorithm::TokenBucket { burst } => {
-            algorithm.field("tokenBucket").within("burst", burst, 1..=MOST_REQUESTS);
+        Algorithm::TokenBucket { burst, initial } => {
+            let mut at = at.field("tokenBucket");
+            at.within("burst", burst, 1..=MOST_REQUESTS);
+            if let Some(initial) = initial.filter(|initial| *initial > burst) {
+                let message = format!("{initial} does not fit the bucket: write 0 to {burst}, its burst");
+                at.field("initial").refuse(message);
+            }
+        }
+        Algorithm::LeakyBucket { burst, .. } => {
+            at.field("leakyBucket").within("burst", burst, 1..=MOST_REQUESTS);
         }
         Algorithm::SlidingWindow { sub_windows } => {
-            algorithm.field("slidingWindow").within("subWindows", sub_windows, 1..=60);
+            at.field("slidingWindow").within("subWindows", sub_windows, 1..=60);
         }
+        Algorithm::SlidingLog | Algorithm::FixedWindow | Algorithm::Concurrency => {}
+    }
+}
+
+fn check_log(limit: &Limit, at: &mut Place<'_>) {
+    let most = Limit::MOST_LOGGED;
+    if limit.limit > most && limit.limit <= MOST_REQUESTS {
+        let message =
+            format!("{} is too much for an exact log: write at most {most}, or slidingWindow", limit.limit);
+        at.field("limit").refuse(message);
+    }
+    if !limit.cost.is_requests() {
+        at.field("cost").refuse("an exact log counts requests: leave it out, or write slidingWindow");
     }
 }

@@ -33,22 +33,22 @@ fn a_window_admits_its_limit_and_no_more() {
     let ring = ring(window);
     let now = nanos(61_000_000_000);
     for _ in 0..3 {
-        window.take(now, &ring).unwrap();
+        window.take(now, 1, &ring).unwrap();
     }
     // 61 s lies in the sub-window from 60 s to 66 s, which is in the ring until 126 s.
-    assert_eq!(window.take(now, &ring).unwrap_err(), nanos(126_000_000_000));
+    assert_eq!(window.take(now, 1, &ring).unwrap_err(), nanos(126_000_000_000));
     assert_eq!(window.outstanding(now, &ring), 3);
-    assert!(window.is_fresh(nanos(126_000_000_000), &ring));
+    assert_eq!(window.outstanding(nanos(126_000_000_000), &ring), 0);
 }
 
 #[test]
 fn a_thread_whose_clock_lies_behind_judges_at_the_time_of_the_others() {
     let window = SlidingWindow::new(2, Duration::from_secs(1), 1);
     let ring = ring(window);
-    window.take(nanos(2_999_999_999), &ring).unwrap();
-    window.take(nanos(3_000_000_001), &ring).unwrap();
-    assert!(window.take(nanos(2_999_999_999), &ring).is_err());
-    assert!(window.take(nanos(3_500_000_000), &ring).is_err());
+    window.take(nanos(2_999_999_999), 1, &ring).unwrap();
+    window.take(nanos(3_000_000_001), 1, &ring).unwrap();
+    assert!(window.take(nanos(2_999_999_999), 1, &ring).is_err());
+    assert!(window.take(nanos(3_500_000_000), 1, &ring).is_err());
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_window_of_another_shape_forgets_nothing() {
     let new = SlidingWindow::new(5, Duration::from_secs(30), 6);
     let (from, to) = (ring(old), ring(new));
     for second in [1, 40, 58, 59] {
-        old.take(nanos(second * 1_000_000_000), &from).unwrap();
+        old.take(nanos(second * 1_000_000_000), 1, &from).unwrap();
     }
     let now = nanos(60_000_000_000);
     new.convert(old, now, &from, &to);
@@ -83,7 +83,7 @@ proptest! {
         let mut now = 0;
         for gap in gaps {
             now += gap;
-            if window.take(nanos(now), &ring).is_ok() {
+            if window.take(nanos(now), 1, &ring).is_ok() {
                 log.admit(now);
             }
         }
@@ -101,7 +101,7 @@ proptest! {
         let (mut now, mut admitted) = (0, Vec::<u64>::new());
         for gap in gaps {
             now += gap;
-            if window.take(nanos(now), &ring).is_ok() {
+            if window.take(nanos(now), 1, &ring).is_ok() {
                 admitted.push(now);
             } else {
                 let inside = admitted.iter().filter(|&&t| t + longer > now).count();
@@ -120,10 +120,10 @@ proptest! {
         let mut now = 0;
         for gap in gaps {
             now += gap;
-            if let Err(at) = window.take(nanos(now), &ring) {
+            if let Err(at) = window.take(nanos(now), 1, &ring) {
                 prop_assert!(at > nanos(now));
-                prop_assert_eq!(window.judge(nanos(at.as_nanos() - 1), &ring), Err(at));
-                prop_assert_eq!(window.judge(at, &ring), Ok(()));
+                prop_assert_eq!(window.judge(nanos(at.as_nanos() - 1), 1, &ring), Err(at));
+                prop_assert_eq!(window.judge(at, 1, &ring), Ok(()));
             }
         }
     }
@@ -137,12 +137,12 @@ proptest! {
         let mut now = 0;
         for (gap, give_back) in gaps {
             now += gap;
-            let taken = window.take(nanos(now), &with);
+            let taken = window.take(nanos(now), 1, &with);
             if let (true, Ok(taken)) = (give_back, taken) {
-                window.give_back(taken, &with);
-                prop_assert!(window.judge(nanos(now), &without).is_ok());
+                window.give_back(taken, 1, &with);
+                prop_assert!(window.judge(nanos(now), 1, &without).is_ok());
             } else {
-                prop_assert_eq!(taken.map(|_| ()), window.take(nanos(now), &without).map(|_| ()));
+                prop_assert_eq!(taken.map(|_| ()), window.take(nanos(now), 1, &without).map(|_| ()));
             }
         }
     }

@@ -16,18 +16,18 @@ fn a_burst_passes_at_once_and_then_one_request_each_interval() {
     let word = AtomicU64::new(0);
     let now = nanos(1_000_000_000);
     for _ in 0..5 {
-        bucket.take(now, &word).unwrap();
+        bucket.take(now, 1, &word).unwrap();
     }
-    assert_eq!(bucket.take(now, &word).unwrap_err(), nanos(1_100_000_000));
-    bucket.take(nanos(1_100_000_000), &word).unwrap();
-    assert!(bucket.take(nanos(1_100_000_000), &word).is_err());
+    assert_eq!(bucket.take(now, 1, &word).unwrap_err(), nanos(1_100_000_000));
+    bucket.take(nanos(1_100_000_000), 1, &word).unwrap();
+    assert!(bucket.take(nanos(1_100_000_000), 1, &word).is_err());
 }
 
 #[test]
 fn the_rate_is_never_over_the_limit_when_it_does_not_divide_the_window() {
     let bucket = TokenBucket::new(7, Duration::from_secs(1), 1);
     let word = AtomicU64::new(0);
-    let passed = (0..1_000_000u64).filter(|i| bucket.take(nanos(i * 1000), &word).is_ok()).count();
+    let passed = (0..1_000_000u64).filter(|i| bucket.take(nanos(i * 1000), 1, &word).is_ok()).count();
     assert_eq!(passed, 7);
 }
 
@@ -38,10 +38,10 @@ fn a_raised_limit_keeps_the_requests_outstanding_and_not_the_waiting_time() {
     let word = AtomicU64::new(0);
     let now = nanos(5_000_000_000);
     for _ in 0..10 {
-        slow.take(now, &word).unwrap();
+        slow.take(now, 1, &word).unwrap();
     }
     let word = AtomicU64::new(fast.convert(slow, now, word.load(Ordering::Relaxed)));
-    assert_eq!(fast.judge(now, &word).unwrap_err().since(now), Duration::from_millis(100));
+    assert_eq!(fast.judge(now, 1, &word).unwrap_err().since(now), Duration::from_millis(100));
     assert_eq!(fast.outstanding(now, &word), 10);
 }
 
@@ -50,9 +50,9 @@ fn absurd_parameters_do_not_overflow() {
     let bucket = TokenBucket::new(1, Duration::from_hours(31 * 24), 1_000_000_000);
     let word = AtomicU64::new(0);
     for _ in 0..10_000 {
-        let _ = bucket.take(nanos(u64::MAX / 2), &word);
+        let _ = bucket.take(nanos(u64::MAX / 2), 1, &word);
     }
-    assert!(bucket.judge(nanos(u64::MAX), &word).is_ok());
+    assert!(bucket.judge(nanos(u64::MAX), 1, &word).is_ok());
 }
 
 proptest! {
@@ -66,10 +66,10 @@ proptest! {
         let mut now = 0;
         for gap in gaps {
             now += gap;
-            if let Err(at) = bucket.take(nanos(now), &word) {
+            if let Err(at) = bucket.take(nanos(now), 1, &word) {
                 prop_assert!(at > nanos(now));
-                prop_assert_eq!(bucket.judge(nanos(at.as_nanos() - 1), &word), Err(at));
-                prop_assert_eq!(bucket.judge(at, &word), Ok(()));
+                prop_assert_eq!(bucket.judge(nanos(at.as_nanos() - 1), 1, &word), Err(at));
+                prop_assert_eq!(bucket.judge(at, 1, &word), Ok(()));
             }
         }
     }
@@ -83,12 +83,12 @@ proptest! {
         let mut now = 0;
         for (gap, give_back) in gaps {
             now += gap;
-            let taken = bucket.take(nanos(now), &with);
+            let taken = bucket.take(nanos(now), 1, &with);
             if let (true, Ok(taken)) = (give_back, taken) {
-                bucket.give_back(taken, &with);
-                prop_assert!(bucket.judge(nanos(now), &without).is_ok());
+                bucket.give_back(taken, 1, &with);
+                prop_assert!(bucket.judge(nanos(now), 1, &without).is_ok());
             } else {
-                prop_assert_eq!(taken.map(|_| ()), bucket.take(nanos(now), &without).map(|_| ()));
+                prop_assert_eq!(taken.map(|_| ()), bucket.take(nanos(now), 1, &without).map(|_| ()));
             }
         }
     }
@@ -111,7 +111,7 @@ proptest! {
             now += gap * 1000;
             clock.advance(Duration::from_micros(gap));
             prop_assert_eq!(
-                theirs.check().is_ok(), ours.take(nanos(now), &word).is_ok(), "request {} at {} ns", i, now
+                theirs.check().is_ok(), ours.take(nanos(now), 1, &word).is_ok(), "request {} at {} ns", i, now
             );
         }
     }
