@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Policies of Tidegate without a cluster.
 #[derive(Debug, Parser)]
@@ -18,14 +18,14 @@ pub(crate) enum Command {
     Compile(CompileArguments),
     /// Print pods as the webhook would make them
     Inject(InjectArguments),
-    /// Replay a trace of requests against policies in virtual time and print what was decided
+    /// Replay a log of requests against policies in virtual time and print what was decided
     Simulate(SimulateArguments),
 }
 
 /// Which policies, and for which pod.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArguments {
-    /// YAML file with policies, and with the Services that they name; - is standard input
+    /// YAML file with policies, and with the Services that they name, or a folder of such files; - is standard input
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub(crate) filenames: Vec<PathBuf>,
     /// Only policies of this namespace; that of objects that name none (default: "default")
@@ -44,7 +44,8 @@ pub(crate) struct CompileArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct InjectArguments {
-    /// YAML file with pods, and with policies and Services that decide what they obey; - is standard input
+    /// YAML file with pods, and with policies and Services that decide what they obey, or a folder of such files; - is
+    /// standard input
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub(crate) filenames: Vec<PathBuf>,
     /// Namespace of objects that name none
@@ -62,29 +63,55 @@ pub(crate) struct InjectArguments {
 pub(crate) struct SimulateArguments {
     #[command(flatten)]
     pub(crate) policies: PolicyArguments,
-    /// CSV file: `timestamp_seconds,prompt_tokens,generated_tokens[,priority]`, or an Azure LLM inference trace
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: PathBuf,
-    /// How many times faster the requests arrive than in the trace
+    /// Log of requests: CSV, or JSON with one object per line; - is standard input
+    #[arg(long, visible_alias = "trace", value_name = "FILE")]
+    pub(crate) log: PathBuf,
+    /// Zone of dates that name none
+    #[arg(long, default_value = "+00:00", value_name = "OFFSET", allow_hyphen_values = true)]
+    pub(crate) utc_offset: String,
+    /// How many times faster the requests arrive than in the log
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     pub(crate) speed: f64,
+    /// Seconds that are counted together over time; chosen by the length of the log without it
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) step: Option<f64>,
+    /// Keys of each limit that are listed, those with the most refusals first
+    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    pub(crate) top: usize,
+    /// Draw what happened over time
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) model: ModelArguments,
 }
 
-/// The engine that the simulation assumes.
+/// Forms of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// For both
+    Yaml,
+}
+
+/// The engine that answers when the log has no latencies. By default it is vLLM with Llama-3-8B on one RTX 4090.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct ModelArguments {
     /// Requests that the engine works on at once; more wait in its queue
-    #[arg(long, default_value_t = 64, value_name = "COUNT")]
-    pub(crate) batch: usize,
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) batch: Option<usize>,
     /// Prompt tokens that the engine reads per second
-    #[arg(long, default_value_t = 8000.0, value_name = "RATE")]
-    pub(crate) prefill_rate: f64,
-    /// Milliseconds between two tokens of a request that is alone; twice as many in a full batch
-    #[arg(long, default_value_t = 20.0, value_name = "MILLISECONDS")]
-    pub(crate) token_time: f64,
-    /// Tokens of prompts and answers that fit into the memory of the GPU beside the model
-    #[arg(long, default_value_t = 200_000, value_name = "TOKENS")]
-    pub(crate) cache_tokens: u64,
+    #[arg(long, value_name = "RATE")]
+    pub(crate) prefill_rate: Option<f64>,
+    /// Milliseconds between two tokens of a request that is alone
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub(crate) token_time: Option<f64>,
+    /// Tokens of prompts and answers that the engine's cache holds
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) cache_tokens: Option<u64>,
 }

@@ -44,17 +44,33 @@ pub(crate) struct PodObject {
 pub(crate) fn load(files: &[PathBuf], namespace: &str) -> Result<Objects, Refused> {
     let mut objects = Objects::default();
     let mut refused = Refused::default();
-    for file in files {
-        match read(file) {
-            Ok(values) => {
-                for value in values {
-                    objects.add(file, value, namespace, &mut refused);
-                }
-            }
-            Err(message) => refused.add(format!("{}: {message}", file.display())),
+    for path in files {
+        match expand(path) {
+            Ok(files) => files.iter().for_each(|file| objects.add_file(file, namespace, &mut refused)),
+            Err(message) => refused.add(format!("{}: {message}", path.display())),
         }
     }
     refused.unless_empty(objects)
+}
+
+/// A file as it is, and of a folder its files in order of their names, as `kubectl apply` takes them.
+fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries: std::io::Result<Vec<_>> =
+        std::fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut files = entries.map_err(|error| error.to_string())?;
+    let extensions = ["yaml", "yml", "json"];
+    files.retain(|file| {
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        file.is_file() && extension.is_some_and(|extension| extensions.contains(&extension))
+    });
+    files.sort();
+    if files.is_empty() {
+        return Err("no file in this folder ends with .yaml, .yml or .json".to_owned());
+    }
+    Ok(files)
 }
 
 fn read(file: &Path) -> Result<Vec<Value>, String> {
@@ -70,6 +86,13 @@ fn read(file: &Path) -> Result<Vec<Value>, String> {
 }
 
 impl Objects {
+    fn add_file(&mut self, file: &Path, namespace: &str, refused: &mut Refused) {
+        match read(file) {
+            Ok(values) => values.into_iter().for_each(|value| self.add(file, value, namespace, refused)),
+            Err(message) => refused.add(format!("{}: {message}", file.display())),
+        }
+    }
+
     fn add(&mut self, file: &Path, mut value: Value, namespace: &str, refused: &mut Refused) {
         let kind = value["kind"].as_str().unwrap_or_default().to_owned();
         if value["metadata"]["namespace"].is_null() && value["metadata"].is_object() {

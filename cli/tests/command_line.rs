@@ -220,22 +220,6 @@ fn a_pod_that_cannot_be_injected_is_printed_with_the_reason() {
 }
 
 #[test]
-fn a_trace_is_replayed_into_a_table() {
-    let rows: Vec<_> = (0..200).map(|i| format!("{},100,20", f64::from(i) / 50.0)).collect();
-    let tight = LIMITS.replace("limit: 600", "limit: 5").replace("[{header: X-Api-Key}]", "[]");
-    let folder =
-        Folder::with(&[("limits.yaml", &tight), ("trace.csv", &rows.join("\n")), ("bad.csv", "0,1\n")]);
-    let table = folder.output(&["simulate", "-f", "limits.yaml", "--trace", "trace.csv"]);
-    let refused = table.lines().find(|line| line.starts_with("refused: limit (default/limits per-key)"));
-    assert_eq!(refused.and_then(|line| line.split_whitespace().last()), Some("195"), "{table}");
-    assert!(table.contains("time to first token"), "{table}");
-    let errors = folder.errors(&["simulate", "-f", "limits.yaml", "--trace", "bad.csv"]);
-    assert!(errors[0].starts_with("error: bad.csv: line 1: \"0,1\": write timestamp_seconds"), "{errors:?}");
-    let arguments = ["simulate", "-f", "limits.yaml", "--trace", "trace.csv", "--speed", "0"];
-    assert_eq!(folder.errors(&arguments), ["error: --speed: out of range: write a number over 0"]);
-}
-
-#[test]
 fn a_command_that_makes_no_sense_ends_with_64_and_help_with_0() {
     let folder = Folder::with(&[]);
     for nonsense in
@@ -245,6 +229,17 @@ fn a_command_that_makes_no_sense_ends_with_64_and_help_with_0() {
     }
     assert!(folder.output(&["--help"]).contains("compile"));
     assert!(folder.output(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_folder_is_its_files_in_order() {
+    let folder = Folder::with(&[("short.yaml", SHORT), ("limits.yml", LIMITS), ("notes.txt", "not: [yaml")]);
+    let document = folder.document(&["compile", "-f", "."]);
+    assert_eq!((document.breaker.is_some(), document.limits.len()), (true, 1));
+    assert_eq!(
+        Folder::with(&[("notes.txt", "")]).errors(&["compile", "-f", "."]),
+        ["error: .: no file in this folder ends with .yaml, .yml or .json"]
+    );
 }
 
 fn workspace() -> PathBuf {

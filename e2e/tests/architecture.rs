@@ -130,12 +130,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "operator-core",
             "policy",
             "clap",
+            // Quantiles of millions of answers in a few kilobytes.
+            "hdrhistogram",
             "json-patch",
             "k8s-openapi",
+            // Its SVG backend alone: neither fonts nor bitmaps.
+            "plotters",
             "serde",
             "serde-saphyr",
             "serde_json",
             "serde_path_to_error",
+            // A log on standard input is read twice.
+            "tempfile",
         ],
     ),
 ];

@@ -1,58 +1,164 @@
-//! Who sends the requests of a trace. Traces do not say, so callers take turns and claim what the policy lets
-//! them claim.
+//! Who sends the requests of a log, as the sidecar would see them. What the log does not say is made up.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 
-use tidegate_core::{Facts, Headers, Tokens};
-use tidegate_policy::{Claimant, Priority, PriorityClass, PrioritySource};
+use tidegate_core::{Facts, Headers};
+use tidegate_policy::{Claimant, KeyPart, PolicyDocument, PriorityClass, PrioritySource};
 
-/// Callers, each with an address of its own and its own value in every header that is asked for.
-const CALLERS: usize = 20;
+use super::log::{Request, Survey};
 
-/// The header fields of one request.
+/// Callers who take turns when the log does not say who calls, each with an address and a key of its own. One sends as
+/// many requests in a row as there are classes in the mix: one of each.
+pub(crate) const CALLERS: u64 = 20;
+/// When the log names no classes: one in five asks for high, one in five for low.
+const MIX: [PriorityClass; 5] = [
+    PriorityClass::High,
+    PriorityClass::Medium,
+    PriorityClass::Medium,
+    PriorityClass::Medium,
+    PriorityClass::Low,
+];
+/// Method and path of requests where they are not known.
+const METHOD: &str = "POST";
+const PATH: &str = "/v1/chat/completions";
+
+/// Knows the log as a whole, and what the policies look at.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct Clients<'a> {
+    document: &'a PolicyDocument,
+    survey: &'a Survey,
+    /// Headers that limits count by.
+    keyed: BTreeSet<&'a str>,
+    /// Columns of the log that the policies asked for.
+    used: RefCell<BTreeSet<Rc<str>>>,
+}
+
+/// The sender of one request.
+#[derive(Debug)]
+pub(crate) struct Client<'a> {
+    clients: &'a Clients<'a>,
+    request: &'a Request,
     address: IpAddr,
-    name: String,
+    caller: String,
+    /// The header by which it asks for its class, and the one that allows it to, when the log has neither.
     priority: Option<(String, String)>,
     claim: Option<(String, String)>,
 }
 
-impl Headers for Client {
-    fn get(&self, name: &str) -> Option<&[u8]> {
-        let named = |field: &&(String, String)| field.0 == name;
-        let special = self.priority.iter().chain(&self.claim).find(named);
-        Some(special.map_or(self.name.as_bytes(), |(_, value)| value.as_bytes()))
+impl<'a> Clients<'a> {
+    pub(crate) fn new(document: &'a PolicyDocument, survey: &'a Survey) -> Self {
+        let parts = document.limits.iter().flat_map(|limit| &limit.key);
+        let header = |part: &'a KeyPart| match part {
+            KeyPart::Header(name) => Some(name.as_str()),
+            _ => None,
+        };
+        Self { document, survey, keyed: parts.filter_map(header).collect(), used: RefCell::default() }
+    }
+
+    /// The sender of request number `index`.
+    pub(crate) fn sender(&'a self, index: u64, request: &'a Request) -> Client<'a> {
+        let caller = request.key.as_ref().map_or(index / MIX.len() as u64 % CALLERS, |key| number(key));
+        let source = self.document.priority.from.first().filter(|source| !self.has(source.header.as_str()));
+        let class = self.class(index, request).filter(|_| source.is_some());
+        let claimants = &self.document.priority.high_allowed_from;
+        let claimant = claimants.first().filter(|_| class == Some(PriorityClass::High));
+        Client {
+            clients: self,
+            request,
+            address: request
+                .client
+                .or_else(|| claimant.and_then(Claimant::block).map(|(address, _)| address))
+                .unwrap_or_else(|| address(caller)),
+            caller: format!("caller-{caller}"),
+            priority: source.zip(class).map(|(source, class)| ask(source, class)),
+            claim: claimant.and_then(claim),
+        }
+    }
+
+    /// Columns that are neither known nor a header that the policies look at.
+    pub(crate) fn unused(&self) -> Vec<String> {
+        let used = self.used.borrow();
+        self.survey.headers.iter().filter(|name| !used.contains(*name)).map(ToString::to_string).collect()
+    }
+
+    /// Whether the log has a column of a header.
+    fn has(&self, header: &str) -> bool {
+        let found = self.survey.headers.get(header);
+        if let Some(name) = found
+            && !self.used.borrow().contains(name)
+        {
+            self.used.borrow_mut().insert(Rc::clone(name));
+        }
+        found.is_some()
+    }
+
+    fn class(&self, index: u64, request: &Request) -> Option<PriorityClass> {
+        if self.survey.priorities > 0 {
+            request.priority
+        } else {
+            Some(MIX[(index % MIX.len() as u64) as usize])
+        }
     }
 }
 
-impl Client {
-    /// The sender of request number `index`, which asks for a class.
-    pub(crate) fn new(index: usize, class: PriorityClass, priority: &Priority) -> Self {
-        let caller = index % CALLERS;
-        let claimant = priority.high_allowed_from.first().filter(|_| class == PriorityClass::High);
-        let own = IpAddr::V4(Ipv4Addr::new(192, 0, 2, u8::try_from(caller).unwrap_or_default()));
-        Self {
-            address: claimant.and_then(Claimant::block).map_or(own, |(address, _)| address),
-            name: format!("caller-{caller}"),
-            priority: priority.from.first().map(|source| ask(source, class)),
-            claim: claimant.and_then(|claimant| {
-                let header = claimant.header.as_ref()?;
-                Some((header.as_str().to_owned(), claimant.value.clone().unwrap_or_else(|| "yes".to_owned())))
-            }),
+impl Headers for Client<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        let named = |field: &&(String, String)| field.0 == name;
+        let text = if self.clients.has(name) {
+            self.request.headers.iter().find(|(column, _)| &**column == name).map(|(_, value)| value.as_str())
+        } else if let Some((_, value)) = self.priority.iter().chain(&self.claim).find(named) {
+            Some(value.as_str())
+        } else if !self.clients.keyed.contains(name) {
+            None
+        } else if self.clients.survey.keys > 0 {
+            self.request.key.as_deref()
+        } else {
+            Some(self.caller.as_str())
+        };
+        text.map(str::as_bytes)
+    }
+}
+
+impl Client<'_> {
+    /// What the sidecar would know about the request.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            method: self.request.method.as_deref().unwrap_or(METHOD),
+            path: self.request.path.as_deref().unwrap_or(PATH),
+            client: self.address,
+            headers: self,
+            tokens: self.request.tokens(),
         }
     }
 
-    /// What the sidecar would know about its request.
-    pub(crate) fn facts(&self) -> Facts<'_> {
-        Facts {
-            method: "POST",
-            path: "/v1/chat/completions",
-            client: self.address,
-            headers: self,
-            tokens: Tokens::default(),
-        }
+    /// What a limit counts the request by, for people.
+    pub(crate) fn key(&self, parts: &[KeyPart]) -> String {
+        let part = |part: &KeyPart| match part {
+            KeyPart::Header(name) => {
+                let value = self.get(name.as_str()).map(String::from_utf8_lossy).unwrap_or_default();
+                format!("{}={value}", name.as_str())
+            }
+            KeyPart::Path => self.facts().path.to_owned(),
+            KeyPart::Method => self.facts().method.to_owned(),
+            KeyPart::ClientIp => self.address.to_string(),
+        };
+        parts.iter().map(part).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Addresses set aside for benchmarks by RFC 2544.
+fn address(caller: u64) -> IpAddr {
+    let [high, low] = (caller as u16).to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(198, 18, high, low))
+}
+
+/// The same number for the same key, by FNV-1a.
+fn number(key: &str) -> u64 {
+    key.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The header by which a class is asked for.
@@ -64,4 +170,10 @@ fn ask(source: &PrioritySource, class: PriorityClass) -> (String, String) {
         PriorityClass::Low => "low",
     };
     (source.header.as_str().to_owned(), mapped.unwrap_or_else(|| name.to_owned()))
+}
+
+/// The header that allows a claim.
+fn claim(claimant: &Claimant) -> Option<(String, String)> {
+    let header = claimant.header.as_ref()?;
+    Some((header.as_str().to_owned(), claimant.value.clone().unwrap_or_else(|| "yes".to_owned())))
 }

@@ -5,216 +5,294 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use tidegate_core::{
-    Completion, Decision, Engine, GpuMemoryReading, HeadOutcome, Refusal, Signal, Tick, Ticket,
+    Completion, Decision, Engine, GpuMemoryReading, HeadOutcome, Refusal, Signal, Tick, Ticket, Tokens,
 };
-use tidegate_policy::report::{BreakerState, Status};
-use tidegate_policy::{PolicyDocument, PriorityClass};
+use tidegate_policy::{Limit, PolicyDocument, PriorityClass};
 
-use super::clients::Client;
-use super::model::Model;
-use super::trace::Request;
-use crate::command_line::ModelArguments;
+use super::clients::{Client, Clients};
+use super::log::{Answer, Request};
+use super::record::{Record, Verdict, note};
+use super::served::{Served, Submitted};
+use crate::refused::Refused;
 
 /// How often a sidecar lets its decision engine look at the clock.
 const TICK: Duration = Duration::from_millis(100);
-/// How often a node's agent reads the GPUs.
+/// How often a sidecar asks its engine for metrics, and a node's agent the GPUs for memory.
+const ENGINE_INTERVAL: Duration = Duration::from_secs(1);
 const GPU_INTERVAL: Duration = Duration::from_secs(2);
-/// The same replay gives the same table.
+/// The same replay gives the same report.
 const SEED: u64 = 1;
 
 /// What happens, in the order in which simultaneous events are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    FirstToken(usize),
-    Done(usize),
-    TimedOut(usize),
+    Begin(u64),
+    FirstToken(u64),
+    Done(u64),
+    TimedOut(u64),
+    Step,
     GpuReading,
+    EngineReading,
     Tick,
-    Arrival(usize),
 }
 
 /// A request that was admitted.
 #[derive(Debug)]
 struct InFlight {
     ticket: Ticket,
+    arrived: Tick,
+    tokens: Tokens,
+    answer: Option<Answer>,
+    status: u16,
     first_token: Option<Tick>,
 }
 
-/// What was decided and how it went.
-#[derive(Debug, Default)]
-pub(crate) struct Record {
-    /// Virtual time from the first arrival to the last answer.
-    pub(crate) duration: Duration,
-    /// Requests by decision and class.
-    pub(crate) decisions: BTreeMap<(String, PriorityClass), u64>,
-    /// Of every admitted request that was answered.
-    pub(crate) first_token: Vec<Duration>,
-    pub(crate) total: Vec<Duration>,
-    pub(crate) timed_out: u64,
-    /// How often each tier tripped.
-    pub(crate) trips: BTreeMap<&'static str, u64>,
-    pub(crate) breaker_opened: u64,
-    /// Largest amount of GPU memory in use, and what there is.
-    pub(crate) gpu_peak: u64,
-    pub(crate) gpu_total: u64,
-    /// What the sidecar's status says at the end.
-    pub(crate) last: Status,
+impl InFlight {
+    fn new(arrived: Tick, request: &Request, ticket: Ticket) -> Self {
+        let (tokens, answer) = (request.tokens(), request.answer);
+        Self { ticket, arrived, tokens, answer, status: request.status.unwrap_or(200), first_token: None }
+    }
 }
 
+/// Where the engine's answers come from.
+#[derive(Debug)]
+pub(crate) enum Answers {
+    /// The log. A request without one is answered as the request before it.
+    Recorded(Answer),
+    /// A model of the engine.
+    Modelled(Box<Served>),
+}
+
+#[derive(Debug)]
 pub(crate) struct Replay<'a> {
-    document: &'a PolicyDocument,
-    requests: &'a [Request],
+    limits: &'a [Limit],
+    clients: &'a Clients<'a>,
     engine: Engine,
-    model: Model,
+    answers: Answers,
     events: BinaryHeap<Reverse<(Tick, Event)>>,
-    in_flight: BTreeMap<usize, InFlight>,
+    in_flight: BTreeMap<u64, InFlight>,
+    arrivals: u64,
     record: Record,
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(document: &'a PolicyDocument, requests: &'a [Request], model: ModelArguments) -> Self {
+    pub(crate) fn new(
+        document: &'a PolicyDocument,
+        clients: &'a Clients<'a>,
+        answers: Answers,
+        record: Record,
+    ) -> Self {
         let start = Tick::from_nanos(0);
-        let arrivals = requests
-            .iter()
-            .enumerate()
-            .map(|(i, request)| Reverse((Tick::from_duration(request.at), Event::Arrival(i))));
-        let mut events: BinaryHeap<_> = arrivals.collect();
-        events.push(Reverse((start, Event::Tick)));
-        events.push(Reverse((start, Event::GpuReading)));
+        let mut events = BinaryHeap::from([Reverse((start, Event::Tick))]);
+        if matches!(answers, Answers::Modelled(_)) {
+            events.push(Reverse((start, Event::GpuReading)));
+            events.push(Reverse((start, Event::EngineReading)));
+        }
         Self {
-            document,
-            requests,
+            limits: &document.limits,
+            clients,
             engine: Engine::new(document, SEED, start),
-            model: Model::new(model),
+            answers,
             events,
             in_flight: BTreeMap::new(),
-            record: Record::default(),
+            arrivals: 0,
+            record,
         }
     }
 
     /// Plays until every request is answered.
-    pub(crate) fn run(mut self) -> Record {
-        let mut open = self.requests.len();
-        while let Some(Reverse((now, event))) = self.events.pop() {
-            match event {
-                Event::Arrival(request) => open -= usize::from(!self.arrive(now, request)),
-                Event::FirstToken(request) => self.first_token(now, request),
-                Event::Done(request) => open -= usize::from(self.done(now, request)),
-                Event::TimedOut(request) => open -= usize::from(self.time_out(now, request)),
-                Event::Tick => self.tick(now),
-                Event::GpuReading => self.read_gpu(now),
-            }
-            self.record.duration = Duration::from_nanos(now.as_nanos());
-            if open == 0 {
+    pub(crate) fn run(
+        mut self,
+        requests: impl Iterator<Item = Result<Request, Refused>>,
+    ) -> Result<Record, Refused> {
+        for request in requests {
+            let request = request?;
+            let now = Tick::from_duration(request.at);
+            self.play(|time| time <= now);
+            self.arrive(now, &request);
+        }
+        self.play(|_| true);
+        Ok(self.record)
+    }
+
+    /// Takes all events that are due, and after the last arrival those until the last answer.
+    fn play(&mut self, due: impl Fn(Tick) -> bool) {
+        let all = due(Tick::from_nanos(u64::MAX));
+        while let Some(Reverse((now, event))) = self.events.peek().copied().filter(|next| due(next.0.0)) {
+            if all && self.in_flight.is_empty() {
                 break;
             }
+            self.events.pop();
+            self.happen(now, event);
         }
-        self.record
+    }
+
+    fn happen(&mut self, now: Tick, event: Event) {
+        match event {
+            Event::Begin(request) => self.begin(now, request),
+            Event::FirstToken(request) => self.first_token(now, request),
+            Event::Done(request) => self.done(now, request),
+            Event::TimedOut(request) => self.time_out(now, request),
+            Event::Step => self.step(now),
+            Event::Tick => self.tick(now),
+            Event::GpuReading => self.read_gpu(now),
+            Event::EngineReading => self.read_engine(now),
+        }
+        self.record.duration = since_start(now);
     }
 
     fn at(&mut self, time: Tick, event: Event) {
         self.events.push(Reverse((time, event)));
     }
 
-    fn count(&mut self, decision: impl Into<String>, class: PriorityClass) {
-        *self.record.decisions.entry((decision.into(), class)).or_default() += 1;
-    }
-
-    /// Whether the request is in flight now.
-    fn arrive(&mut self, now: Tick, request: usize) -> bool {
-        let client = Client::new(request, self.requests[request].priority, &self.document.priority);
+    fn arrive(&mut self, now: Tick, request: &Request) {
+        self.record.duration = since_start(now);
+        let number = self.arrivals;
+        self.arrivals += 1;
+        let client = self.clients.sender(number, request);
         match self.engine.admit(now, &client.facts()) {
             Decision::Admit(admission) => {
-                let shadow =
-                    admission.shadow.as_ref().map(|refusal| named("admitted, in Shadow mode", refusal));
-                self.count(shadow.unwrap_or_else(|| "admitted".to_owned()), admission.class);
+                let shadow = admission.shadow.as_ref();
+                let verdict = if shadow.is_some() { Verdict::Shadow } else { Verdict::Admitted };
+                self.count(now, verdict, shadow, admission.class, &client);
+                let sent = now + admission.wait;
                 if let Some(timeout) = admission.timeout {
-                    self.at(now + timeout, Event::TimedOut(request));
+                    self.at(sent + timeout, Event::TimedOut(number));
                 }
-                self.in_flight.insert(request, InFlight { ticket: admission.ticket, first_token: None });
-                self.model.enqueue(request);
-                self.begin(now);
-                true
+                self.in_flight.insert(number, InFlight::new(now, request, admission.ticket));
+                if admission.wait.is_zero() {
+                    self.begin(now, number);
+                } else {
+                    self.at(sent, Event::Begin(number));
+                }
             }
             Decision::Refuse(refusal) => {
-                self.count(named("refused", &refusal), refusal.class);
-                false
+                self.count(now, Verdict::Refused, Some(&refusal), refusal.class, &client);
             }
             Decision::Fallback(_, refusal) => {
-                self.count(named("fallback", &refusal), refusal.class);
-                false
+                self.count(now, Verdict::Fallback, Some(&refusal), refusal.class, &client);
             }
         }
     }
 
-    fn begin(&mut self, now: Tick) {
-        while let Some((request, service)) = self.model.begin(self.requests) {
-            let first_token = now + service.first_token;
-            self.at(first_token, Event::FirstToken(request));
-            self.at(first_token + service.rest, Event::Done(request));
+    fn count(
+        &mut self,
+        now: Tick,
+        verdict: Verdict,
+        refusal: Option<&Refusal>,
+        class: PriorityClass,
+        client: &Client<'_>,
+    ) {
+        self.record.count(since_start(now), verdict, refusal, class);
+        let admitted = matches!(verdict, Verdict::Admitted | Verdict::Shadow);
+        for (i, limit) in self.limits.iter().enumerate().filter(|(_, limit)| !limit.key.is_empty()) {
+            let by_this =
+                |refusal: &Refusal| refusal.rule.policy == limit.policy && refusal.rule.name == limit.name;
+            let refused = refusal.is_some_and(by_this);
+            self.record.count_key(i, client.key(&limit.key), admitted, refused);
         }
     }
 
-    fn first_token(&mut self, now: Tick, request: usize) {
+    /// The engine gets an admitted request.
+    fn begin(&mut self, now: Tick, request: u64) {
+        let Some(in_flight) = self.in_flight.get(&request) else { return };
+        match &mut self.answers {
+            Answers::Recorded(before) => {
+                *before = in_flight.answer.unwrap_or(*before);
+                let answer = *before;
+                self.at(now + answer.first_token, Event::FirstToken(request));
+                self.at(now + answer.total, Event::Done(request));
+            }
+            Answers::Modelled(engine) => match engine.submit(request, in_flight.tokens) {
+                Submitted::Queued => {}
+                Submitted::Begins(step) => self.at(now + step, Event::Step),
+                Submitted::TooLong => self.reject(now, request),
+            },
+        }
+    }
+
+    /// The engine refuses a request that it can never compute.
+    fn reject(&mut self, now: Tick, request: u64) {
         if let Some(in_flight) = self.in_flight.get_mut(&request) {
-            self.engine.responded(now, &mut in_flight.ticket, HeadOutcome::Status(200));
-            in_flight.first_token = Some(now);
-            let arrived = Tick::from_duration(self.requests[request].at);
-            self.record.first_token.push(now.since(arrived));
+            in_flight.status = 400;
+        }
+        self.record.too_long += 1;
+        self.at(now, Event::FirstToken(request));
+        self.at(now, Event::Done(request));
+    }
+
+    /// The engine has computed a step.
+    fn step(&mut self, now: Tick) {
+        let Answers::Modelled(engine) = &mut self.answers else { return };
+        let (emitted, next) = engine.step();
+        if let Some(step) = next {
+            self.at(now + step, Event::Step);
+        }
+        for token in emitted {
+            if self.in_flight.get(&token.id).is_some_and(|in_flight| in_flight.first_token.is_none()) {
+                self.first_token(now, token.id);
+            }
+            if token.last {
+                self.done(now, token.id);
+            }
         }
     }
 
-    fn done(&mut self, now: Tick, request: usize) -> bool {
-        let Some(in_flight) = self.in_flight.remove(&request) else { return false };
+    fn first_token(&mut self, now: Tick, request: u64) {
+        if let Some(in_flight) = self.in_flight.get_mut(&request) {
+            let head = HeadOutcome::Status(in_flight.status);
+            self.engine.responded(now, &mut in_flight.ticket, head);
+            in_flight.first_token = Some(now);
+            note(&mut self.record.first_token, now.since(in_flight.arrived));
+        }
+    }
+
+    fn done(&mut self, now: Tick, request: u64) {
+        let Some(in_flight) = self.in_flight.remove(&request) else { return };
         let completion = Completion {
             first_byte: in_flight.first_token,
-            events: self.requests[request].generated_tokens,
+            events: u64::from(in_flight.tokens.output),
             whole: true,
-            tokens: None,
+            tokens: Some(in_flight.tokens),
         };
+        note(&mut self.record.total, now.since(in_flight.arrived));
         self.engine.complete(now, in_flight.ticket, &completion);
-        self.record.total.push(now.since(Tick::from_duration(self.requests[request].at)));
-        self.model.end(request, self.requests);
-        self.begin(now);
-        true
     }
 
-    fn time_out(&mut self, now: Tick, request: usize) -> bool {
+    fn time_out(&mut self, now: Tick, request: u64) {
         let waits = self.in_flight.get(&request).is_some_and(|in_flight| in_flight.first_token.is_none());
-        let Some(mut in_flight) = waits.then(|| self.in_flight.remove(&request)).flatten() else {
-            return false;
-        };
+        let Some(mut in_flight) = waits.then(|| self.in_flight.remove(&request)).flatten() else { return };
         self.engine.responded(now, &mut in_flight.ticket, HeadOutcome::TimedOut);
         self.engine.complete(now, in_flight.ticket, &Completion::default());
         self.record.timed_out += 1;
-        self.model.end(request, self.requests);
-        self.begin(now);
-        true
+        if let Answers::Modelled(engine) = &mut self.answers {
+            engine.abort(request);
+        }
     }
 
     fn read_gpu(&mut self, now: Tick) {
-        let (used, total) = self.model.gpu_memory();
-        self.engine.observe(now, Signal::GpuMemory(GpuMemoryReading { used, total, at: now }));
-        self.record.gpu_peak = self.record.gpu_peak.max(used);
-        self.record.gpu_total = total;
-        self.at(now + GPU_INTERVAL, Event::GpuReading);
+        if let Answers::Modelled(engine) = &self.answers {
+            let (used, total) = engine.gpu_memory();
+            self.engine.observe(now, Signal::GpuMemory(GpuMemoryReading { used, total, at: now }));
+            self.record.observe_gpu(used, total);
+            self.at(now + GPU_INTERVAL, Event::GpuReading);
+        }
+    }
+
+    fn read_engine(&mut self, now: Tick) {
+        if let Answers::Modelled(engine) = &self.answers {
+            self.engine.observe(now, Signal::Engine(engine.reading(now)));
+            self.at(now + ENGINE_INTERVAL, Event::EngineReading);
+        }
     }
 
     fn tick(&mut self, now: Tick) {
         self.engine.tick(now);
-        let status = self.engine.snapshot(now);
-        let before = std::mem::replace(&mut self.record.last, status);
-        for tier in self.record.last.tiers.iter().filter(|tier| tier.shedding) {
-            let sheds_since = !before.tiers.iter().any(|old| old.tier == tier.tier && old.shedding);
-            *self.record.trips.entry(tier.tier.as_str()).or_default() += u64::from(sheds_since);
-        }
-        let state = |status: &Status| status.breaker.as_ref().map(|breaker| breaker.state);
-        let opened = state(&self.record.last) == Some(BreakerState::Open);
-        self.record.breaker_opened += u64::from(opened && state(&before) != Some(BreakerState::Open));
+        self.record.observe(since_start(now), self.engine.snapshot(now));
         self.at(now + TICK, Event::Tick);
     }
 }
 
-fn named(what: &str, refusal: &Refusal) -> String {
-    format!("{what}: {} ({} {})", refusal.cause.as_str(), refusal.rule.policy, refusal.rule.name)
+fn since_start(now: Tick) -> Duration {
+    Duration::from_nanos(now.as_nanos())
 }

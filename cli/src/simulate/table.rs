@@ -1,73 +1,120 @@
-//! What a person reads.
+//! What a person reads in a terminal.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use tidegate_policy::PriorityClass;
+use super::report::{KeyRow, PointRow, Report};
 
-use super::replay::Record;
+/// Widest row of blocks.
+const COLUMNS: usize = 60;
+const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-const CLASSES: [PriorityClass; 3] = [PriorityClass::High, PriorityClass::Medium, PriorityClass::Low];
-
-pub(crate) fn of(record: &Record) -> String {
+pub(crate) fn of(report: &Report) -> String {
     let mut text = String::new();
-    decisions(record, &mut text);
-    latencies(record, &mut text);
-    states(record, &mut text);
+    decisions(report, &mut text);
+    over_time(report, &mut text);
+    keys(report, &mut text);
+    latencies(report, &mut text);
+    states(report, &mut text);
+    notes(report, &mut text);
     text.truncate(text.trim_end().len());
     text
 }
 
-fn decisions(record: &Record, text: &mut String) {
-    let mut rows = BTreeMap::<&str, [u64; 3]>::new();
-    for ((decision, class), count) in &record.decisions {
-        let row = rows.entry(decision).or_default();
-        for (i, _) in CLASSES.iter().enumerate().filter(|(_, known)| *known == class) {
-            row[i] += count;
-        }
-    }
-    let width = rows.keys().map(|decision| decision.len()).chain([8]).max().unwrap_or_default();
-    let requests: u64 = record.decisions.values().sum();
-    _ = writeln!(text, "{requests} requests in {:.1} s of virtual time\n", record.duration.as_secs_f64());
+fn decisions(report: &Report, text: &mut String) {
+    let labels: Vec<_> = report.decisions.iter().map(super::report::DecisionRow::label).collect();
+    let width = labels.iter().map(String::len).chain([8]).max().unwrap_or_default();
+    let from = report.start.as_ref().map_or(String::new(), |start| format!(", from {start}"));
+    _ = writeln!(text, "{} requests in {:.1} s of virtual time{from}\n", report.requests, report.seconds);
     _ = writeln!(text, "{:width$} {:>9} {:>9} {:>9} {:>9}", "decision", "high", "medium", "low", "all");
-    for (decision, [high, medium, low]) in rows {
-        let all = high + medium + low;
-        _ = writeln!(text, "{decision:width$} {high:>9} {medium:>9} {low:>9} {all:>9}");
+    for (row, label) in report.decisions.iter().zip(labels) {
+        let counts = row.requests;
+        let (high, medium, low, all) = (counts.high, counts.medium, counts.low, counts.all());
+        _ = writeln!(text, "{label:width$} {high:>9} {medium:>9} {low:>9} {all:>9}");
     }
 }
 
-fn latencies(record: &Record, text: &mut String) {
+/// A row of blocks for each decision and one for the pressure.
+fn over_time(report: &Report, text: &mut String) {
+    let points = &report.series.points;
+    let merged = points.len().div_ceil(COLUMNS).max(1);
+    let step = report.series.step_seconds * merged as f64;
+    let rows = report.decisions.iter().enumerate().map(|(i, row)| {
+        let all =
+            |points: &[PointRow]| points.iter().map(|point| point.requests[i].all() as f64).sum::<f64>();
+        (row.label(), points.chunks(merged).map(all).collect::<Vec<_>>(), None)
+    });
+    let highest = |points: &[PointRow]| points.iter().map(|point| point.pressure).fold(0.0, f64::max);
+    let pressure = points.chunks(merged).map(highest).collect::<Vec<_>>();
+    let rows: Vec<_> = rows.chain([("pressure".to_owned(), pressure, Some(1.0))]).collect();
+    let width = rows.iter().map(|(label, _, _)| label.len()).max().unwrap_or_default();
+    _ = writeln!(text, "\nover time, {step} s in each column");
+    for (label, values, full) in rows {
+        let top = values.iter().copied().fold(0.0, f64::max);
+        let blocks: String = values.iter().map(|value| block(*value, full.unwrap_or(top))).collect();
+        let most = match full {
+            Some(_) => format!("at most {top:.2}"),
+            None => format!("at most {:.1}/s", top / step),
+        };
+        _ = writeln!(text, "{label:width$} |{blocks}| {most}");
+    }
+}
+
+/// Only nothing is blank.
+fn block(value: f64, full: f64) -> char {
+    let level = if full > 0.0 { (value / full * 8.0).ceil() } else { 0.0 };
+    BLOCKS[(level as usize).min(8)]
+}
+
+fn keys(report: &Report, text: &mut String) {
+    let mut before: Option<&KeyRow> = None;
+    let width = report.keys.iter().map(|row| row.key.chars().count()).chain([3]).max().unwrap_or_default();
+    for row in &report.keys {
+        if before.is_none_or(|other| (&other.policy, &other.rule) != (&row.policy, &row.rule)) {
+            let title = format!("keys of {} {}", row.policy, row.rule);
+            _ = writeln!(text, "\n{title}");
+            _ = writeln!(
+                text,
+                "{:width$} {:>9} {:>9} {:>15}",
+                "key", "requests", "admitted", "refused by this"
+            );
+        }
+        _ = writeln!(text, "{:width$} {:>9} {:>9} {:>15}", row.key, row.requests, row.admitted, row.refused);
+        before = Some(row);
+    }
+}
+
+fn latencies(report: &Report, text: &mut String) {
+    let seconds = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |s| format!("{s:.2} s"));
     _ = writeln!(text, "\n{:20} {:>9} {:>9} {:>9}", "latency", "P50", "P99", "worst");
-    for (name, samples) in [("time to first token", &record.first_token), ("whole answer", &record.total)] {
-        let mut sorted = samples.clone();
-        sorted.sort_unstable();
-        let [p50, p99, worst] = [0.5, 0.99, 1.0].map(|share| quantile(&sorted, share));
-        _ = writeln!(text, "{name:20} {p50:>9} {p99:>9} {worst:>9}");
+    for row in &report.latencies {
+        let [p50, p99, worst] = [row.p50, row.p99, row.worst].map(seconds);
+        _ = writeln!(text, "{:20} {p50:>9} {p99:>9} {worst:>9}", row.name);
     }
-    if record.timed_out > 0 {
-        _ = writeln!(text, "{} requests ran into the breaker's timeout", record.timed_out);
+    if report.timed_out > 0 {
+        _ = writeln!(text, "{} requests ran into the breaker's timeout", report.timed_out);
+    }
+    if report.too_long > 0 {
+        _ = writeln!(text, "{} requests are longer than the engine takes: answered 400", report.too_long);
     }
 }
 
-/// The nearest-rank quantile.
-fn quantile(sorted: &[Duration], share: f64) -> String {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    let sample = sorted.get(rank.saturating_sub(1));
-    sample.map_or_else(|| "-".to_owned(), |sample| format!("{:.2} s", sample.as_secs_f64()))
+fn states(report: &Report, text: &mut String) {
+    text.push('\n');
+    if let Some(share) = report.gpu_memory_peak {
+        _ = writeln!(text, "GPU memory: at most {:.0} % in use", 100.0 * share);
+    }
+    for tier in &report.tiers {
+        let why = tier.last_trigger_reason.as_ref().map_or(String::new(), |why| format!(", last by {why}"));
+        _ = writeln!(text, "tier {}: trips {}{why}; at the end {}", tier.name, tier.trips, tier.at_the_end);
+    }
+    if let Some(breaker) = &report.breaker {
+        _ = writeln!(text, "breaker: trips {}; at the end {}", breaker.trips, breaker.at_the_end);
+    }
 }
 
-fn states(record: &Record, text: &mut String) {
-    let percent = 100.0 * record.gpu_peak as f64 / record.gpu_total.max(1) as f64;
-    _ = writeln!(text, "\nGPU memory: at most {percent:.0} % in use");
-    for tier in &record.last.tiers {
-        let name = tier.tier.as_str();
-        let trips = record.trips.get(name).copied().unwrap_or_default();
-        let why = tier.last_trigger_reason.as_deref().map_or(String::new(), |why| format!(", last by {why}"));
-        _ = writeln!(text, "tier {name}: trips {trips}{why}; at the end {}", tier.state.as_str());
-    }
-    if let Some(breaker) = &record.last.breaker {
-        let opened = record.breaker_opened;
-        _ = writeln!(text, "breaker: trips {opened}; at the end {}", breaker.state.as_str());
+fn notes(report: &Report, text: &mut String) {
+    text.push('\n');
+    for note in &report.notes {
+        _ = writeln!(text, "note: {note}");
     }
 }
