@@ -16,7 +16,7 @@ DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny unit loom e2e bench gen images clean-clusters
+.PHONY: help demo demo-standalone test check deny unit loom e2e bench bench-quality gen images clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -53,6 +53,9 @@ e2e: ## End-to-end tests on a real cluster
 
 bench: ## CPU and memory beside nginx and HAProxy, nanoseconds per decision beside governor: report/bench.md
 	cargo run --quiet --profile image -p tidegate-e2e -- bench
+
+bench-quality: ## Goodput of admission policies against a model of an engine, in virtual time: report/quality
+	cargo run --quiet --profile image -p tidegate-e2e -- bench-quality $(if $(QUICK),--quick)
 
 gen: ## Generate manifests/ from the Rust types and the chart
 	cargo run --quiet -p tidegate-crds --bin crdgen -- manifests/crds

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidegate_e2e::{bench, cluster, demo, device_plugin, engine, harness, load};
+use tidegate_e2e::{bench, cluster, demo, device_plugin, engine, harness, load, quality};
 
 /// Test clusters, simulators, benchmarks and the demo of Tidegate.
 #[derive(Parser)]
@@ -35,6 +35,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Measure the sidecar beside other proxies.
     Bench(bench::BenchArgs),
+    /// Compare admission policies against a model of an engine, in virtual time.
+    BenchQuality(quality::QualityArgs),
     /// Show every tier and breaker at work on a real cluster.
     Demo(demo::DemoArgs),
     /// Play the demo on the cluster of the current kubeconfig.
@@ -73,6 +75,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::DevicePlugin(args) => device_plugin::run(args).await,
             Command::Load(args) => load::cli::run(args).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::BenchQuality(args) => quality::run(&args),
             Command::Demo(args) => demo::run(args).await,
             Command::DemoPlay(args) => demo::run_play(args).await,
             Command::DemoStandalone(args) => demo::run_standalone(args).await,
