@@ -7,7 +7,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use tidegate_cli::engine_model::Reading;
 use tidegate_core::{
     Completion, Decision, Engine, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, Signal, Tick,
-    Ticket,
+    Ticket, Tokens,
 };
 use tidegate_policy::{PolicyDocument, PriorityClass};
 
@@ -89,7 +89,13 @@ impl Policy for Tidegate {
     fn arrive(&mut self, now: Duration, arrival: &Arrival) -> Verdict {
         let fields = Fields { tenant: arrival.tenant.to_string(), priority: name(arrival.class) };
         let client = IpAddr::from([10, 0, 0, 1]);
-        let facts = Facts { path: "/v1/chat/completions", client, headers: &fields };
+        let facts = Facts {
+            method: "POST",
+            path: "/v1/chat/completions",
+            client,
+            headers: &fields,
+            tokens: Tokens::default(),
+        };
         match self.engine.admit(Tick::from_duration(now), &facts) {
             Decision::Admit(admission) => {
                 let flight = Flight { ticket: admission.ticket, first_byte: None };
@@ -120,6 +126,7 @@ impl Policy for Tidegate {
             first_byte: flight.first_byte,
             events: u64::from(finished.tokens),
             whole: finished.end == End::Whole,
+            tokens: None,
         };
         self.engine.complete(now, flight.ticket, &completion);
     }
