@@ -1,6 +1,6 @@
 //! Defaults that more than one field or the schema's generator asks for by name.
 
-use crate::{Decimal, Duration, HeaderName, Percentage, PrioritySource, Reserved};
+use crate::{Decimal, Duration, HeaderName, JwtAlgorithm, Percentage, PrioritySource, Reserved};
 
 pub(crate) fn sample_interval() -> Duration {
     "1s".into()
@@ -63,7 +63,8 @@ pub(crate) fn recovery_hold() -> Duration {
 }
 
 pub(crate) fn priority_sources() -> Vec<PrioritySource> {
-    vec![PrioritySource { header: HeaderName::from("X-Priority"), map: std::collections::BTreeMap::new() }]
+    let header = Some(HeaderName::from("X-Priority"));
+    vec![PrioritySource { header, jwt_claim: None, map: std::collections::BTreeMap::new() }]
 }
 
 pub(crate) fn reserved() -> Reserved {
@@ -104,4 +105,8 @@ pub(crate) fn open_duration() -> Duration {
 
 pub(crate) fn probes() -> i32 {
     1
+}
+
+pub(crate) fn jwt_algorithms() -> Vec<JwtAlgorithm> {
+    vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EdDSA]
 }

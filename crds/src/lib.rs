@@ -19,6 +19,7 @@
 mod circuit_breaker;
 mod defaults;
 mod definition;
+mod identity;
 mod limit;
 mod priority;
 mod rate_limit;
@@ -31,6 +32,7 @@ pub use circuit_breaker::{
     CircuitBreakerPolicy, CircuitBreakerPolicySpec, ErrorRatio, HalfOpen, Open, SlowCallRatio, Trip,
 };
 pub use definition::{definitions, unknown_fields};
+pub use identity::{Identity, Jwks, JwtAlgorithm, JwtIssuer};
 pub use limit::{Algorithm, KeyPart, KeySource, Limit};
 pub use priority::{Claimant, ClaimedHeader, Priority, PriorityClass, PrioritySource, Reserved};
 pub use rate_limit::{RateLimitPolicy, RateLimitPolicySpec};

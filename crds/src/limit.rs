@@ -54,11 +54,16 @@ impl Limit {
 /// One part of a key. A part that a request lacks counts as empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.header) != has(self.source)").message(KeyPart::EXACTLY_ONE))]
+#[x_kube(validation = Rule::new("[has(self.header), has(self.jwtClaim), has(self.source)].exists_one(written, written)").message(KeyPart::EXACTLY_ONE))]
 pub struct KeyPart {
     /// The value of this header field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<HeaderName>,
+    /// A claim of a token that `identity` believes; of a list all values together. A name that begins with a slash is
+    /// a JSON Pointer into nested claims.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub jwt_claim: Option<String>,
     /// A property of the request other than a header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<KeySource>,
@@ -67,7 +72,7 @@ pub struct KeyPart {
 impl KeyPart {
     /// What is said about a part that is both or neither.
     pub const EXACTLY_ONE: &str =
-        "a part of a key is one thing: write either header: x-api-key, or source: Path or ClientIP";
+        "a part of a key is one thing: write header: x-api-key, jwtClaim: sub, or source: Path or ClientIP";
 }
 
 /// A property of the request other than a header.

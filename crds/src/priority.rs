@@ -40,17 +40,30 @@ pub enum PriorityClass {
     Low,
 }
 
-/// A header that names a class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// A header or a claim that names a class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.header) != has(self.jwtClaim)").message(PrioritySource::EXACTLY_ONE))]
 pub struct PrioritySource {
-    /// The header field.
+    /// The header field. Anybody can write it, so `High` is given only to those in `highAllowedFrom`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
-    pub header: HeaderName,
+    pub header: Option<HeaderName>,
+    /// The claim of a token that `identity` believes; of a list the first value that is known. A name that begins
+    /// with a slash is a JSON Pointer into nested claims. It may give `High`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub jwt_claim: Option<String>,
     /// Its values and their classes. Without a map: `high`, `medium` and `low` in any letter case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub map: BTreeMap<String, PriorityClass>,
+}
+
+impl PrioritySource {
+    /// What is said about a source that is both or neither.
+    pub const EXACTLY_ONE: &str =
+        "a class comes from one thing: write either header: X-Priority, or jwtClaim: tier";
 }
 
 /// What is kept for a class.

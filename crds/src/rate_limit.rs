@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Limit, Mode, PodSelector, Priority, RateLimitPolicyStatus, TargetRef, Tiers};
+use crate::{Identity, Limit, Mode, PodSelector, Priority, RateLimitPolicyStatus, TargetRef, Tiers};
 
 /// Protects the pods of an inference engine from more load than they can take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -45,7 +45,7 @@ use crate::{Limit, Mode, PodSelector, Priority, RateLimitPolicyStatus, TargetRef
     "!has(self.targetRefs) || size(self.targetRefs) == 0 || !has(self.selector)"
 ).message(RateLimitPolicySpec::ONE_TARGET))]
 #[x_kube(validation = Rule::new(
-    "has(self.tiers) || has(self.priority) || (has(self.limits) && size(self.limits) > 0)"
+    "has(self.tiers) || has(self.identity) || has(self.priority) || (has(self.limits) && size(self.limits) > 0)"
 ).message(RateLimitPolicySpec::NOTHING))]
 pub struct RateLimitPolicySpec {
     /// The objects whose pods the policy acts on. Excludes `selector`; without both it is the default of its whole
@@ -63,6 +63,9 @@ pub struct RateLimitPolicySpec {
     /// The adaptive tiers, taken whole from the most specific policy that has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tiers: Option<Tiers>,
+    /// Whose tokens are believed, taken whole from the most specific policy that has it. Without: nobody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// Priority classes, taken whole from the most specific policy that has them. Without: `X-Priority` may ask for
     /// a lower class, and nobody may claim `High`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,5 +84,6 @@ impl RateLimitPolicySpec {
     pub const ONE_TARGET: &str =
         "targetRefs and selector exclude each other: write one of them, or neither for the whole namespace";
     /// What is said about a policy that limits nothing.
-    pub const NOTHING: &str = "the policy limits nothing: write tiers, priority, limits or several of them";
+    pub const NOTHING: &str =
+        "the policy limits nothing: write tiers, identity, priority, limits or several of them";
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use kube::core::cel::{Validator, apply_defaults};
 use serde_json::Value;
 use tidegate_crds::{
-    Bytes, CircuitBreakerPolicySpec, Claimant, Decimal, Duration, GpuMemoryTier, HeaderName, KeyPart,
-    LatencyTier, Limit, Percentage, QpsTier, RateLimitPolicySpec, SelectorRequirement, TargetRef, Tiers,
-    Trip,
+    Bytes, CircuitBreakerPolicySpec, Claimant, Decimal, Duration, GpuMemoryTier, HeaderName, Jwks, KeyPart,
+    LatencyTier, Limit, Percentage, PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement,
+    TargetRef, Tiers, Trip,
 };
 
 const RATE_LIMIT: &str = "RateLimitPolicy";
@@ -65,6 +65,10 @@ const ACCEPTED: &[(&str, &str)] = &[
         RATE_LIMIT,
         "{limits: [{name: a, limit: 1, window: 1s, algorithm: SlidingWindow, subWindows: 6, key: [{source: Path}]}]}",
     ),
+    (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {inline: '{}'}}]}}"),
+    (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {uri: 'https://a/keys?b', caBundle: pem}}]}}"),
+    (RATE_LIMIT, "{priority: {from: [{jwtClaim: tier}, {header: X-Priority}]}}"),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, key: [{jwtClaim: /realm/user}]}]}"),
     (BREAKER, "{targetService: payment-service, failureThreshold: 5}"),
     (BREAKER, "{selector: {}, trip: {errorRatio: {}}}"),
     (BREAKER, "{targetRefs: [{kind: Service, name: a}], trip: {slowCallRatio: {}}}"),
@@ -111,6 +115,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (RATE_LIMIT, "{tiers: {latency: {max: 1.5s}}}", Duration::FORM),
     (RATE_LIMIT, "{priority: {highAllowedFrom: [{}]}}", Claimant::NOBODY),
     (RATE_LIMIT, "{priority: {highAllowedFrom: [{cidr: example.com}]}}", Claimant::BLOCK),
+    (RATE_LIMIT, "{priority: {from: [{}]}}", PrioritySource::EXACTLY_ONE),
+    (RATE_LIMIT, "{priority: {from: [{header: a, jwtClaim: b}]}}", PrioritySource::EXACTLY_ONE),
+    (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {}}]}}", Jwks::EXACTLY_ONE),
+    (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {inline: '{}', caBundle: pem}}]}}", Jwks::BUNDLE),
+    (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {uri: 'http://a/keys'}}]}}", Jwks::ADDRESS),
     (RATE_LIMIT, "{limits: [{name: Per_User, limit: 1, window: 1s}]}", Limit::NAME),
     (RATE_LIMIT, "{priority: {from: [{header: 'x priority'}]}}", HeaderName::FORM),
     (

@@ -14,6 +14,7 @@ pub mod drain;
 pub mod endpoint;
 pub mod engine_metrics;
 pub mod gpu;
+pub mod identity;
 pub mod listeners;
 pub mod log;
 mod loopback;

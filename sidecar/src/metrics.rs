@@ -2,6 +2,7 @@
 
 mod engine_load;
 mod engine_state;
+mod identity;
 mod traffic;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use tidegate_core::Tick;
 use tidegate_policy::report::Status;
 
 use engine_state::EngineState;
+pub use identity::Identity;
 pub use traffic::{Labels, ProtocolRefusal, Traffic, Verdict};
 
 /// All metrics of one worker process.
@@ -22,6 +24,8 @@ pub use traffic::{Labels, ProtocolRefusal, Traffic, Verdict};
 pub struct Metrics {
     /// What the proxy counts for each request.
     pub traffic: Traffic,
+    /// What became of callers' tokens.
+    pub identity: Identity,
     registry: Registry,
     engine: EngineState,
     in_flight: Gauge,
@@ -72,6 +76,7 @@ impl Metrics {
         registry.register("build_info", "Version of the sidecar", build);
         Self {
             traffic: Traffic::register(&mut registry),
+            identity: Identity::register(&mut registry),
             engine: EngineState::register(&mut registry),
             policy: PolicyMetrics::register(&mut registry),
             gpu: GpuMetrics::register(&mut registry),

@@ -30,6 +30,7 @@ pub use file::follow as follow_file;
 pub use stream::{Operator, follow as follow_operator};
 
 use crate::args::PolicyArgs;
+use crate::identity::Issuers;
 use crate::shared::Shared;
 use store::Store;
 
@@ -160,6 +161,7 @@ impl Keeper {
     pub fn new(shared: Arc<Shared>, start: Start, policy: &PolicyArgs) -> Self {
         info!(revision = start.document.revision, source = %start.source, "policy in force");
         shared.metrics.policy_applied(&start.document.revision, start.source.as_str());
+        shared.issuers.store(Arc::new(Issuers::new(&start.document, None)));
         start.refused.iter().for_each(|_| shared.metrics.policy_refused());
         let state = State {
             document: Arc::new(start.document),
@@ -244,6 +246,9 @@ impl Keeper {
             if state.document == document {
                 return;
             }
+            // Before the engine: a rule that asks for a claim must not meet requests whose tokens nobody reads.
+            let issuers = Issuers::new(&document, Some(&self.shared.issuers.load()));
+            self.shared.issuers.store(Arc::new(issuers));
             let engine = self.shared.engine.load().succeed(&document, self.shared.clock.now());
             self.shared.engine.store(Arc::new(engine));
             state.document = Arc::clone(&document);

@@ -2,9 +2,11 @@
 
 use arc_swap::ArcSwap;
 use tidegate_core::Engine;
+use tidegate_policy::PolicyDocument;
 
 use crate::clock::Clock;
 use crate::drain::Drain;
+use crate::identity::Issuers;
 use crate::metrics::Metrics;
 
 /// Created once; the proxy's threads, the policy sources and the admin server hold it in an `Arc`.
@@ -13,6 +15,8 @@ pub struct Shared {
     /// The engine in force. Storing another one is a policy change: requests in flight end with the one that
     /// admitted them.
     pub engine: ArcSwap<Engine>,
+    /// Whose tokens are believed under the policy in force.
+    pub issuers: ArcSwap<Issuers>,
     /// The time.
     pub clock: Clock,
     /// What is counted.
@@ -22,10 +26,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Starts with `engine`, which must have been made with a tick of `clock`.
+    /// Starts with `engine`, which must have been made with a tick of `clock`, and believes no token.
     pub fn new(engine: Engine, clock: Clock) -> Self {
         Self {
             engine: ArcSwap::from_pointee(engine),
+            issuers: ArcSwap::from_pointee(Issuers::new(&PolicyDocument::default(), None)),
             clock,
             metrics: Metrics::new(),
             drain: Drain::default(),

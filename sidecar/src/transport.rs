@@ -1,9 +1,11 @@
 //! TLS connections to operator and agent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -21,14 +23,20 @@ pub type Connection = TokioIo<TlsStream<TcpStream>>;
 
 /// Connects and shakes hands for `protocol`, an ALPN name.
 pub async fn connect(endpoint: &Endpoint, trust: &Trust, protocol: &[u8]) -> Result<Connection> {
-    timeout(PATIENCE, shake_hands(endpoint, trust, protocol))
+    let client = trust.client(protocol).with_context(|| format!("can't connect to {endpoint}"))?;
+    connect_as(endpoint, client).await
+}
+
+/// Connects and shakes hands as `client`.
+pub async fn connect_as(endpoint: &Endpoint, client: Arc<ClientConfig>) -> Result<Connection> {
+    timeout(PATIENCE, shake_hands(endpoint, client))
         .await
         .with_context(|| format!("{endpoint} gives no connection within {} s", PATIENCE.as_secs()))?
         .with_context(|| format!("can't connect to {endpoint}"))
 }
 
-async fn shake_hands(endpoint: &Endpoint, trust: &Trust, protocol: &[u8]) -> Result<Connection> {
-    let connector = TlsConnector::from(trust.client(protocol)?);
+async fn shake_hands(endpoint: &Endpoint, client: Arc<ClientConfig>) -> Result<Connection> {
+    let connector = TlsConnector::from(client);
     let name = endpoint.server_name().context("its host has no valid name")?;
     let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
     stream.set_nodelay(true)?;

@@ -20,6 +20,7 @@ use crate::backoff::random;
 use crate::clock::Clock;
 use crate::engine_metrics::{self, Source};
 use crate::gpu::{self, Agent};
+use crate::identity;
 use crate::listeners::Listeners;
 use crate::policy::{Keeper, Operator, Start, follow_file, follow_operator};
 use crate::proxy;
@@ -122,6 +123,7 @@ fn spawn_control(
     };
     tokio::spawn(admin::serve(listener, Arc::new(admin)));
     tokio::spawn(tick(Arc::clone(shared), Arc::clone(keeper)));
+    tokio::spawn(identity::follow(Arc::clone(shared)));
     if let Some(file) = run.policy.policy_file.clone() {
         tokio::spawn(follow_file(file, Arc::clone(keeper)));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
-use tidegate_core::{Facts, Headers};
+use tidegate_core::{Claims, Facts, Headers};
 use tidegate_policy::{Claimant, KeyPart, PolicyDocument, PriorityClass, PrioritySource};
 
 use super::log::{Request, Survey};
@@ -21,6 +21,8 @@ const MIX: [PriorityClass; 5] = [
     PriorityClass::Medium,
     PriorityClass::Low,
 ];
+/// Columns of claims are named so: `jwt.tier` has the claim `tier`.
+const CLAIM_COLUMN: &str = "jwt.";
 /// Method and path of requests where they are not known.
 const METHOD: &str = "POST";
 const PATH: &str = "/v1/chat/completions";
@@ -32,6 +34,8 @@ pub(crate) struct Clients<'a> {
     survey: &'a Survey,
     /// Headers that limits count by.
     keyed: BTreeSet<&'a str>,
+    /// Claims that limits count by.
+    keyed_claims: BTreeSet<&'a str>,
     /// Columns of the log that the policies asked for.
     used: RefCell<BTreeSet<Rc<str>>>,
 }
@@ -46,6 +50,8 @@ pub(crate) struct Client<'a> {
     /// The header by which it asks for its class, and the one that allows it to, when the log has neither.
     priority: Option<(String, String)>,
     claim: Option<(String, String)>,
+    /// What its token says.
+    token: Vec<(&'a str, Box<str>)>,
 }
 
 impl<'a> Clients<'a> {
@@ -55,14 +61,26 @@ impl<'a> Clients<'a> {
             KeyPart::Header(name) => Some(name.as_str()),
             _ => None,
         };
-        Self { document, survey, keyed: parts.filter_map(header).collect(), used: RefCell::default() }
+        let claim = |part: &'a KeyPart| match part {
+            KeyPart::JwtClaim(claim) => Some(claim.as_str()),
+            _ => None,
+        };
+        Self {
+            document,
+            survey,
+            keyed: parts.clone().filter_map(header).collect(),
+            keyed_claims: parts.filter_map(claim).collect(),
+            used: RefCell::default(),
+        }
     }
 
     /// The sender of request number `index`.
     pub(crate) fn sender(&'a self, index: u64, request: &'a Request) -> Client<'a> {
         let caller = request.key.as_ref().map_or(index / MIX.len() as u64 % CALLERS, |key| number(key));
-        let source = self.document.priority.from.first().filter(|source| !self.has(source.header.as_str()));
+        let source = self.document.priority.from.first().filter(|source| !self.has(&column(source)));
         let class = self.class(index, request).filter(|_| source.is_some());
+        let asked = source.zip(class).map(|(source, class)| ask(source, class));
+        let token = self.token(request, asked.as_ref(), caller);
         let claimants = &self.document.priority.high_allowed_from;
         let claimant = claimants.first().filter(|_| class == Some(PriorityClass::High));
         Client {
@@ -73,9 +91,35 @@ impl<'a> Clients<'a> {
                 .or_else(|| claimant.and_then(Claimant::block).map(|(address, _)| address))
                 .unwrap_or_else(|| address(caller)),
             caller: format!("caller-{caller}"),
-            priority: source.zip(class).map(|(source, class)| ask(source, class)),
+            priority: asked,
             claim: claimant.and_then(claim),
+            token,
         }
+    }
+
+    /// The claims that policies look at: from the log, else the class that is asked for, else the caller.
+    fn token(
+        &self,
+        request: &Request,
+        asked: Option<&(String, String)>,
+        caller: u64,
+    ) -> Vec<(&'a str, Box<str>)> {
+        let priorities = self.document.priority.from.iter().filter_map(|source| source.jwt_claim.as_deref());
+        let wanted: BTreeSet<&str> = priorities.chain(self.keyed_claims.iter().copied()).collect();
+        let value = |claim: &'a str| {
+            let column = claim_column(claim);
+            if self.has(&column) {
+                let found = request.headers.iter().find(|(name, _)| **name == *column);
+                return found.map(|(_, value)| value.as_str().into());
+            }
+            match (asked, &request.key) {
+                (Some((name, value)), _) if *name == column => Some(value.as_str().into()),
+                _ if !self.keyed_claims.contains(claim) => None,
+                (_, Some(key)) if self.survey.keys > 0 => Some(key.as_str().into()),
+                _ => Some(format!("caller-{caller}").into()),
+            }
+        };
+        wanted.into_iter().filter_map(|claim| Some((claim, value(claim)?))).collect()
     }
 
     /// Columns that are neither known nor a header that the policies look at.
@@ -122,6 +166,15 @@ impl Headers for Client<'_> {
     }
 }
 
+impl Claims for Client<'_> {
+    fn values(&self, claim: &str) -> &[Box<str>] {
+        self.token
+            .iter()
+            .find(|(name, _)| *name == claim)
+            .map_or(&[], |(_, value)| std::slice::from_ref(value))
+    }
+}
+
 impl Client<'_> {
     /// What the sidecar would know about the request.
     pub(crate) fn facts(&self) -> Facts<'_> {
@@ -130,6 +183,7 @@ impl Client<'_> {
             path: self.request.path.as_deref().unwrap_or(PATH),
             client: self.address,
             headers: self,
+            claims: self,
             tokens: self.request.tokens(),
         }
     }
@@ -141,6 +195,7 @@ impl Client<'_> {
                 let value = self.get(name.as_str()).map(String::from_utf8_lossy).unwrap_or_default();
                 format!("{}={value}", name.as_str())
             }
+            KeyPart::JwtClaim(claim) => format!("{claim}={}", self.values(claim).join(",")),
             KeyPart::Path => self.facts().path.to_owned(),
             KeyPart::Method => self.facts().method.to_owned(),
             KeyPart::ClientIp => self.address.to_string(),
@@ -161,7 +216,20 @@ fn number(key: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The header by which a class is asked for.
+/// The column of a log that says what a source of classes says.
+pub(super) fn column(source: &PrioritySource) -> String {
+    match (&source.header, &source.jwt_claim) {
+        (Some(header), _) => header.as_str().to_owned(),
+        (None, claim) => claim_column(claim.as_deref().unwrap_or_default()),
+    }
+}
+
+/// Names of columns are in lower case.
+fn claim_column(claim: &str) -> String {
+    format!("{CLAIM_COLUMN}{}", claim.to_ascii_lowercase())
+}
+
+/// The header or the claim by which a class is asked for, by the name of its column.
 fn ask(source: &PrioritySource, class: PriorityClass) -> (String, String) {
     let mapped = source.map.iter().find(|(_, mapped)| **mapped == class).map(|(value, _)| value.clone());
     let name = match class {
@@ -169,7 +237,7 @@ fn ask(source: &PrioritySource, class: PriorityClass) -> (String, String) {
         PriorityClass::Medium => "medium",
         PriorityClass::Low => "low",
     };
-    (source.header.as_str().to_owned(), mapped.unwrap_or_else(|| name.to_owned()))
+    (column(source), mapped.unwrap_or_else(|| name.to_owned()))
 }
 
 /// The header that allows a claim.

@@ -2,13 +2,14 @@
 
 use tidegate_policy::PolicyDocument;
 
+use super::clients::column;
 use super::clients::{CALLERS, Clients};
 use super::log::Log;
 
 pub(crate) fn of(log: &Log, document: &PolicyDocument, clients: &Clients<'_>) -> Vec<String> {
     let survey = &log.survey;
     let by_header =
-        document.priority.from.first().is_some_and(|from| survey.headers.contains(from.header.as_str()));
+        document.priority.from.first().is_some_and(|from| survey.headers.contains(column(from).as_str()));
     let unanswered = survey.requests - survey.answered;
     let gpu = document.tiers.as_ref().is_some_and(|tiers| tiers.gpu_memory.is_some());
     let unused = clients.unused();

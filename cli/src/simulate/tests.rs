@@ -131,6 +131,16 @@ fn a_column_named_as_a_header_is_that_header_and_others_are_told() {
 }
 
 #[test]
+fn a_column_named_as_a_claim_is_that_claim() {
+    let by_claim = PER_KEY.replace(r#"{"header": "x-api-key"}"#, r#"{"jwtClaim": "Sub"}"#);
+    assert_ne!(by_claim, PER_KEY);
+    let rows = (0..30).map(|i| format!("{i},k{}", i % 2));
+    let report = simulate(&by_claim, &format!("time,jwt.Sub\n{}", lines(rows)), &[]);
+    assert_eq!(report.keys.iter().map(|row| row.admitted).collect::<Vec<_>>(), [5, 5]);
+    assert!(report.keys.iter().all(|row| row.key.starts_with("Sub=k")), "{:?}", report.keys);
+}
+
+#[test]
 fn an_engine_that_is_too_slow_runs_into_the_timeout_and_opens_the_breaker() {
     let report = simulate(BREAKER, &steady(10, 10), &["--token-time", "500"]);
     assert!(report.timed_out >= 5);

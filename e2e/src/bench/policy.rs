@@ -17,8 +17,13 @@ pub fn full() -> Result<PolicyDocument, ScalarError> {
         api_version: API_VERSION.to_owned(),
         revision: "bench".to_owned(),
         tiers: Some(tiers()?),
+        identity: None,
         priority: Priority {
-            from: vec![PrioritySource { header: HeaderName::new("x-priority")?, map: BTreeMap::new() }],
+            from: vec![PrioritySource {
+                header: Some(HeaderName::new("x-priority")?),
+                jwt_claim: None,
+                map: BTreeMap::new(),
+            }],
             default: PriorityClass::Medium,
             reserved_high: Some(Ratio::new(0.2)?),
             high_allowed_from: Vec::new(),

@@ -6,8 +6,8 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use tidegate_cli::engine_model::Reading;
 use tidegate_core::{
-    Completion, Decision, Engine, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, Signal, Tick,
-    Ticket, Tokens,
+    Completion, Decision, Engine, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, NoClaims,
+    Signal, Tick, Ticket, Tokens,
 };
 use tidegate_policy::{PolicyDocument, PriorityClass};
 
@@ -94,6 +94,7 @@ impl Policy for Tidegate {
             path: "/v1/chat/completions",
             client,
             headers: &fields,
+            claims: &NoClaims,
             tokens: Tokens::default(),
         };
         match self.engine.admit(Tick::from_duration(now), &facts) {

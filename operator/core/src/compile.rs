@@ -4,6 +4,7 @@
 //! CEL rules of the resources say most of it earlier, and in the same words.
 
 mod circuit_breaker;
+mod identity;
 mod problems;
 mod rate_limit;
 mod scalar;
@@ -11,7 +12,7 @@ mod target;
 
 use kube::ResourceExt;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
-use tidegate_policy::{Breaker, Limit, PolicyDocument, Priority, Tiers};
+use tidegate_policy::{Breaker, Identity, Limit, PolicyDocument, Priority, Tiers};
 
 pub use problems::{Problem, Problems};
 
@@ -34,6 +35,8 @@ pub struct CompiledPolicy {
 pub struct Parts {
     /// Taken whole from the policy that wins.
     pub tiers: Option<Tiers>,
+    /// Taken whole from the policy that wins.
+    pub identity: Option<Identity>,
     /// Taken whole from the policy that wins.
     pub priority: Option<Priority>,
     /// Added to those of other policies.
@@ -83,6 +86,7 @@ fn finish(
 fn judge_as_a_sidecar(parts: &Parts, problems: &mut Problems) {
     let document = PolicyDocument {
         tiers: parts.tiers.clone(),
+        identity: parts.identity.clone(),
         priority: parts.priority.clone().unwrap_or_default(),
         limits: parts.limits.clone(),
         breaker: parts.breaker.clone(),

@@ -1,7 +1,7 @@
 //! From the policies that select a pod to the one document it obeys (GEP-713).
 //!
 //! The more specific target wins: the pod's own labels, then its workload, then a Service, then the namespace. Equal
-//! ones: the oldest, then by name. Tiers, priority and breaker come whole from the winner; limits add up, the most
+//! ones: the oldest, then by name. Tiers, identity, priority and breaker come whole from the winner; limits add up, the most
 //! specific policy's first. Whoever loses is told what and to whom.
 
 use std::collections::BTreeMap;
@@ -55,6 +55,8 @@ pub struct Loss {
 pub enum Part {
     /// The tiers, to a policy that goes before.
     Tiers,
+    /// Whose tokens are believed, to a policy that goes before.
+    Identity,
     /// The priority classes, to a policy that goes before.
     Priority,
     /// The breaker, to a policy that goes before.
@@ -68,6 +70,7 @@ impl Part {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tiers => "tiers",
+            Self::Identity => "identity",
             Self::Priority => "priority",
             Self::Breaker => "breaker",
             Self::Limits => "limits",
@@ -106,6 +109,11 @@ impl<'a> Merge<'a> {
             && self.wins(Part::Tiers, &policy.key)
         {
             self.document.tiers = Some(tiers.clone());
+        }
+        if let Some(identity) = &parts.identity
+            && self.wins(Part::Identity, &policy.key)
+        {
+            self.document.identity = Some(identity.clone());
         }
         if let Some(priority) = &parts.priority
             && self.wins(Part::Priority, &policy.key)

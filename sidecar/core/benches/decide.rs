@@ -12,7 +12,9 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, criterion_group, criterion_main};
 use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
-use tidegate_core::{Admission, Completion, Decision, Engine, Facts, HeadOutcome, Headers, Tick, Tokens};
+use tidegate_core::{
+    Admission, Completion, Decision, Engine, Facts, HeadOutcome, Headers, NoClaims, Tick, Tokens,
+};
 use tidegate_policy::PolicyDocument;
 
 /// Keys that fit the caches, and keys that do not.
@@ -84,6 +86,7 @@ fn admit(engine: &Engine, now: Tick, request: &Request) -> Admission {
         path: "/v1/chat/completions",
         client: request.client,
         headers: request,
+        claims: &NoClaims,
         tokens: Tokens::default(),
     };
     match engine.admit(now, &facts) {
@@ -208,6 +211,7 @@ fn refuse(c: &mut Criterion<CpuTime>) {
         path: "/",
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         headers: r,
+        claims: &NoClaims,
         tokens: Tokens::default(),
     };
     let now = Tick::from_nanos(1_000_000_000);

@@ -10,6 +10,22 @@ pub trait Headers {
     fn get(&self, name: &str) -> Option<&[u8]>;
 }
 
+/// Claims of a token that is believed.
+pub trait Claims {
+    /// The values of a claim, none when the request has no such claim.
+    fn values(&self, claim: &str) -> &[Box<str>];
+}
+
+/// The claims of a request without a token that is believed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoClaims;
+
+impl Claims for NoClaims {
+    fn values(&self, _claim: &str) -> &[Box<str>] {
+        &[]
+    }
+}
+
 /// What is known about a request when it arrives.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
@@ -21,6 +37,8 @@ pub struct Facts<'a> {
     pub client: IpAddr,
     /// Header fields.
     pub headers: &'a dyn Headers,
+    /// Claims of its token.
+    pub claims: &'a dyn Claims,
     /// What it is estimated to use; nothing where nobody has looked.
     pub tokens: Tokens,
 }

@@ -33,5 +33,8 @@ mod tiers;
 
 pub use decision::{Admission, Answer, Cause, Decision, Refusal, Rule};
 pub use engine::{Engine, Ticket};
-pub use facts::{Completion, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, Signal, Tokens};
+pub use facts::{
+    Claims, Completion, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, NoClaims, Signal,
+    Tokens,
+};
 pub use tick::Tick;

@@ -16,9 +16,18 @@ pub(crate) struct Classifier {
 
 #[derive(Debug)]
 struct Source {
-    header: String,
+    from: From,
     /// Empty: the names of the classes in any letter case.
     values: Box<[(Box<[u8]>, PriorityClass)]>,
+}
+
+/// Where a class is written.
+#[derive(Debug)]
+enum From {
+    /// By whoever sends the request.
+    Header(String),
+    /// By an issuer that is believed.
+    Claim(Box<str>),
 }
 
 /// One who may claim high. All that is set has to match.
@@ -38,32 +47,49 @@ struct Block {
 impl Classifier {
     pub(crate) fn new(priority: &Priority) -> Self {
         Self {
-            sources: priority.from.iter().map(Source::new).collect(),
+            sources: priority.from.iter().filter_map(Source::new).collect(),
             default: priority.default,
             claimants: priority.high_allowed_from.iter().filter_map(Entitled::new).collect(),
         }
     }
 
-    /// The class that the first source gives. High only for those who may claim it: a claim of anybody else is
-    /// treated as no claim.
+    /// The class that the first source gives. High in a header only for those who may claim it: a claim of anybody
+    /// else is treated as no claim. What an issuer has written needs no further leave.
     pub(crate) fn classify(&self, facts: &Facts<'_>) -> PriorityClass {
-        let claimed = self.sources.iter().find_map(|source| source.class(facts));
+        let claimed = self.sources.iter().find_map(|source| Some((source, source.class(facts)?)));
         match claimed {
-            Some(PriorityClass::High) if !self.claimants.iter().any(|c| c.matches(facts)) => self.default,
-            Some(class) => class,
+            Some((Source { from: From::Header(_), .. }, PriorityClass::High))
+                if !self.claimants.iter().any(|c| c.matches(facts)) =>
+            {
+                self.default
+            }
+            Some((_, class)) => class,
             None => self.default,
         }
     }
 }
 
 impl Source {
-    fn new(source: &PrioritySource) -> Self {
+    /// None of a source that names neither: it gives no class.
+    fn new(source: &PrioritySource) -> Option<Self> {
+        let from = match (&source.header, &source.jwt_claim) {
+            (Some(header), _) => From::Header(header.as_str().to_owned()),
+            (None, Some(claim)) => From::Claim(claim.as_str().into()),
+            (None, None) => return None,
+        };
         let values = source.map.iter().map(|(value, class)| (value.as_bytes().into(), *class));
-        Self { header: source.header.as_str().to_owned(), values: values.collect() }
+        Some(Self { from, values: values.collect() })
     }
 
+    /// Of several values of a claim the first that is known.
     fn class(&self, facts: &Facts<'_>) -> Option<PriorityClass> {
-        let value = facts.headers.get(&self.header)?;
+        match &self.from {
+            From::Header(header) => self.named(facts.headers.get(header)?),
+            From::Claim(claim) => facts.claims.values(claim).iter().find_map(|v| self.named(v.as_bytes())),
+        }
+    }
+
+    fn named(&self, value: &[u8]) -> Option<PriorityClass> {
         if self.values.is_empty() {
             return by_name(value);
         }
@@ -157,7 +183,8 @@ mod tests {
     #[test]
     fn the_first_source_that_gives_a_class_wins() {
         let tier = PrioritySource {
-            header: HeaderName::new("x-tier").unwrap(),
+            header: HeaderName::new("x-tier").ok(),
+            jwt_claim: None,
             map: [("silver".to_owned(), Low), ("gold".to_owned(), Medium)].into(),
         };
         let mut priority = Priority::default();
@@ -185,6 +212,21 @@ mod tests {
         assert_eq!(claim("10.1.2.3", "ads"), Medium);
         assert_eq!(claim("fd12::1", "ads"), High);
         assert_eq!(claim("fe80::1", "search"), Medium);
+    }
+
+    #[test]
+    fn a_claim_of_a_believed_token_may_give_high_and_a_header_beside_it_not() {
+        let mut priority = Priority::default();
+        let map = [("platinum".to_owned(), High), ("silver".to_owned(), Low)].into();
+        priority.from.insert(0, PrioritySource { header: None, jwt_claim: Some("tier".to_owned()), map });
+        let request = |tiers: &[&str]| Request::priority("high").claiming("tier", tiers);
+        assert_eq!(classify(&priority, &request(&["platinum"])), High);
+        assert_eq!(
+            classify(&priority, &request(&["unknown", "silver"])),
+            Low,
+            "the first value that is known"
+        );
+        assert_eq!(classify(&priority, &request(&[])), Medium, "the header may not");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{Facts, Headers, Tokens};
+use crate::{Claims, Facts, Headers, Tokens};
 
 /// A request under construction.
 #[derive(Debug, Clone)]
@@ -10,7 +10,17 @@ pub(crate) struct Request {
     path: String,
     client: IpAddr,
     headers: Fields,
+    claims: Claimed,
     tokens: Tokens,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Claimed(Vec<(String, Vec<Box<str>>)>);
+
+impl Claims for Claimed {
+    fn values(&self, claim: &str) -> &[Box<str>] {
+        self.0.iter().find(|(name, _)| name == claim).map_or(&[], |(_, values)| values)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -28,12 +38,18 @@ impl Request {
             path: "/v1/chat/completions".to_owned(),
             client: client.parse().unwrap(),
             headers: Fields::default(),
+            claims: Claimed::default(),
             tokens: Tokens::default(),
         }
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.0.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn claiming(mut self, claim: &str, values: &[&str]) -> Self {
+        self.claims.0.push((claim.to_owned(), values.iter().map(|value| Box::from(*value)).collect()));
         self
     }
 
@@ -52,6 +68,7 @@ impl Request {
             path: &self.path,
             client: self.client,
             headers: &self.headers,
+            claims: &self.claims,
             tokens: self.tokens,
         }
     }

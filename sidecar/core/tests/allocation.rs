@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidegate_core::{Completion, Decision, Engine, Facts, HeadOutcome, Headers, Tick, Tokens};
+use tidegate_core::{Completion, Decision, Engine, Facts, HeadOutcome, Headers, NoClaims, Tick, Tokens};
 use tidegate_policy::PolicyDocument;
 
 struct Counting;
@@ -60,8 +60,14 @@ fn serve(engine: &Engine, n: u64) -> bool {
     let now = Tick::from_nanos(1_000_000_000 + n * 1000);
     let key = Key((n % 1000).to_le_bytes());
     let client = IpAddr::V4(Ipv4Addr::from(n as u32 % 500));
-    let facts =
-        Facts { method: "POST", path: "/v1/completions", client, headers: &key, tokens: Tokens::default() };
+    let facts = Facts {
+        method: "POST",
+        path: "/v1/completions",
+        client,
+        headers: &key,
+        claims: &NoClaims,
+        tokens: Tokens::default(),
+    };
     let Decision::Admit(admission) = engine.admit(now, &facts) else { return false };
     let mut ticket = admission.ticket;
     engine.responded(now, &mut ticket, HeadOutcome::Status(200));

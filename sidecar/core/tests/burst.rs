@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tidegate_core::{
-    Cause, Completion, Decision, Engine, Facts, GpuMemoryReading, HeadOutcome, Headers, Signal, Tick, Tokens,
+    Cause, Completion, Decision, Engine, Facts, GpuMemoryReading, HeadOutcome, Headers, NoClaims, Signal,
+    Tick, Tokens,
 };
 use tidegate_policy::report::{TierName, TierState};
 use tidegate_policy::{PolicyDocument, PriorityClass};
@@ -78,7 +79,14 @@ impl Replay {
         let client = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         match self.engine.admit(
             self.now,
-            &Facts { method: "POST", path: "/", client, headers: &headers, tokens: Tokens::default() },
+            &Facts {
+                method: "POST",
+                path: "/",
+                client,
+                headers: &headers,
+                claims: &NoClaims,
+                tokens: Tokens::default(),
+            },
         ) {
             Decision::Admit(admission) => {
                 count.passed += 1;

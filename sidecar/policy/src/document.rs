@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::errors::{DocumentError, DocumentErrors};
-use crate::{Breaker, Limit, Priority, Tiers};
+use crate::{Breaker, Identity, Limit, Priority, Tiers};
 
 /// The version of the document's schema.
 pub const API_VERSION: &str = "policy.tidegate.dev/v1";
@@ -19,6 +19,9 @@ pub struct PolicyDocument {
     /// The adaptive tiers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiers: Option<Tiers>,
+    /// Whose tokens are believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// Priority classes.
     #[serde(default)]
     pub priority: Priority,
@@ -37,6 +40,7 @@ impl Default for PolicyDocument {
             api_version: API_VERSION.to_owned(),
             revision: "none".to_owned(),
             tiers: None,
+            identity: None,
             priority: Priority::default(),
             limits: Vec::new(),
             breaker: None,

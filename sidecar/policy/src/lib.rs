@@ -13,6 +13,7 @@
 mod breaker;
 mod document;
 mod errors;
+mod identity;
 mod limit;
 mod priority;
 mod scalar;
@@ -25,6 +26,7 @@ pub mod stream;
 pub use breaker::{Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, SlowCallRatio, Trip};
 pub use document::{API_VERSION, PolicyDocument};
 pub use errors::{DocumentError, DocumentErrors};
+pub use identity::{Identity, JwtAlgorithm, JwtIssuer, JwtKeys};
 pub use limit::{Algorithm, Cost, KeyPart, Limit, TokenWeights};
 pub use priority::{Claimant, Priority, PriorityClass, PrioritySource};
 pub use scalar::{Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, Weight};

@@ -35,6 +35,8 @@ pub struct Limit {
 pub enum KeyPart {
     /// The value of a header.
     Header(HeaderName),
+    /// A claim of the request's verified token.
+    JwtClaim(String),
     /// The path of the request, without its query.
     Path,
     /// The method of the request.

@@ -35,9 +35,9 @@ pub struct Priority {
 impl Default for Priority {
     /// `X-Priority` may ask for a lower class, medium is the default, nobody may claim high.
     fn default() -> Self {
-        let header = HeaderName::new("x-priority").into_iter();
+        let header = HeaderName::new("x-priority").ok();
         Self {
-            from: header.map(|header| PrioritySource { header, map: BTreeMap::new() }).collect(),
+            from: vec![PrioritySource { header, jwt_claim: None, map: BTreeMap::new() }],
             default: PriorityClass::Medium,
             reserved_high: Ratio::new(0.2).ok(),
             high_allowed_from: Vec::new(),
@@ -45,12 +45,16 @@ impl Default for Priority {
     }
 }
 
-/// A header that names a class.
+/// A header or a claim that names a class; exactly one is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrioritySource {
-    /// The header field.
-    pub header: HeaderName,
+    /// The header field. Anybody can write it, so `High` is given only to those who may claim it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<HeaderName>,
+    /// The claim of a verified token. Its issuer vouches for it, so it may give `High` too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt_claim: Option<String>,
     /// Its values and their classes. Empty: `high`, `medium` and `low` in any letter case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub map: BTreeMap<String, PriorityClass>,

@@ -2,6 +2,7 @@
 //! found at once. Each part of the document has its rules in a module of its own.
 
 mod breaker;
+mod identity;
 mod limit;
 mod priority;
 mod tiers;
@@ -60,6 +61,9 @@ impl PolicyDocument {
         }
         if let Some(tiers) = &self.tiers {
             tiers::check(tiers, &mut root.field("tiers"));
+        }
+        if let Some(identity) = &self.identity {
+            identity::check(identity, &mut root.field("identity"));
         }
         priority::check(&self.priority, &mut root.field("priority"));
         limit::check(&self.limits, &mut root.field("limits"));

@@ -11,7 +11,9 @@ use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tidegate_core::{Admission, Decision, Facts, HeadOutcome, Headers, Refusal, Tick, Tokens};
+use tidegate_core::{
+    Admission, Claims, Decision, Facts, HeadOutcome, Headers, NoClaims, Refusal, Tick, Tokens,
+};
 use tidegate_policy::RelativePath;
 use tokio::time::Instant;
 
@@ -23,6 +25,7 @@ use super::progress::Progress;
 use super::request_watch::Framed;
 use super::sender::Sender;
 use super::upstream::Upstream;
+use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::refusal::{self, Trouble};
 use crate::request_log;
@@ -138,11 +141,13 @@ impl Arrived {
     async fn judge(&mut self) -> Result<Answer, Failure> {
         let shared = self.client.shared.clone();
         let engine = shared.engine.load_full();
+        let token = identity::of_request(&shared, &self.parts.headers);
         let facts = Facts {
             method: self.parts.method.as_str(),
             path: self.parts.uri.path(),
             client: self.client.address,
             headers: &Fields(&self.parts.headers),
+            claims: token.as_ref().map_or(&NoClaims, |claims| claims as &dyn Claims),
             tokens: Tokens::default(),
         };
         match engine.admit(self.at, &facts) {

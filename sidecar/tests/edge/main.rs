@@ -11,6 +11,7 @@ mod drain;
 mod engine;
 mod engine_metrics;
 mod gpu;
+mod identity;
 mod operator;
 mod policy_file;
 mod policy_start;

@@ -9,6 +9,7 @@ use tidegate_crds::{
 use tidegate_policy as document;
 
 use super::Parts;
+use super::identity::identity;
 use super::problems::{Problems, optional};
 use super::scalar::{
     bytes, count, count32, factor, header, is_label, millis, mode, percentile, rate, ratio, ratio_or_none,
@@ -18,14 +19,16 @@ const DEFAULT_SUB_WINDOWS: i32 = 10;
 const MOST_REQUESTS: i64 = 1_000_000_000;
 
 pub(super) fn parts(policy: &str, spec: &RateLimitPolicySpec, problems: &mut Problems) -> Option<Parts> {
-    if spec.tiers.is_none() && spec.priority.is_none() && spec.limits.is_empty() {
+    let one = spec.tiers.is_some() || spec.identity.is_some() || spec.priority.is_some();
+    if !one && spec.limits.is_empty() {
         problems.add("spec", RateLimitPolicySpec::NOTHING);
     }
     let mode = mode(spec.mode);
     let tiers = optional(spec.tiers.as_ref(), |spec| tiers(policy, mode, spec, problems));
+    let identity = optional(spec.identity.as_ref(), |spec| identity(policy, spec, problems));
     let priority = optional(spec.priority.as_ref(), |spec| priority(spec, problems));
     let limits = limits(policy, mode, &spec.limits, problems);
-    Some(Parts { tiers: tiers?, priority: priority?, limits: limits?, breaker: None })
+    Some(Parts { tiers: tiers?, identity: identity?, priority: priority?, limits: limits?, breaker: None })
 }
 
 fn tiers(
@@ -161,9 +164,14 @@ fn priority(spec: &crd::Priority, problems: &mut Problems) -> Option<document::P
         .iter()
         .enumerate()
         .map(|(i, source)| {
-            let header = problems.keep(format!("spec.priority.from[{i}].header"), header(&source.header));
+            if source.header.is_some() == source.jwt_claim.is_some() {
+                problems.add(format!("spec.priority.from[{i}]"), crd::PrioritySource::EXACTLY_ONE);
+            }
+            let header = optional(source.header.as_ref(), |name| {
+                problems.keep(format!("spec.priority.from[{i}].header"), header(name))
+            });
             let map = source.map.iter().map(|(value, priority)| (value.clone(), class(*priority))).collect();
-            Some(document::PrioritySource { header: header?, map })
+            Some(document::PrioritySource { header: header?, jwt_claim: source.jwt_claim.clone(), map })
         })
         .collect();
     let reserved = problems.keep("spec.priority.reserved.high", ratio_or_none(&spec.reserved.high));
@@ -266,11 +274,12 @@ fn limit(
 }
 
 fn key_part(part: &KeyPart) -> Result<document::KeyPart, String> {
-    match (&part.header, part.source) {
-        (Some(name), None) => header(name).map(document::KeyPart::Header),
-        (None, Some(crd::KeySource::Path)) => Ok(document::KeyPart::Path),
-        (None, Some(crd::KeySource::ClientIP)) => Ok(document::KeyPart::ClientIp),
-        (None, None) | (Some(_), Some(_)) => Err(KeyPart::EXACTLY_ONE.to_owned()),
+    match (&part.header, &part.jwt_claim, part.source) {
+        (Some(name), None, None) => header(name).map(document::KeyPart::Header),
+        (None, Some(claim), None) => Ok(document::KeyPart::JwtClaim(claim.clone())),
+        (None, None, Some(crd::KeySource::Path)) => Ok(document::KeyPart::Path),
+        (None, None, Some(crd::KeySource::ClientIP)) => Ok(document::KeyPart::ClientIp),
+        _ => Err(KeyPart::EXACTLY_ONE.to_owned()),
     }
 }
 

@@ -3,9 +3,9 @@ use std::sync::LazyLock;
 use serde::de::DeserializeOwned;
 use tidegate_policy::{
     Algorithm, Breaker, Claimant, ConsecutiveFailures, Cost, ErrorRatio, Factor, Fallback, GpuMemoryTier,
-    HalfOpen, HeaderName, KeyPart, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, Millis,
-    Mode, OnStale, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery, RelativePath,
-    SlowCallRatio, Tiers, Trip,
+    HalfOpen, HeaderName, JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, LatencySignal, LatencyTier,
+    LearnedLatency, LearnedQps, Limit, Millis, Mode, OnStale, Priority, PriorityClass, PrioritySource,
+    QpsTier, Rate, Ratio, Recovery, RelativePath, SlowCallRatio, Tiers, Trip,
 };
 
 use super::*;
@@ -158,10 +158,11 @@ fn every_field_of_the_priority_reaches_the_document() {
         Some(Priority {
             from: vec![
                 PrioritySource {
-                    header: header("x-tier"),
+                    header: Some(header("x-tier")),
+                    jwt_claim: None,
                     map: map.map(|(value, class)| (value.to_owned(), class)).into(),
                 },
-                PrioritySource { header: header("x-priority"), map: [].into() },
+                PrioritySource { header: Some(header("x-priority")), jwt_claim: None, map: [].into() },
             ],
             default: PriorityClass::Low,
             reserved_high: None,
@@ -503,4 +504,57 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn every_field_of_the_identity_reaches_the_document() {
+    let compiled = rate_limit_of(
+        "
+  identity:
+    jwt:
+    - issuer: https://issuer.example.com
+      audiences: [llm]
+      algorithms: [ES256]
+      leeway: 30s
+      jwks: {uri: 'https://issuer.example.com/keys', caBundle: pem}
+    - {issuer: other, jwks: {inline: '{\"keys\": [{\"kty\": \"OKP\"}]}'}}
+  priority: {from: [{jwtClaim: tier, map: {platinum: High}}]}
+  limits: [{name: per-user, key: [{jwtClaim: sub}], limit: 5, window: 1s}]",
+    );
+    let parts = compiled.unwrap().parts;
+    let uri = "https://issuer.example.com/keys".to_owned();
+    assert_eq!(
+        parts.identity.unwrap().jwt,
+        [
+            JwtIssuer {
+                issuer: "https://issuer.example.com".to_owned(),
+                audiences: vec!["llm".to_owned()],
+                algorithms: vec![JwtAlgorithm::ES256],
+                leeway_millis: Millis::new(30_000).ok(),
+                keys: JwtKeys::Remote { uri, ca_bundle: Some("pem".to_owned()) },
+            },
+            JwtIssuer {
+                issuer: "other".to_owned(),
+                audiences: vec![],
+                algorithms: vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EdDSA],
+                leeway_millis: None,
+                keys: JwtKeys::Inline("{\"keys\": [{\"kty\": \"OKP\"}]}".to_owned()),
+            },
+        ]
+    );
+    assert_eq!(parts.priority.unwrap().from[0].jwt_claim.as_deref(), Some("tier"));
+    assert_eq!(parts.limits[0].key, [KeyPart::JwtClaim("sub".to_owned())]);
+}
+
+#[test]
+fn keys_of_an_issuer_are_in_one_place_and_of_a_form_that_can_be_read() {
+    let wrong = |jwks: &str| {
+        let spec = format!("{{identity: {{jwt: [{{issuer: a, jwks: {jwks}}}]}}}}");
+        rate_limit_of(&spec).unwrap_err().to_string()
+    };
+    assert!(wrong("{}").contains("either inline"));
+    assert!(wrong("{inline: '{}', uri: 'https://a/b'}").contains("either inline"));
+    assert!(wrong("{inline: '{}', caBundle: pem}").contains("write uri"));
+    assert!(wrong("{inline: no}").contains("not a JSON Web Key Set"));
+    assert!(wrong("{uri: 'http://a/b'}").contains("https://issuer/keys"));
 }

@@ -218,7 +218,8 @@ fn a_snapshot_survives_the_annotation_and_is_left_out_when_it_is_too_large() {
     assert_eq!(PolicyDocument::from_json(&decode_snapshot(&text).unwrap()).unwrap(), document);
     document.priority.from = (0_u64..20_000)
         .map(|i| PrioritySource {
-            header: HeaderName::new(&format!("x-{:016x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).unwrap(),
+            header: HeaderName::new(&format!("x-{:016x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).ok(),
+            jwt_claim: None,
             map: BTreeMap::new(),
         })
         .collect();

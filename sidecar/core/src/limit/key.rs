@@ -24,6 +24,13 @@ impl Key {
                 KeyPart::Header(name) => {
                     hasher.write(facts.headers.get(name.as_str()).unwrap_or_default());
                 }
+                KeyPart::JwtClaim(claim) => {
+                    let values = facts.claims.values(claim);
+                    hasher.write(&values.len().to_le_bytes());
+                    for value in values {
+                        hasher.write(value.as_bytes());
+                    }
+                }
                 KeyPart::Method => hasher.write(facts.method.as_bytes()),
                 KeyPart::Path => hasher.write(facts.path.as_bytes()),
                 KeyPart::ClientIp => hasher.write(&octets(facts.client)),
@@ -89,6 +96,18 @@ mod tests {
             Key::of(&parts, Hasher::new(1), &v4.facts()),
             Key::of(&parts, Hasher::new(1), &other.facts())
         );
+    }
+
+    #[test]
+    fn a_claim_counts_by_all_its_values() {
+        let parts = [KeyPart::JwtClaim("groups".to_owned())];
+        let key = |values: &[&str]| {
+            Key::of(&parts, Hasher::new(1), &Request::from("10.0.0.1").claiming("groups", values).facts())
+        };
+        assert_eq!(key(&["a", "b"]), key(&["a", "b"]));
+        assert_ne!(key(&["a", "b"]), key(&["ab"]));
+        assert_ne!(key(&["a", ""]), key(&["a"]));
+        assert_eq!(key(&[]), Key::of(&parts, Hasher::new(1), &Request::from("10.0.0.1").facts()));
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub(super) fn check(priority: &Priority, at: &mut Place<'_>) {
         at.field("from").refuse(format!("{sources} sources are too many: write at most {MOST_SOURCES}"));
     }
     for (i, source) in priority.from.iter().enumerate() {
+        if source.header.is_some() == source.jwt_claim.is_some() {
+            let message = "a class comes from one thing: write either header or jwtClaim";
+            at.field("from").item(i).refuse(message);
+        }
         if source.map.len() > MOST_VALUES {
             let message = format!("{} values are too many: write at most {MOST_VALUES}", source.map.len());
             at.field("from").item(i).field("map").refuse(message);

@@ -15,6 +15,8 @@ fn full() -> Value {
                 "minimumSamples": 100, "learned": {"factor": 1.8, "minimumPeriods": 6}, "maxMillis": 800},
             "recovery": {"belowRatio": 0.8, "holdMillis": 30_000},
         },
+        "identity": {"policy": "a/b", "jwt": [{"issuer": "a", "audiences": ["b"], "algorithms": ["RS256"],
+            "leewayMillis": 1000, "keys": {"remote": {"uri": "https://a/keys", "caBundle": "pem"}}}]},
         "priority": {
             "from": [{"header": "x-priority", "map": {"gold": "High"}}], "default": "Medium", "reservedHigh": 0.2,
             "highAllowedFrom": [{"cidr": "10.0.0.0/8", "header": "x-team", "value": "ops"}],
@@ -62,4 +64,39 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_document() {
          breaker.halfOpen.probes: 1001 is out of range: write 1 to 1000"
     );
     assert_eq!(errors.in_one_line().lines().count(), 1);
+}
+
+#[test]
+fn every_mistake_of_an_issuer_is_told() {
+    for (change, message) in [
+        (json!({"jwt": []}), "identity.jwt: 0 issuers: write 1 to 8"),
+        (json!({"jwt": [{"issuer": ""}]}), "identity.jwt[0].issuer: \"\" is no issuer"),
+        (json!({"jwt": [{}, {}]}), "identity.jwt[1].issuer: \"a\" is there twice"),
+        (json!({"jwt": [{"algorithms": []}]}), "identity.jwt[0].algorithms: [] allows no token"),
+        (json!({"jwt": [{"audiences": vec!["x"; 17]}]}), "identity.jwt[0].audiences: 17 audiences"),
+        (json!({"jwt": [{"keys": {"inline": "{}"}}]}), "identity.jwt[0].keys.inline: not a JSON Web Key Set"),
+        (
+            json!({"jwt": [{"keys": {"inline": " ".repeat(65_537)}}]}),
+            "identity.jwt[0].keys.inline: 65537 bytes",
+        ),
+        (
+            json!({"jwt": [{"keys": {"remote": {"uri": "http://a"}}}]}),
+            "identity.jwt[0].keys.remote.uri: \"http://a\" is not an address",
+        ),
+        (json!({"jwt": [{"algorithms": ["HS256"]}]}), "HS256"),
+    ] {
+        let mut document = full();
+        let issuer = document["identity"]["jwt"][0].clone();
+        let issuers = change["jwt"].as_array().unwrap().iter().map(|change| {
+            let mut issuer = issuer.clone();
+            issuer.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            issuer
+        });
+        document["identity"]["jwt"] = issuers.collect();
+        let text = read(&document).unwrap_err().to_string();
+        assert!(text.contains(message), "{change}: {text}");
+    }
+    let mut both = full();
+    both["priority"]["from"][0]["jwtClaim"] = json!("tier");
+    assert!(read(&both).unwrap_err().to_string().contains("priority.from[0]: a class comes from one thing"));
 }

@@ -1,0 +1,95 @@
+//! Who sends a request.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Duration, defaults};
+
+/// Whose tokens are believed. A token that is not believed is as if it were absent: nobody is refused for it, and
+/// nobody gains by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// Issuers of JSON Web Tokens in `Authorization: Bearer`. Their claims can be keys of limits and give priority.
+    #[schemars(
+        length(min = 1, max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["issuer"])
+    )]
+    pub jwt: Vec<JwtIssuer>,
+}
+
+/// One issuer of JSON Web Tokens (RFC 7519).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JwtIssuer {
+    /// The exact `iss` of its tokens.
+    #[schemars(length(min = 1, max = 256))]
+    pub issuer: String,
+    /// One of these has to be in a token's `aud`. Empty: any, and none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
+    pub audiences: Vec<String>,
+    /// The algorithms that its tokens may be signed with.
+    #[serde(default = "defaults::jwt_algorithms")]
+    #[schemars(length(min = 1, max = 9), extend("x-kubernetes-list-type" = "set"))]
+    pub algorithms: Vec<JwtAlgorithm>,
+    /// How far its clock may be off when `exp` and `nbf` are judged; none when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leeway: Option<Duration>,
+    /// Its public keys.
+    pub jwks: Jwks,
+}
+
+/// A JSON Web Key Set (RFC 7517), or where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.inline) != has(self.uri)").message(Jwks::EXACTLY_ONE))]
+#[x_kube(validation = Rule::new("!has(self.caBundle) || has(self.uri)").message(Jwks::BUNDLE))]
+pub struct Jwks {
+    /// The set itself, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65_536))]
+    pub inline: Option<String>,
+    /// Where each sidecar reads it: every five minutes, and when a token names a key that is not in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^https://[^ /?#]+([/?][^ #]*)?$')").message(Jwks::ADDRESS))]
+    pub uri: Option<String>,
+    /// Only for `uri`: authorities in PEM that its server is believed by, instead of the public ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65_536))]
+    pub ca_bundle: Option<String>,
+}
+
+impl Jwks {
+    /// What is said about keys that are both or neither.
+    pub const EXACTLY_ONE: &str = "keys are in one place: write either inline, a JSON Web Key Set, or uri";
+    /// What is said about a bundle without a server.
+    pub const BUNDLE: &str = "caBundle is for the server of uri: write uri, or leave caBundle out";
+    /// What is said about an address that is none.
+    pub const ADDRESS: &str = "not an address: write one such as https://issuer.example.com/keys";
+}
+
+/// An asymmetric signature of JSON Web Algorithms (RFC 7518, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum JwtAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    RS512,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
+    /// RSASSA-PSS with SHA-384.
+    PS384,
+    /// RSASSA-PSS with SHA-512.
+    PS512,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// ECDSA on P-384 with SHA-384.
+    ES384,
+    /// Ed25519.
+    EdDSA,
+}

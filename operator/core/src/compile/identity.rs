@@ -1,0 +1,69 @@
+//! Whose tokens are believed.
+
+use std::collections::BTreeSet;
+
+use tidegate_crds::{self as crd, Jwks};
+use tidegate_policy as document;
+
+use super::problems::{Problems, optional};
+use super::scalar::millis;
+
+pub(super) fn identity(
+    policy: &str,
+    spec: &crd::Identity,
+    problems: &mut Problems,
+) -> Option<document::Identity> {
+    let mut names = BTreeSet::new();
+    let issuers: Vec<_> = spec
+        .jwt
+        .iter()
+        .enumerate()
+        .map(|(i, spec)| {
+            let field = format!("spec.identity.jwt[{i}]");
+            if !names.insert(spec.issuer.as_str()) {
+                let message = format!("{:?} is there twice: write each issuer once", spec.issuer);
+                problems.add(format!("{field}.issuer"), message);
+            }
+            issuer(&field, spec, problems)
+        })
+        .collect();
+    Some(document::Identity { policy: policy.to_owned(), jwt: issuers.into_iter().collect::<Option<_>>()? })
+}
+
+fn issuer(field: &str, spec: &crd::JwtIssuer, problems: &mut Problems) -> Option<document::JwtIssuer> {
+    let leeway =
+        optional(spec.leeway.as_ref(), |leeway| problems.keep(format!("{field}.leeway"), millis(leeway)));
+    let keys = problems.keep(format!("{field}.jwks"), keys(&spec.jwks));
+    Some(document::JwtIssuer {
+        issuer: spec.issuer.clone(),
+        audiences: spec.audiences.clone(),
+        algorithms: spec.algorithms.iter().copied().map(algorithm).collect(),
+        leeway_millis: leeway?,
+        keys: keys?,
+    })
+}
+
+fn keys(spec: &Jwks) -> Result<document::JwtKeys, String> {
+    match (&spec.inline, &spec.uri) {
+        (Some(_), None) if spec.ca_bundle.is_some() => Err(Jwks::BUNDLE.to_owned()),
+        (Some(set), None) => Ok(document::JwtKeys::Inline(set.clone())),
+        (None, Some(uri)) => {
+            Ok(document::JwtKeys::Remote { uri: uri.clone(), ca_bundle: spec.ca_bundle.clone() })
+        }
+        (None, None) | (Some(_), Some(_)) => Err(Jwks::EXACTLY_ONE.to_owned()),
+    }
+}
+
+const fn algorithm(spec: crd::JwtAlgorithm) -> document::JwtAlgorithm {
+    match spec {
+        crd::JwtAlgorithm::RS256 => document::JwtAlgorithm::RS256,
+        crd::JwtAlgorithm::RS384 => document::JwtAlgorithm::RS384,
+        crd::JwtAlgorithm::RS512 => document::JwtAlgorithm::RS512,
+        crd::JwtAlgorithm::PS256 => document::JwtAlgorithm::PS256,
+        crd::JwtAlgorithm::PS384 => document::JwtAlgorithm::PS384,
+        crd::JwtAlgorithm::PS512 => document::JwtAlgorithm::PS512,
+        crd::JwtAlgorithm::ES256 => document::JwtAlgorithm::ES256,
+        crd::JwtAlgorithm::ES384 => document::JwtAlgorithm::ES384,
+        crd::JwtAlgorithm::EdDSA => document::JwtAlgorithm::EdDSA,
+    }
+}

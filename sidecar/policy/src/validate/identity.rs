@@ -1,0 +1,65 @@
+//! Rules of the issuers.
+
+use std::collections::BTreeSet;
+
+use super::Place;
+use crate::{Identity, JwtIssuer, JwtKeys};
+
+const MOST_ISSUERS: usize = 8;
+const MOST_AUDIENCES: usize = 16;
+const LONGEST_SET: usize = 64 * 1024;
+
+pub(super) fn check(identity: &Identity, at: &mut Place<'_>) {
+    let mut at = at.field("jwt");
+    let issuers = identity.jwt.len();
+    if !(1..=MOST_ISSUERS).contains(&issuers) {
+        at.refuse(format!("{issuers} issuers: write 1 to {MOST_ISSUERS}, or leave identity out"));
+    }
+    let mut names = BTreeSet::new();
+    for (i, issuer) in identity.jwt.iter().enumerate() {
+        let mut at = at.item(i);
+        check_issuer(issuer, &mut at);
+        if !names.insert(&issuer.issuer) {
+            at.field("issuer").refuse(format!("{:?} is there twice: write each issuer once", issuer.issuer));
+        }
+    }
+}
+
+fn check_issuer(issuer: &JwtIssuer, at: &mut Place<'_>) {
+    if issuer.issuer.is_empty() {
+        at.field("issuer").refuse("\"\" is no issuer: write the iss of its tokens");
+    }
+    let audiences = issuer.audiences.len();
+    if audiences > MOST_AUDIENCES {
+        let message = format!("{audiences} audiences are too many: write at most {MOST_AUDIENCES}");
+        at.field("audiences").refuse(message);
+    }
+    if issuer.algorithms.is_empty() {
+        at.field("algorithms").refuse("[] allows no token: write those of the issuer, such as [\"RS256\"]");
+    }
+    check_keys(&issuer.keys, &mut at.field("keys"));
+}
+
+fn check_keys(keys: &JwtKeys, at: &mut Place<'_>) {
+    match keys {
+        JwtKeys::Inline(json) if json.len() > LONGEST_SET => {
+            at.field("inline").refuse(format!("{} bytes are too many: at most 64 KiB", json.len()));
+        }
+        JwtKeys::Inline(json) => {
+            let set: Option<serde_json::Value> = serde_json::from_str(json).ok();
+            if set.and_then(|set| Some(set.get("keys")?.as_array()?.is_empty())) != Some(false) {
+                let message =
+                    "not a JSON Web Key Set: write one such as {\"keys\": [{\"kty\": \"RSA\", ...}]}";
+                at.field("inline").refuse(message);
+            }
+        }
+        JwtKeys::Remote { uri, .. } => {
+            let host =
+                uri.strip_prefix("https://").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+            if host.is_none_or(str::is_empty) || uri.contains(char::is_whitespace) {
+                let message = format!("{uri:?} is not an address: write one such as \"https://issuer/keys\"");
+                at.field("remote").field("uri").refuse(message);
+            }
+        }
+    }
+}

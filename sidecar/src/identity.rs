@@ -1,0 +1,53 @@
+//! Who sends a request: the claims of a verified JSON Web Token.
+//!
+//! ```text
+//!   Authorization: Bearer … ──▶ cache of the thread ──miss──▶ Issuers::verify (ring) ──▶ claims that policies name
+//!                                                                │ key unknown
+//!                                   remote key sets ◀── refresh ─┘ (control thread)
+//! ```
+//!
+//! A token that is not believed is as if it were absent: the request has no claims, which gives it the default
+//! class and the empty key. Nobody is refused for a bad token here, and nobody gains by one.
+
+mod cache;
+mod issuers;
+mod key_set;
+mod refresh;
+mod signature;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use tidegate_core::Claims;
+
+pub use issuers::{Issuers, Rejection};
+pub use refresh::follow;
+
+use crate::shared::Shared;
+pub(crate) use cache::Verdict;
+
+/// What a believed token claims, as far as policies ask for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Claimed(Vec<(Box<str>, Vec<Box<str>>)>);
+
+impl Claims for Claimed {
+    fn values(&self, claim: &str) -> &[Box<str>] {
+        self.0.iter().find(|(name, _)| **name == *claim).map_or(&[], |(_, values)| values)
+    }
+}
+
+/// The claims of a request; None when no policy asks for any, or its token is not believed.
+pub(crate) fn of_request(shared: &Shared, headers: &HeaderMap) -> Option<Verdict> {
+    let issuers = shared.issuers.load();
+    if issuers.is_empty() {
+        return None;
+    }
+    let token = bearer(headers)?;
+    Some(cache::look_up(&issuers, token, &shared.metrics.identity))
+}
+
+/// The token of `Authorization: Bearer <token>` (RFC 6750).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

@@ -1,0 +1,219 @@
+//! Callers' tokens: signed here with keys of this test's own, believed or not by the real sidecar.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use serde_json::{Value, json};
+
+use crate::authority::Authority;
+use crate::engine::Engine;
+use crate::operator::plain;
+use crate::server::{Body, Server, Service};
+use crate::sidecar::{Sidecar, eventually, within};
+
+const ISSUER: &str = "https://issuer.example.com";
+
+/// A key that signs, and the member of a key set that tells its public half.
+enum Signer {
+    Ed25519(String, Ed25519KeyPair),
+    P256(String, EcdsaKeyPair),
+}
+
+impl Signer {
+    fn ed25519(id: &str) -> Self {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        Self::Ed25519(id.to_owned(), Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap())
+    }
+
+    fn p256(id: &str) -> Self {
+        let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        Self::P256(id.to_owned(), EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap())
+    }
+
+    fn public(&self) -> Value {
+        match self {
+            Self::Ed25519(id, pair) => {
+                let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": x, "alg": "EdDSA", "use": "sig"})
+            }
+            Self::P256(id, pair) => {
+                let [x, y] = [&pair.public_key().as_ref()[1..33], &pair.public_key().as_ref()[33..]];
+                let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+                json!({"kty": "EC", "crv": "P-256", "kid": id, "x": x, "y": y})
+            }
+        }
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        let (id, algorithm) = match self {
+            Self::Ed25519(id, _) => (id, "EdDSA"),
+            Self::P256(id, _) => (id, "ES256"),
+        };
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let header = json!({"alg": algorithm, "kid": id, "typ": "JWT"});
+        let message = format!("{}.{}", part(header), part(claims.clone()));
+        let signature = match self {
+            Self::Ed25519(_, pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
+            Self::P256(_, pair) => {
+                pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec()
+            }
+        };
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn claims(user: &str) -> Value {
+    json!({"iss": ISSUER, "aud": ["other", "llm"], "sub": user, "exp": now() + 3600})
+}
+
+/// One request each hour for each `sub`, under issuers with these keys.
+fn policy(keys: &Value) -> String {
+    json!({
+        "apiVersion": "policy.tidegate.dev/v1", "revision": "r1",
+        "identity": {"policy": "a/b", "jwt": [{
+            "issuer": ISSUER, "audiences": ["llm"], "algorithms": ["EdDSA", "ES256"], "keys": keys,
+        }]},
+        "limits": [{
+            "policy": "a/b", "name": "per-user", "mode": "Enforce", "key": [{"jwtClaim": "sub"}],
+            "algorithm": {"tokenBucket": {"burst": 1}}, "limit": 1, "windowMillis": 3_600_000,
+        }],
+    })
+    .to_string()
+}
+
+fn start(keys: &Value) -> (Sidecar, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), policy(keys)).unwrap();
+    let engine = Engine::start();
+    let argument = format!("--policy-file={}", file.path().display());
+    (Sidecar::start(engine.address, &[&argument]), file)
+}
+
+fn inline(signers: &[&Signer]) -> Value {
+    let keys: Vec<_> = signers.iter().map(|signer| signer.public()).collect();
+    json!({"inline": json!({"keys": keys}).to_string()})
+}
+
+/// Whether the key of this token still had its one request.
+fn passes(sidecar: &Sidecar, token: &str) -> bool {
+    let authorization = format!("Bearer {token}");
+    sidecar.request("/v1/models", &[("authorization", &authorization)]).unwrap().status == 200
+}
+
+fn judged(sidecar: &Sidecar, outcome: &str) -> f64 {
+    sidecar.metric(&format!("tidegate_jwt_total{{outcome=\"{outcome}\"}}")).unwrap_or_default()
+}
+
+#[test]
+fn a_limit_counts_by_the_claim_of_a_verified_token() {
+    let (edwards, elliptic) = (Signer::ed25519("a"), Signer::p256("b"));
+    let (sidecar, _file) = start(&inline(&[&edwards, &elliptic]));
+    let ann = edwards.token(&claims("ann"));
+    assert!(passes(&sidecar, &ann));
+    assert!(!passes(&sidecar, &ann), "her request is spent");
+    assert!(!passes(&sidecar, &elliptic.token(&claims("ann"))), "and she is the same with another token");
+    assert!(passes(&sidecar, &elliptic.token(&claims("bob"))));
+    assert_eq!((judged(&sidecar, "verified"), judged(&sidecar, "cached")), (3.0, 1.0));
+}
+
+#[test]
+fn no_token_that_is_not_its_issuers_is_believed() {
+    let (ours, theirs) = (Signer::ed25519("a"), Signer::ed25519("a"));
+    let (sidecar, _file) = start(&inline(&[&ours]));
+    let good = ours.token(&claims("ann"));
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let with = |change: Value| {
+        let mut claims = claims("ann");
+        claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        ours.token(&claims)
+    };
+    let unsigned = |algorithm: &str| {
+        let header = URL_SAFE_NO_PAD.encode(json!({"alg": algorithm}).to_string());
+        format!("{header}.{}.{signature}", message.split_once('.').unwrap().1)
+    };
+    let cases = [
+        (theirs.token(&claims("ann")), "bad_signature"),
+        (format!("{message}.{}", URL_SAFE_NO_PAD.encode([0; 64])), "bad_signature"),
+        (with(json!({"exp": now() - 10})), "expired"),
+        (with(json!({"nbf": now() + 600})), "not_yet"),
+        (with(json!({"iss": "https://other.example.com"})), "not_for_us"),
+        (with(json!({"aud": "other"})), "not_for_us"),
+        (Signer::ed25519("unknown").token(&claims("ann")), "unknown_key"),
+        (unsigned("none"), "malformed"),
+        (unsigned("HS256"), "unknown_key"),
+        ("garbage".to_owned(), "malformed"),
+        ("x".repeat(9000), "malformed"),
+    ];
+    // Whoever is not believed shares the empty key, whose one request this is.
+    assert!(passes(&sidecar, "anonymous"));
+    for (token, outcome) in cases {
+        let before = judged(&sidecar, outcome);
+        assert!(!passes(&sidecar, &token), "{outcome}: {token}");
+        assert_eq!(judged(&sidecar, outcome), before + 1.0, "{outcome}: {token}");
+    }
+    assert!(passes(&sidecar, &good));
+}
+
+#[test]
+fn a_policy_with_other_keys_takes_the_belief_from_tokens_that_were_cached() {
+    let (before, after) = (Signer::ed25519("a"), Signer::ed25519("b"));
+    let (sidecar, file) = start(&inline(&[&before]));
+    assert!(passes(&sidecar, &before.token(&claims("ann"))));
+    let old = before.token(&claims("bob"));
+    assert!(passes(&sidecar, &old));
+    let text = policy(&inline(&[&after])).replace("\"r1\"", "\"r2\"");
+    std::fs::write(file.path(), text).unwrap();
+    eventually("the second policy", || (sidecar.status()["revision"] == "r2").then_some(()));
+    assert!(passes(&sidecar, &old), "not believed: the first on the empty key");
+    assert_eq!(judged(&sidecar, "unknown_key"), 1.0);
+    assert!(passes(&sidecar, &after.token(&claims("cid"))));
+}
+
+/// An issuer's own server with its key set.
+struct Issuer(Arc<Mutex<String>>);
+
+impl Service for Issuer {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        assert_eq!(request.uri().path(), "/keys");
+        let keys = self.0.lock().unwrap().clone();
+        if keys.is_empty() {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "");
+        }
+        plain(StatusCode::OK, keys)
+    }
+}
+
+#[test]
+fn keys_are_read_from_their_issuer_followed_when_they_rotate_and_kept_when_it_is_away() {
+    let set = |signer: &Signer| json!({"keys": [signer.public()]}).to_string();
+    let (before, after) = (Signer::ed25519("a"), Signer::p256("b"));
+    let keys = Arc::new(Mutex::new(set(&before)));
+    let authority = Authority::new();
+    let server = Server::start(authority.server(&[b"http/1.1"]), Arc::new(Issuer(Arc::clone(&keys))));
+    let uri = format!("https://127.0.0.1:{}/keys", server.address.port());
+    let (sidecar, _file) = start(&json!({"remote": {"uri": uri, "caBundle": authority.pem()}}));
+    sidecar.line("the reading", |line| line["message"] == "key set read");
+    assert!(passes(&sidecar, &before.token(&claims("ann"))));
+    assert!(passes(&sidecar, "anonymous"), "the one request of the empty key is spent");
+    keys.lock().unwrap().clear();
+    let rotated = after.token(&claims("bob"));
+    assert!(!passes(&sidecar, &rotated));
+    within(Duration::from_secs(30), "a failed reading", || {
+        (sidecar.metric("tidegate_jwt_key_set_errors_total") >= Some(1.0)).then_some(())
+    });
+    assert!(passes(&sidecar, &before.token(&claims("cid"))), "the last keys stay in force");
+    *keys.lock().unwrap() = set(&after);
+    within(Duration::from_secs(30), "belief in the new key", || passes(&sidecar, &rotated).then_some(()));
+    assert!(!passes(&sidecar, &before.token(&claims("dan"))), "and none in the old one");
+}
