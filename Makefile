@@ -55,7 +55,7 @@ bench: ## CPU and memory beside nginx and HAProxy, nanoseconds per decision besi
 	cargo run --quiet --profile image -p tidegate-e2e -- bench
 
 bench-quality: ## Goodput of admission policies against a model of an engine, in virtual time: report/quality
-	cargo run --quiet --profile image -p tidegate-e2e -- bench-quality $(if $(QUICK),--quick)
+	cargo run --quiet --profile image -p tidegate-e2e -- bench-quality $(if $(QUICK),--quick) $(if $(PUBLISH),--publish docs)
 
 gen: ## Generate manifests/ from the Rust types and the chart
 	cargo run --quiet -p tidegate-crds --bin crdgen -- manifests/crds

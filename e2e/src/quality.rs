@@ -24,13 +24,21 @@ pub mod study;
 pub mod tune;
 pub mod workload;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Args;
 
 use self::study::{Effort, Study};
 use crate::trace;
+
+/// Marks of the tables in the documentation.
+const BEGIN: &str = "<!-- written by make bench-quality -->";
+const END: &str = "<!-- end of what make bench-quality writes -->";
 
 /// Flags of `tidegate-e2e bench-quality`.
 #[derive(Debug, Args)]
@@ -47,6 +55,9 @@ pub struct QualityArgs {
     /// Directory of the report.
     #[arg(long, default_value = "report/quality")]
     out: PathBuf,
+    /// Directory of the documentation, whose page on protection quality and plots are brought up to date.
+    #[arg(long)]
+    publish: Option<PathBuf>,
     /// Print the first seed's run of each policy second by second.
     #[arg(long)]
     timeline: bool,
@@ -69,8 +80,25 @@ pub fn run(args: &QualityArgs) -> anyhow::Result<ExitCode> {
     plots::draw(&results, &args.out)?;
     let path = args.out.join("results.md");
     std::fs::write(&path, &text).with_context(|| path.display().to_string())?;
+    if let Some(docs) = &args.publish {
+        publish(docs, &results, &text)?;
+    }
     println!("{text}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts the tables between the marks of the page, and the plots beside it.
+fn publish(docs: &Path, results: &study::Results, text: &str) -> anyhow::Result<()> {
+    let path = docs.join("protection-quality.md");
+    let page = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let parts = page.split_once(BEGIN).zip(page.split_once(END));
+    let ((before, _), (_, after)) =
+        parts.with_context(|| format!("{}: no {BEGIN} … {END}", path.display()))?;
+    let page = format!("{before}{BEGIN}\n\n{text}\n{END}{after}");
+    std::fs::write(&path, page).with_context(|| path.display().to_string())?;
+    let plots = docs.join("plots/quality");
+    std::fs::create_dir_all(&plots).with_context(|| plots.display().to_string())?;
+    plots::draw(results, &plots)
 }
 
 impl Effort {

@@ -25,6 +25,8 @@ pub struct Arrival {
 pub enum Verdict {
     /// To the engine.
     Admit,
+    /// Into a queue of the policy. [`Policy::decided`] says how that ends.
+    Wait,
     /// Away, perhaps with the time after which to come again.
     Refuse {
         /// What the client is told.
@@ -62,6 +64,14 @@ pub struct Finished {
 pub trait Policy {
     /// Judges an attempt.
     fn arrive(&mut self, now: Duration, arrival: &Arrival) -> Verdict;
+
+    /// Attempts whose wait is over since the last call, and how: admitted or refused.
+    fn decided(&mut self, _now: Duration) -> Vec<(u64, Verdict)> {
+        Vec::new()
+    }
+
+    /// The client of an attempt that waits has gone.
+    fn leaves(&mut self, _now: Duration, _id: u64) {}
 
     /// The first token of an admitted attempt has come, after `elapsed`.
     fn first_token(&mut self, _now: Duration, _id: u64, _elapsed: Duration) {}

@@ -18,6 +18,7 @@ pub fn markdown(results: &Results) -> String {
     primary(results, &mut text);
     by_priority(results, &mut text);
     side_effects(results, &mut text);
+    growing(results, &mut text);
     tuned(results, &mut text);
     fitted(results, &mut text);
     text
@@ -42,7 +43,11 @@ fn setup(results: &Results, text: &mut String) {
 
 /// Mean and standard deviation over the seeds.
 pub fn spread(result: &Result, of: impl Fn(&Score) -> f64) -> (f64, f64) {
-    let values: Vec<f64> = result.scores.iter().map(of).filter(|value| value.is_finite()).collect();
+    of_scores(&result.scores, of)
+}
+
+fn of_scores(scores: &[Score], of: impl Fn(&Score) -> f64) -> (f64, f64) {
+    let values: Vec<f64> = scores.iter().map(of).filter(|value| value.is_finite()).collect();
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
@@ -105,23 +110,37 @@ fn side_effects(results: &Results, text: &mut String) {
     _ = writeln!(
         text,
         "\n### What else it costs\n\n\
-         | policy | high refused while low admitted | wasted tokens | preemptions/min | out of memory | recovery | Jain | \
-         admitted when told |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+         | policy | high refused while low admitted | wasted tokens | preemptions/min | recovery | Jain | \
+         admitted when told |\n|---|--:|--:|--:|--:|--:|--:|"
     );
     for policy in &results.policies {
         let mean = |of: &dyn Fn(&Score) -> f64| spread(policy, of).0;
         _ = writeln!(
             text,
-            "| {} | {:.1} % | {} | {:.1} | {:.0} | {:.0} s | {:.2} | {} |",
+            "| {} | {:.1} % | {} | {:.1} | {:.0} s | {:.2} | {} |",
             policy.name,
             mean(&|score| score.inverted) * 100.0,
             percent(mean(&|score| score.wasted).max(0.0)),
             mean(&|score| score.preemptions),
-            mean(&|score| score.out_of_memory),
             mean(&|score| score.recovery),
             mean(&|score| score.fairness),
             percent(mean(&|score| score.kept_word)),
         );
+    }
+}
+
+fn growing(results: &Results, text: &mut String) {
+    _ = writeln!(
+        text,
+        "\n### An engine that can run out of memory\n\nThe same requests and policies, tuned for the engine above, with an \
+         engine whose cache grows on demand: when it is full, the engine loses every request and is away for 30 s.\n\n\
+         | policy | goodput | out of memory in a run | high attained |\n|---|--:|--:|--:|"
+    );
+    for policy in &results.policies {
+        let (mean, deviation) = of_scores(&policy.growing, |score| score.goodput);
+        let crashes = of_scores(&policy.growing, |score| score.out_of_memory).0;
+        let high = percent(of_scores(&policy.growing, |score| score.attained[0]).0);
+        _ = writeln!(text, "| {} | {mean:.0} ± {deviation:.0} | {crashes:.1} | {high} |", policy.name);
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Run<'a> {
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     sequence: u64,
     flights: HashMap<u64, Flight>,
+    /// In the policy's own queue.
+    queued: HashMap<u64, Flight>,
     next_id: u64,
     random: Random,
     end: Duration,
@@ -86,6 +88,7 @@ impl<'a> Run<'a> {
             events: BinaryHeap::new(),
             sequence: 0,
             flights: HashMap::new(),
+            queued: HashMap::new(),
             next_id: 0,
             random: Random::new(seed).fork(u64::MAX),
             end: plan.end() + AFTERMATH,
@@ -106,6 +109,7 @@ impl<'a> Run<'a> {
                 break;
             }
             self.handle(now, event);
+            self.settle(now);
         }
         self.record.close(&self.model.reading());
         self.record
@@ -146,21 +150,45 @@ impl<'a> Run<'a> {
             prompt: wanted.prompt,
             engine_waiting: self.model.waiting(),
         };
-        match self.policy.arrive(now, &arrival) {
+        let verdict = self.policy.arrive(now, &arrival);
+        if !matches!(verdict, Verdict::Refuse { .. }) {
+            self.at(now + client::PATIENCE, Event::GivesUpWaiting { attempt: id });
+        }
+        let flight = Flight { request, attempt, arrived: now, first: None, tokens: 0 };
+        self.obey(now, id, flight, verdict);
+    }
+
+    fn obey(&mut self, now: Duration, id: u64, flight: Flight, verdict: Verdict) {
+        let wanted = &self.requests[flight.request];
+        match verdict {
             Verdict::Refuse { retry_after } => {
-                self.record.refused(now, request);
-                self.turned_away(now, request, attempt, retry_after);
+                self.record.refused(now, flight.request);
+                self.turned_away(now, flight.request, flight.attempt, retry_after);
             }
+            Verdict::Wait => _ = self.queued.insert(id, flight),
             Verdict::Admit => {
-                self.record.admitted(now, request, attempt);
-                let flight = Flight { request, attempt, arrived: now, first: None, tokens: 0 };
+                self.record.admitted(now, flight.request, flight.attempt);
                 self.flights.insert(id, flight);
                 if self.down || self.model.submit(id, wanted.prompt, wanted.output).is_err() {
                     self.lose(now, id);
-                    return;
+                } else {
+                    self.step_begins(now);
                 }
-                self.at(now + client::PATIENCE, Event::GivesUpWaiting { attempt: id });
-                self.step_begins(now);
+            }
+        }
+    }
+
+    /// Carries out what the policy has decided about those who wait in its queue.
+    fn settle(&mut self, now: Duration) {
+        loop {
+            let decided = self.policy.decided(now);
+            if decided.is_empty() {
+                return;
+            }
+            for (id, verdict) in decided {
+                if let Some(flight) = self.queued.remove(&id) {
+                    self.obey(now, id, flight, verdict);
+                }
             }
         }
     }
@@ -221,7 +249,9 @@ impl<'a> Run<'a> {
     }
 
     fn give_up_waiting(&mut self, now: Duration, id: u64) {
-        if self.flights.get(&id).is_some_and(|flight| flight.first.is_none()) {
+        if self.queued.remove(&id).is_some() {
+            self.policy.leaves(now, id);
+        } else if self.flights.get(&id).is_some_and(|flight| flight.first.is_none()) {
             self.model.abort(id);
             self.finish(now, id, End::Abandoned);
         }

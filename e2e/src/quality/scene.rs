@@ -39,6 +39,13 @@ impl Scene {
         seeds.into_iter().map(scene).collect()
     }
 
+    /// The same requests for another engine.
+    #[must_use]
+    pub fn on(&self, config: &ModelConfig) -> Self {
+        let (plan, requests) = (self.plan.clone(), self.requests.clone());
+        Self { config: config.clone(), plan, requests, seed: self.seed }
+    }
+
     /// Plays the scene.
     pub fn play(&self, kind: &Kind, values: &[f64]) -> Record {
         let policy = (kind.build)(values, self.seed);

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use tidegate_cli::engine_model::ModelConfig;
+use tidegate_cli::engine_model::{ModelConfig, Overflow};
 
 use super::{
     ours::OURS,
@@ -45,6 +45,8 @@ pub struct Study {
     config: ModelConfig,
     scenes: Vec<Scene>,
     tuning: Vec<Scene>,
+    /// The scored scenes with an engine whose cache grows on demand.
+    growing: Vec<Scene>,
 }
 
 /// One policy on all seeds.
@@ -58,6 +60,8 @@ pub struct Result {
     pub values: Vec<(&'static str, f64)>,
     /// One score for each seed.
     pub scores: Vec<Score>,
+    /// The same with an engine whose cache grows on demand, so that it can run out of memory.
+    pub growing: Vec<Score>,
     /// The first seed's run.
     pub first: Record,
 }
@@ -90,11 +94,14 @@ impl Study {
         let config = ModelConfig::llama_3_8b_on_rtx_4090();
         let plan = Plan::new(effort.warm_up, effort.level, effort.recovery);
         let scenes = |first, count| Scene::of_seeds(&config, &trace.entries, &plan, first..first + count);
+        let scored = scenes(0, effort.seeds);
+        let growing = ModelConfig { overflow: Overflow::OutOfMemory, ..config.clone() };
         Self {
             source: trace.source.clone(),
             effort,
             saturation: saturation(&config, &trace.entries),
-            scenes: scenes(0, effort.seeds),
+            growing: scored.iter().map(|scene| scene.on(&growing)).collect(),
+            scenes: scored,
             tuning: scenes(TUNING_SEEDS, effort.tuning_seeds),
             config,
         }
@@ -130,8 +137,9 @@ impl Study {
         let mut records = self.scenes.iter().map(|scene| scene.play(kind, values));
         let first = records.next().unwrap_or_else(|| Record::new(&Plan { levels: Vec::new() }, &[]));
         let scores = std::iter::once(score(&first)).chain(records.map(|record| score(&record))).collect();
+        let growing = self.growing.iter().map(|scene| scene.score(kind, values)).collect();
         let values = kind.axes.iter().map(|axis| axis.name).zip(values.iter().copied()).collect();
-        Result { name, source: kind.source, values, scores, first }
+        Result { name, source: kind.source, values, scores, growing, first }
     }
 
     /// The first seed's run of a tuned policy, second by second.
