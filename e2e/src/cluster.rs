@@ -12,7 +12,7 @@ use futures::future::LocalBoxFuture;
 use crate::cluster::progress::Progress;
 
 pub mod binaries;
-mod cache;
+pub mod cache;
 pub mod cli;
 mod client;
 mod current;

@@ -20,7 +20,7 @@ pub(super) fn directory() -> anyhow::Result<PathBuf> {
 }
 
 /// First 12 hex digits of the SHA-256 over parts, each with its length so that no two lists collide.
-pub(super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
@@ -42,7 +42,10 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 ///
 /// Two processes never build the same entry at once, and an entry whose build was interrupted is never taken for whole:
 /// `build` fills a directory beside it, which gets its name when `build` has succeeded.
-pub(super) async fn entry<F, B>(name: &str, build: F) -> anyhow::Result<PathBuf>
+///
+/// # Errors
+/// That of `build`, or that of the file system.
+pub async fn entry<F, B>(name: &str, build: F) -> anyhow::Result<PathBuf>
 where
     F: FnOnce(PathBuf) -> B,
     B: Future<Output = anyhow::Result<()>>,
