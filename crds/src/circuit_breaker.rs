@@ -4,7 +4,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CircuitBreakerPolicyStatus, Duration, Mode, Percentage, PodSelector, TargetRef, defaults};
+use crate::{
+    CircuitBreakerPolicyStatus, Decimal, Duration, HeaderName, Mode, Percentage, PodSelector, StatusMatch,
+    TargetRef, defaults,
+};
 
 /// Stops sending requests to an engine that fails, and tries it again later. Each pod has a breaker of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -47,6 +50,9 @@ use crate::{CircuitBreakerPolicyStatus, Duration, Mode, Percentage, PodSelector,
     "[has(self.targetService), has(self.targetRefs) && size(self.targetRefs) > 0, has(self.selector)].filter(named, named).size() <= 1"
 ).message(CircuitBreakerPolicySpec::ONE_TARGET))]
 #[x_kube(validation = Rule::new("has(self.failureThreshold) || has(self.trip)").message(CircuitBreakerPolicySpec::NOTHING))]
+#[x_kube(validation = Rule::new(
+    "!self.failureStatuses.exists(status, status in self.backpressureStatuses)"
+).message(CircuitBreakerPolicySpec::STATUS_IN_BOTH))]
 pub struct CircuitBreakerPolicySpec {
     /// Short for the pods behind this Service. Excludes `targetRefs` and `selector`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,8 +71,8 @@ pub struct CircuitBreakerPolicySpec {
     /// `Enforce`, or `Shadow`: decide, count and log, and let every request pass.
     #[serde(default)]
     pub mode: Mode,
-    /// Opens the breaker after so many failures in a row. A failure is a 5xx answer other than 503, a broken
-    /// connection or a timeout; refusals of the sidecar never count.
+    /// Opens the breaker after so many failures in a row. A failure is an answer with one of `failureStatuses`, a
+    /// broken connection or a timeout; refusals of the sidecar never count.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub failure_threshold: Option<i32>,
@@ -82,6 +88,18 @@ pub struct CircuitBreakerPolicySpec {
         "self.startsWith('/') && !self.startsWith('//') && self.matches('^[!-\"$-~]+$')"
     ).message(CircuitBreakerPolicySpec::FALLBACK))]
     pub fallback_endpoint: Option<String>,
+    /// Statuses that are failures: `4xx`, `5xx` or single ones. One that is named counts as it is named, whatever
+    /// its class counts as.
+    #[serde(default = "defaults::failure_statuses")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub failure_statuses: Vec<StatusMatch>,
+    /// Statuses by which the engine says that it is busy, not broken: neither failure nor success.
+    #[serde(default = "defaults::backpressure_statuses")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub backpressure_statuses: Vec<StatusMatch>,
+    /// A breaker for each value of a header instead of one for each pod, such as for canary groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<GroupBy>,
     /// What else opens the breaker; any one is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trip: Option<Trip>,
@@ -102,13 +120,18 @@ impl CircuitBreakerPolicySpec {
     /// What is said about several ways of naming the pods at once.
     pub const ONE_TARGET: &str = "targetService, targetRefs and selector exclude each other: write one of them, or none for the whole namespace";
     /// What is said about a breaker that never opens.
-    pub const NOTHING: &str = "nothing opens this breaker: write failureThreshold: 5, trip.errorRatio, trip.slowCallRatio or several of them";
+    pub const NOTHING: &str = "nothing opens this breaker: write failureThreshold: 5, trip.errorRatio, trip.slowCallRatio, trip.latency, trip.inFlight or several of them";
+    /// What is said about a status that would count as two things.
+    pub const STATUS_IN_BOTH: &str =
+        "a status is in failureStatuses and in backpressureStatuses: write it in one of both";
 }
 
 /// What opens a breaker, besides failures in a row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.errorRatio) || has(self.slowCallRatio)").message(Trip::NOTHING))]
+#[x_kube(validation = Rule::new(
+    "has(self.errorRatio) || has(self.slowCallRatio) || has(self.latency) || has(self.inFlight)"
+).message(Trip::NOTHING))]
 pub struct Trip {
     /// Share of failures among the calls of a window. `{}` takes all defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,24 +139,43 @@ pub struct Trip {
     /// Share of slow calls among the calls of a window. `{}` takes all defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_call_ratio: Option<SlowCallRatio>,
+    /// Latency percentile of a window. `{}` takes all defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyPercentile>,
+    /// Requests in flight at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<InFlight>,
 }
 
 impl Trip {
     /// What is said about an empty `trip`.
-    pub const NOTHING: &str =
-        "trip is empty: write errorRatio: {}, slowCallRatio: {} or both, or leave trip out";
+    pub const NOTHING: &str = "trip is empty: write errorRatio: {}, slowCallRatio: {}, latency: {} or inFlight: {}, or leave trip out";
+    /// What is said about a window of both kinds.
+    pub const ONE_WINDOW: &str =
+        "a window is a time or a number of calls: write window or windowCalls, or neither for the default";
+    /// What is said about a minimum that never comes together.
+    pub const MINIMUM: &str =
+        "minimumRequests is more than windowCalls holds: write a minimumRequests up to windowCalls";
 }
 
 /// Share of failures.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.window) || !has(self.windowCalls)").message(Trip::ONE_WINDOW))]
+#[x_kube(validation = Rule::new(
+    "!has(self.windowCalls) || self.minimumRequests <= self.windowCalls"
+).message(Trip::MINIMUM))]
 pub struct ErrorRatio {
     /// The share at which the breaker opens.
     #[serde(default = "defaults::trip_threshold")]
     pub threshold: Percentage,
-    /// The trailing window.
-    #[serde(default = "defaults::error_window")]
-    pub window: Duration,
+    /// The trailing window; `30s` when left out, and there is no `windowCalls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Duration>,
+    /// The window as a number of calls, the last ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub window_calls: Option<i32>,
     /// Fewer calls give no verdict.
     #[serde(default = "defaults::minimum_requests")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -141,22 +183,79 @@ pub struct ErrorRatio {
 }
 
 /// Share of slow calls.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.window) || !has(self.windowCalls)").message(Trip::ONE_WINDOW))]
+#[x_kube(validation = Rule::new(
+    "!has(self.windowCalls) || self.minimumRequests <= self.windowCalls"
+).message(Trip::MINIMUM))]
 pub struct SlowCallRatio {
     /// The share at which the breaker opens.
     #[serde(default = "defaults::slow_threshold")]
     pub threshold: Percentage,
-    /// A call is slow when its response head takes longer.
+    /// A call is slow when the first byte of its response's body takes longer: of a stream, its first token.
     #[serde(default = "defaults::slower_than")]
     pub slower_than: Duration,
-    /// The trailing window.
-    #[serde(default = "defaults::slow_window")]
-    pub window: Duration,
+    /// The trailing window; `10s` when left out, and there is no `windowCalls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Duration>,
+    /// The window as a number of calls, the last ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub window_calls: Option<i32>,
     /// Fewer calls give no verdict.
     #[serde(default = "defaults::minimum_requests")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub minimum_requests: i32,
+}
+
+/// Latency percentile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.window) || !has(self.windowCalls)").message(Trip::ONE_WINDOW))]
+#[x_kube(validation = Rule::new(
+    "!has(self.windowCalls) || self.minimumRequests <= self.windowCalls"
+).message(Trip::MINIMUM))]
+pub struct LatencyPercentile {
+    /// The percentile, such as `95` or `"99.9"`; below 100.
+    #[serde(default = "defaults::trip_percentile")]
+    pub percentile: Decimal,
+    /// The breaker opens when the percentile of the times until the first byte of the response's body is over this.
+    #[serde(default = "defaults::trip_latency")]
+    pub over: Duration,
+    /// The trailing window; `30s` when left out, and there is no `windowCalls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Duration>,
+    /// The window as a number of calls, the last ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub window_calls: Option<i32>,
+    /// Fewer calls give no verdict.
+    #[serde(default = "defaults::minimum_requests")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub minimum_requests: i32,
+}
+
+/// Requests in flight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InFlight {
+    /// The breaker opens when a request arrives while so many are in flight.
+    #[serde(default = "defaults::trip_in_flight")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max: i32,
+}
+
+/// What tells the breakers of a pod apart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupBy {
+    /// The header whose values are the groups. Requests without it are a group too.
+    pub header: HeaderName,
+    /// The first so many values have breakers of their own; all others share one.
+    #[serde(default = "defaults::groups")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max: i32,
 }
 
 /// The open state.
@@ -178,14 +277,18 @@ impl Default for Open {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HalfOpen {
-    /// Requests let through; when so many succeeded the breaker closes, one failure opens it again.
+    /// Requests let through; when so many succeeded the ramp begins, one failure opens it again.
     #[serde(default = "defaults::probes")]
     #[schemars(range(min = 1, max = 1000))]
     pub probes: i32,
+    /// Before it closes, 10 %, 25 % and 50 % of the requests pass, each for a third of this time; what opens a
+    /// closed breaker opens it here too. A tenth of `open.duration` when left out; `0s` closes at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Duration>,
 }
 
 impl Default for HalfOpen {
     fn default() -> Self {
-        Self { probes: defaults::probes() }
+        Self { probes: defaults::probes(), ramp: None }
     }
 }

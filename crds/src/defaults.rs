@@ -1,6 +1,6 @@
 //! Defaults that more than one field or the schema's generator asks for by name.
 
-use crate::{Decimal, Duration, HeaderName, JwtAlgorithm, Percentage, PrioritySource, Reserved};
+use crate::{Decimal, Duration, HeaderName, JwtAlgorithm, Percentage, PrioritySource, Reserved, StatusMatch};
 
 pub(crate) fn sample_interval() -> Duration {
     "1s".into()
@@ -79,20 +79,12 @@ pub(crate) fn trip_threshold() -> Percentage {
     "50%".into()
 }
 
-pub(crate) fn error_window() -> Duration {
-    "30s".into()
-}
-
 pub(crate) fn slow_threshold() -> Percentage {
     "30%".into()
 }
 
 pub(crate) fn slower_than() -> Duration {
     "1s".into()
-}
-
-pub(crate) fn slow_window() -> Duration {
-    "10s".into()
 }
 
 pub(crate) fn minimum_requests() -> i32 {
@@ -109,4 +101,28 @@ pub(crate) fn probes() -> i32 {
 
 pub(crate) fn jwt_algorithms() -> Vec<JwtAlgorithm> {
     vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EdDSA]
+}
+
+pub(crate) fn failure_statuses() -> Vec<StatusMatch> {
+    vec!["5xx".into()]
+}
+
+pub(crate) fn backpressure_statuses() -> Vec<StatusMatch> {
+    vec!["429".into(), "503".into()]
+}
+
+pub(crate) fn trip_percentile() -> Decimal {
+    Decimal::Text("95".to_owned())
+}
+
+pub(crate) fn trip_latency() -> Duration {
+    "800ms".into()
+}
+
+pub(crate) fn trip_in_flight() -> i32 {
+    200
+}
+
+pub(crate) fn groups() -> i32 {
+    64
 }

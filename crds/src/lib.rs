@@ -29,14 +29,15 @@ mod target;
 mod tiers;
 
 pub use circuit_breaker::{
-    CircuitBreakerPolicy, CircuitBreakerPolicySpec, ErrorRatio, HalfOpen, Open, SlowCallRatio, Trip,
+    CircuitBreakerPolicy, CircuitBreakerPolicySpec, ErrorRatio, GroupBy, HalfOpen, InFlight,
+    LatencyPercentile, Open, SlowCallRatio, Trip,
 };
 pub use definition::{definitions, unknown_fields};
 pub use identity::{Identity, Jwks, JwtAlgorithm, JwtIssuer};
 pub use limit::{Algorithm, KeyPart, KeySource, Limit};
 pub use priority::{Claimant, ClaimedHeader, Priority, PriorityClass, PrioritySource, Reserved};
 pub use rate_limit::{RateLimitPolicy, RateLimitPolicySpec};
-pub use scalar::{Bytes, Decimal, Duration, HeaderName, Mode, Percentage};
+pub use scalar::{Bytes, Decimal, Duration, HeaderName, Mode, Percentage, StatusMatch};
 pub use status::{CircuitBreakerPolicyStatus, PodCounts, RateLimitPolicyStatus, TierCounts};
 pub use target::{PodSelector, SelectorOperator, SelectorRequirement, TargetRef};
 pub use tiers::{

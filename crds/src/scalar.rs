@@ -68,6 +68,11 @@ text_scalar!(
     "not a percentage: write a number from 0 to 100 with a percent sign, such as 75% or 99.5%"
 );
 text_scalar!(
+    /// A status of a response, such as `500`, or a class of them: `4xx` or `5xx`.
+    StatusMatch, 3, "^(4xx|5xx|[45][0-9]{2})$",
+    "not a status: write 4xx, 5xx or a number from 400 to 599 in quotes, such as \"500\""
+);
+text_scalar!(
     /// The name of an HTTP header field, in any letter case.
     HeaderName, 128, "^[A-Za-z0-9!#$%&*+.^_`|~-]+$",
     "not the name of a header: write letters, digits and '-', such as x-api-key"

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tidegate_crds::{
     Bytes, CircuitBreakerPolicySpec, Claimant, Decimal, Duration, GpuMemoryTier, HeaderName, Jwks, KeyPart,
     LatencyTier, Limit, Percentage, PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement,
-    TargetRef, Tiers, Trip,
+    StatusMatch, TargetRef, Tiers, Trip,
 };
 
 const RATE_LIMIT: &str = "RateLimitPolicy";
@@ -75,6 +75,10 @@ const ACCEPTED: &[(&str, &str)] = &[
     (BREAKER, "{failureThreshold: 1}"),
     (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '/fallback/payment?why=open'}"),
     (RATE_LIMIT, "{priority: {highAllowedFrom: [{cidr: 'fd00::/8'}]}}"),
+    (BREAKER, "{trip: {latency: {}, inFlight: {}}}"),
+    (BREAKER, "{trip: {errorRatio: {windowCalls: 20}}}"),
+    (BREAKER, "{failureThreshold: 1, failureStatuses: [5xx, '429'], backpressureStatuses: ['503']}"),
+    (BREAKER, "{failureThreshold: 1, groupBy: {header: x-canary}, halfOpen: {ramp: 0s}}"),
 ];
 
 /// Specs that are refused, each for one reason.
@@ -137,6 +141,16 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (BREAKER, "{}", CircuitBreakerPolicySpec::NOTHING),
     (BREAKER, "{timeoutMs: 1, fallbackEndpoint: /f}", CircuitBreakerPolicySpec::NOTHING),
     (BREAKER, "{trip: {}}", Trip::NOTHING),
+    (BREAKER, "{trip: {errorRatio: {window: 1s, windowCalls: 30}}}", Trip::ONE_WINDOW),
+    (BREAKER, "{trip: {slowCallRatio: {window: 1s, windowCalls: 30}}}", Trip::ONE_WINDOW),
+    (BREAKER, "{trip: {latency: {window: 1s, windowCalls: 30}}}", Trip::ONE_WINDOW),
+    (BREAKER, "{trip: {errorRatio: {windowCalls: 10}}}", Trip::MINIMUM),
+    (BREAKER, "{trip: {slowCallRatio: {windowCalls: 10}}}", Trip::MINIMUM),
+    (BREAKER, "{trip: {latency: {windowCalls: 10}}}", Trip::MINIMUM),
+    (BREAKER, "{failureThreshold: 1, failureStatuses: ['429']}", CircuitBreakerPolicySpec::STATUS_IN_BOTH),
+    (BREAKER, "{failureThreshold: 1, failureStatuses: ['3xx']}", StatusMatch::FORM),
+    (BREAKER, "{failureThreshold: 1, backpressureStatuses: ['600']}", StatusMatch::FORM),
+    (BREAKER, "{failureThreshold: 1, groupBy: {header: 'x canary'}}", HeaderName::FORM),
     (BREAKER, "{failureThreshold: 1, targetService: 'a.b.svc'}", CircuitBreakerPolicySpec::SERVICE),
     (BREAKER, "{failureThreshold: 1, fallbackEndpoint: 'https://a/'}", CircuitBreakerPolicySpec::FALLBACK),
     (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '//a/'}", CircuitBreakerPolicySpec::FALLBACK),

@@ -108,6 +108,8 @@ mod tests {
             last_trigger_reason: Some("failed".to_owned()),
             half_open_in_millis: None,
             transitions: Vec::new(),
+            groups: None,
+            stages: Vec::new(),
         });
         Status { tiers: vec![tier], breaker, ..Status::default() }
     }

@@ -6,7 +6,7 @@ use tidegate_policy::{
     API_VERSION, Algorithm, Breaker, ConsecutiveFailures, Cost, ErrorRatio, Factor, GpuMemoryTier, HalfOpen,
     HeaderName, KeyPart, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, Millis, Mode,
     OnStale, PolicyDocument, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery,
-    ScalarError, SlowCallRatio, Tiers, Trip,
+    ScalarError, SlowCallRatio, StatusMatch, Tiers, Trip,
 };
 
 const POLICY: &str = "bench/full";
@@ -100,18 +100,25 @@ fn breaker() -> Result<Breaker, ScalarError> {
             consecutive_failures: Some(ConsecutiveFailures { count: 5 }),
             error_ratio: Some(ErrorRatio {
                 threshold: Ratio::new(0.5)?,
-                window_millis: Millis::new(30_000)?,
+                window_millis: Some(Millis::new(30_000)?),
+                window_calls: None,
                 minimum_requests: 20,
             }),
             slow_call_ratio: Some(SlowCallRatio {
                 threshold: Ratio::new(0.9)?,
                 slower_than_millis: Millis::new(30_000)?,
-                window_millis: Millis::new(10_000)?,
+                window_millis: Some(Millis::new(10_000)?),
+                window_calls: None,
                 minimum_requests: 20,
             }),
+            ..Trip::default()
         },
+        failure_statuses: StatusMatch::FAILURES.to_vec(),
+        backpressure_statuses: StatusMatch::BACKPRESSURE.to_vec(),
+        per: None,
+        stages: Vec::new(),
         open_millis: Millis::new(60_000)?,
-        half_open: HalfOpen { probes: 1 },
+        half_open: HalfOpen { probes: 1, ramp_millis: Some(Millis::new(6000)?) },
         timeout_millis: Some(Millis::new(60_000)?),
         fallback: None,
     })

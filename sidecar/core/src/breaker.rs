@@ -1,108 +1,117 @@
-//! The circuit breaker of a pod.
+//! The circuit breakers of a pod: one, or one for each value of a key, and those over the stages of its engine.
 
+mod cell;
+mod condition;
+mod groups;
+mod stage;
 mod state;
+mod statuses;
 mod window;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::report::{BreakerState, BreakerStatus, Transition};
-use tidegate_policy::{
-    Breaker as Policy, ErrorRatio, Fallback, Mode, PriorityClass, RelativePath, SlowCallRatio,
-};
-
-pub(crate) use state::Permit;
+use tidegate_policy::report::{BreakerGroups, BreakerState, BreakerStatus, Transition};
+use tidegate_policy::{Breaker as Policy, Fallback, Millis, Mode, PriorityClass, RelativePath, Stage};
 
 use crate::spread::Spread;
-use crate::sync::AtomicF64;
-use crate::{Cause, HeadOutcome, Refusal, Rule, Tick};
-use state::{Denied, State, Timing, Verdict};
-use window::{Counts, RatioWindow};
+use crate::{Cause, Facts, HeadOutcome, Refusal, Rule, StageReading, Tick};
+use cell::{Cell, Conditions};
+use condition::{Kind, Windowed};
+use groups::Groups;
+use stage::StageCell;
+use state::{Denied, Permit, Timing, Verdict};
+use statuses::Statuses;
 
 /// Least wait of a client that finds all probes out: when they come back is not known.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 
-/// A breaker in force.
+/// The breakers in force.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     policy: Policy,
-    rule: Arc<Rule>,
-    timing: Timing,
-    state: Arc<State>,
-    errors: Option<Arc<RatioWindow>>,
-    slow: Option<Arc<RatioWindow>>,
-    trip: Arc<Trip>,
+    /// One for each kind of condition.
+    rules: [Arc<Rule>; Kind::ALL.len()],
+    conditions: Conditions,
+    statuses: Statuses,
+    groups: Option<Groups>,
+    /// The first is that of all requests whose group has none of its own.
+    cells: Box<[Cell]>,
+    stages: Box<[StageCell]>,
 }
 
-/// What opened it last.
+/// Leave to call the engine, by every breaker on the way.
 #[derive(Debug)]
-struct Trip {
-    observed: AtomicF64,
-    limit: AtomicF64,
-    reason: Mutex<Option<String>>,
+pub(crate) struct Call {
+    cell: u16,
+    /// None once the cell knows all that it wants to know of this call.
+    permit: Option<Permit>,
+    /// The head of the response is there, and is no failure.
+    answered: bool,
+    /// Holds a place in flight.
+    in_flight: bool,
+    stages: [Option<Permit>; Stage::ALL.len()],
 }
 
-/// Why a trip happened.
-struct Cut {
-    observed: f64,
-    limit: f64,
-    reason: String,
+/// How long a call took until the first byte of the response's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstByte {
+    After(Duration),
+    /// Nobody waited for it any longer.
+    LaterThan(Duration),
 }
 
 impl Breaker {
-    pub(crate) fn new(policy: &Policy) -> Self {
-        let window = |millis: Option<tidegate_policy::Millis>| {
-            millis.map(|millis| Arc::new(RatioWindow::new(millis.duration())))
-        };
-        let trip =
-            Trip { observed: AtomicF64::new(0.0), limit: AtomicF64::new(0.0), reason: Mutex::new(None) };
-        Self {
-            rule: Arc::new(Rule { policy: policy.policy.clone(), name: "trip".to_owned() }),
+    pub(crate) fn new(policy: &Policy, seed: u64) -> Self {
+        let rule =
+            |kind: Kind| Arc::new(Rule { policy: policy.policy.clone(), name: kind.rule().to_owned() });
+        let groups = policy.per.as_ref().map(|per| Groups::new(per, seed));
+        let cells = 1 + policy.per.as_ref().map_or(0, |per| per.max.max(1) as usize);
+        let conditions = Conditions {
             timing: Timing {
                 open: policy.open_millis.duration(),
                 probes: policy.half_open.probes.max(1),
                 consecutive_failures: policy.trip.consecutive_failures.map(|c| c.count.max(1)),
+                ramp: policy.half_open.ramp_millis.map_or(Duration::ZERO, Millis::duration),
             },
-            state: Arc::new(State::new()),
-            errors: window(policy.trip.error_ratio.map(|trip| trip.window_millis)),
-            slow: window(policy.trip.slow_call_ratio.map(|trip| trip.window_millis)),
-            trip: Arc::new(trip),
+            windowed: Windowed::all(&policy.trip),
+            max_in_flight: policy.trip.in_flight.map(|trip| trip.max),
+            failure_statuses: policy.failure_statuses.clone(),
+        };
+        Self {
+            rules: Kind::ALL.map(rule),
+            statuses: Statuses::new(&policy.failure_statuses, &policy.backpressure_statuses),
+            groups,
+            cells: (0..cells).map(|_| Cell::new(&conditions)).collect(),
+            stages: StageCell::all(policy),
+            conditions,
             policy: policy.clone(),
         }
     }
 
     /// The breaker of the next document: with the state of this one when it comes from the same policy.
-    pub(crate) fn succeed(&self, policy: &Policy, now: Tick) -> Self {
-        let new = Self::new(policy);
+    pub(crate) fn succeed(&self, policy: &Policy, seed: u64, now: Tick) -> Self {
+        let new = Self::new(policy, seed);
         if policy.policy != self.policy.policy {
             return new;
         }
-        let (old, trip) = (&self.policy.trip, &policy.trip);
-        let keep = |before: &Option<Arc<RatioWindow>>, same: bool, length: Option<Duration>| {
-            let (before, length) = (before.as_ref()?, length?);
-            Some(if same { Arc::clone(before) } else { Arc::new(before.resized(length, now)) })
+        let same_groups = match (&self.groups, &policy.per) {
+            (Some(groups), Some(per)) => groups.serves(per),
+            (before, after) => before.is_none() && after.is_none(),
         };
-        let errors = trip.error_ratio.map(|t| t.window_millis);
-        let slow = trip.slow_call_ratio.map(|t| t.window_millis);
-        // How slow is slow is part of what was counted; the ratio of errors is not.
-        let slower = |t: &Option<SlowCallRatio>| t.map(|t| t.slower_than_millis);
-        let same_slow = slower(&old.slow_call_ratio) == slower(&trip.slow_call_ratio);
+        let kept = |cell: &Cell| cell.succeed(&self.conditions, &new.conditions, now);
+        let cells = if same_groups { self.cells.iter().map(kept).collect() } else { new.cells };
+        let stages = new.stages.into_iter().map(|next| {
+            let before = self.stages.iter().find(|stage| stage.stage() == next.stage());
+            match before {
+                Some(before) => before.succeed(next, now),
+                None => next,
+            }
+        });
         Self {
-            state: Arc::clone(&self.state),
-            trip: Arc::clone(&self.trip),
-            errors: keep(
-                &self.errors,
-                old.error_ratio.map(|t| t.window_millis) == errors,
-                errors.map(tidegate_policy::Millis::duration),
-            )
-            .or(new.errors),
-            slow: keep(
-                &self.slow,
-                old.slow_call_ratio.map(|t| t.window_millis) == slow,
-                slow.map(tidegate_policy::Millis::duration),
-            )
-            .filter(|_| same_slow)
-            .or(new.slow),
+            groups: if same_groups { self.groups.clone() } else { new.groups },
+            cells,
+            stages: stages.collect(),
             ..new
         }
     }
@@ -114,7 +123,7 @@ impl Breaker {
 
     /// Time until the response head, when it is enforced.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.policy.timeout_millis.filter(|_| self.enforced()).map(tidegate_policy::Millis::duration)
+        self.policy.timeout_millis.filter(|_| self.enforced()).map(Millis::duration)
     }
 
     pub(crate) fn fallback(&self) -> Option<&RelativePath> {
@@ -122,137 +131,215 @@ impl Breaker {
     }
 
     /// Leave for one call.
-    pub(crate) fn admit(&self, now: Tick, class: PriorityClass, spread: &Spread) -> Result<Permit, Refusal> {
-        self.state.admit(now, self.timing).map_err(|denied| self.refusal(denied, class, spread))
+    pub(crate) fn admit(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        facts: &Facts<'_>,
+        spread: &Spread,
+    ) -> Result<Call, Refusal> {
+        let place = self.groups.as_ref().map_or(0, |groups| groups.place(facts));
+        let own = &self.cells[place];
+        let permit = own.admit(now, &self.conditions).map_err(|denied| {
+            let (rule, observed, limit) = own.record.numbers();
+            let rule = &self.rules[rule.min(self.rules.len() - 1)];
+            self.refusal(denied, (Arc::clone(rule), observed, limit), class, spread)
+        })?;
+        let mut call = Call {
+            cell: place as u16,
+            permit: Some(permit),
+            answered: false,
+            in_flight: self.conditions.max_in_flight.is_some(),
+            stages: [None; Stage::ALL.len()],
+        };
+        for (stage, permit) in self.stages.iter().zip(&mut call.stages) {
+            match stage.state.admit(now, self.stage_timing()) {
+                Ok(leave) => *permit = Some(leave),
+                Err(denied) => {
+                    self.give_back(now, call);
+                    return Err(self.refusal(denied, stage.tripped_by(), class, spread));
+                }
+            }
+        }
+        Ok(call)
     }
 
-    /// The call never happened or ended without an answer.
-    pub(crate) fn give_back(&self, now: Tick, permit: Permit) {
-        self.state.settle(now, self.timing, permit, Verdict::None);
+    /// The call never happened.
+    pub(crate) fn give_back(&self, now: Tick, mut call: Call) {
+        self.settle(now, &mut call, Verdict::None);
+        self.settle_stages(now, &mut call, Verdict::None);
+        self.leave(&call);
     }
 
-    /// The call was answered, or not. 503 and 429 of the engine are backpressure, such as vLLM's full queue: they
-    /// say that it is busy, not that it is broken, so they are no verdict. Other statuses from 500 on are
-    /// failures, and so is what took longer than the timeout, also where that is not enforced.
-    pub(crate) fn record(&self, now: Tick, permit: Permit, outcome: HeadOutcome, elapsed: Duration) {
+    /// The call was answered, or not. The engine's backpressure, such as vLLM's full queue, says that it is busy, not
+    /// that it is broken, so it is no verdict. What took longer than the timeout is a failure, also where that is not
+    /// enforced.
+    pub(crate) fn responded(&self, now: Tick, call: &mut Call, outcome: HeadOutcome, elapsed: Duration) {
         let late = self.policy.timeout_millis.is_some_and(|timeout| elapsed > timeout.duration());
         let verdict = match outcome {
-            HeadOutcome::Status(429 | 503) => Verdict::None,
-            HeadOutcome::Status(500..) | HeadOutcome::TimedOut | HeadOutcome::Failed => Verdict::Failure,
-            HeadOutcome::Status(_) if late => Verdict::Failure,
-            HeadOutcome::Status(_) => Verdict::Success,
+            HeadOutcome::TimedOut | HeadOutcome::Failed => Verdict::Failure,
+            HeadOutcome::Status(status) => match self.statuses.verdict(status) {
+                Verdict::Success if late => Verdict::Failure,
+                verdict => verdict,
+            },
         };
-        if verdict != Verdict::None && self.state.counts(permit) {
-            self.record_in_windows(now, permit, verdict, elapsed);
-        }
-        if verdict == Verdict::Success && self.state.probes(permit) {
-            // Before the state says Closed: a call that is let through then must find the windows empty.
-            self.errors.iter().chain(&self.slow).for_each(|window| window.clear());
-        }
-        if let Some(moved) = self.state.settle(now, self.timing, permit, verdict)
-            && (moved.from, moved.to) == (BreakerState::Closed, BreakerState::Open)
-        {
-            let count = self.timing.consecutive_failures.unwrap_or_default();
-            let reason = format!("consecutive_failures_{count}");
-            self.trip.store(Cut { observed: f64::from(count), limit: f64::from(count), reason });
+        self.settle_stages(now, call, verdict);
+        let Some(permit) = call.permit else { return };
+        let own = &self.cells[usize::from(call.cell)];
+        match verdict {
+            Verdict::None => self.settle(now, call, Verdict::None),
+            Verdict::Failure => {
+                // Its first byte will not come, or be that of an error: the head is all there is to time.
+                own.count(now, &self.conditions, permit, |condition| {
+                    Some(condition.slower_than.is_none_or(|slow| elapsed > slow))
+                });
+                self.settle(now, call, Verdict::Failure);
+            }
+            Verdict::Success => {
+                call.answered = true;
+                own.count(now, &self.conditions, permit, |c| c.slower_than.is_none().then_some(false));
+                if !self.looks_at_latency() {
+                    self.settle(now, call, Verdict::Success);
+                } else if !permit.is_probe() {
+                    // It ends a row of failures now; the permit stays for its latency.
+                    own.settle(now, &self.conditions, permit, Verdict::Success);
+                }
+            }
         }
     }
 
-    /// State for people.
+    /// The first byte of the response's body is there, or nobody waits for it any longer. At most once for each call.
+    pub(crate) fn first_byte(&self, now: Tick, call: &mut Call, first: FirstByte) {
+        let Some(permit) = call.permit.filter(|_| call.answered) else { return };
+        let own = &self.cells[usize::from(call.cell)];
+        let slow = |condition: &Windowed| {
+            let slow = condition.slower_than?;
+            match first {
+                FirstByte::After(elapsed) => Some(elapsed > slow),
+                // It would have taken longer still, so it is slow, or nobody knows.
+                FirstByte::LaterThan(elapsed) => (elapsed > slow).then_some(true),
+            }
+        };
+        own.count(now, &self.conditions, permit, slow);
+        let slow = self.conditions.windowed.iter().flatten().any(|condition| slow(condition) == Some(true));
+        let verdict = match first {
+            _ if slow => Verdict::Failure,
+            FirstByte::After(_) => Verdict::Success,
+            FirstByte::LaterThan(_) => Verdict::None,
+        };
+        if permit.is_probe() {
+            self.settle(now, call, verdict);
+        }
+        call.permit = None;
+    }
+
+    /// The call is over.
+    pub(crate) fn complete(&self, now: Tick, mut call: Call, first: FirstByte) {
+        self.first_byte(now, &mut call, first);
+        self.give_back(now, call);
+    }
+
+    /// Takes what the engine tells of a stage. A stage without a breaker says nothing to anybody.
+    pub(crate) fn observe(&self, now: Tick, reading: &StageReading) {
+        if let Some(stage) = self.stages.iter().find(|stage| stage.stage() == reading.stage) {
+            stage.observe(now, self.stage_timing(), reading);
+        }
+    }
+
+    /// Ends ramps whose time is over.
+    pub(crate) fn tick(&self, now: Tick) {
+        self.cells.iter().for_each(|cell| cell.state.tick(now, self.conditions.timing));
+        self.stages.iter().for_each(|stage| stage.state.tick(now, self.stage_timing()));
+    }
+
+    /// State for people. Of several breakers the one that lets least pass.
     pub(crate) fn status(&self, now: Tick) -> BreakerStatus {
-        let transitions = self.state.transitions();
+        let severity = |cell: &&Cell| match cell.state.state() {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        // The first of equals: without groups the only one.
+        let worst = self.cells.iter().rev().max_by_key(severity).unwrap_or(&self.cells[0]);
         BreakerStatus {
             policy: self.policy.policy.clone(),
             mode: self.policy.mode,
-            state: self.state.state(),
-            failure_ratio: self.errors.as_ref().and_then(|window| window.counts(now).ratio()),
-            consecutive_failures: self.state.consecutive_failures(),
-            last_trigger_reason: self.trip.reason.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            half_open_in_millis: self.state.half_opens_in(now).map(|left| left.as_millis() as u64),
-            transitions: transitions
-                .map(|(moved, count)| Transition { from: moved.from, to: moved.to, count })
-                .to_vec(),
+            state: worst.state.state(),
+            failure_ratio: worst.failure_ratio(now),
+            consecutive_failures: worst.state.consecutive_failures(),
+            last_trigger_reason: worst.record.reason(),
+            half_open_in_millis: worst.state.half_opens_in(now).map(|left| left.as_millis() as u64),
+            transitions: self.transitions(),
+            groups: self.groups.as_ref().map(|groups| self.groups_status(groups)),
+            stages: self.stages.iter().map(|stage| stage.status(now)).collect(),
         }
     }
 
-    fn record_in_windows(&self, now: Tick, permit: Permit, verdict: Verdict, elapsed: Duration) {
-        let errors = self.policy.trip.error_ratio.as_ref().zip(self.errors.as_ref());
-        if let Some((trip, window)) = errors {
-            let counts = window.record(now, verdict == Verdict::Failure);
-            self.open_if(now, permit, counts.and_then(|counts| errors_cut(trip, counts)));
+    /// Of all breakers but those of stages.
+    fn transitions(&self) -> Vec<Transition> {
+        let mut sum: Vec<Transition> = Vec::new();
+        for cell in &self.cells {
+            for (i, (moved, count)) in cell.state.transitions().into_iter().enumerate() {
+                match sum.get_mut(i) {
+                    Some(transition) => transition.count += count,
+                    None => sum.push(Transition { from: moved.from, to: moved.to, count }),
+                }
+            }
         }
-        let slow = self.policy.trip.slow_call_ratio.as_ref().zip(self.slow.as_ref());
-        if let Some((trip, window)) = slow {
-            let counts = window.record(now, elapsed > trip.slower_than_millis.duration());
-            self.open_if(now, permit, counts.and_then(|counts| slow_cut(trip, counts)));
+        sum
+    }
+
+    fn groups_status(&self, groups: &Groups) -> BreakerGroups {
+        let in_state = |state| self.cells.iter().filter(|cell| cell.state.state() == state).count() as u64;
+        BreakerGroups {
+            tracked: groups.taken() as u64,
+            open: in_state(BreakerState::Open),
+            half_open: in_state(BreakerState::HalfOpen),
         }
     }
 
-    fn open_if(&self, now: Tick, permit: Permit, cut: Option<Cut>) {
-        if let Some(cut) = cut
-            && self.state.trip(now, self.timing, permit).is_some()
-        {
-            self.trip.store(cut);
+    fn looks_at_latency(&self) -> bool {
+        self.conditions.windowed.iter().flatten().any(|condition| condition.slower_than.is_some())
+    }
+
+    /// Stages are tripped by their own readings; calls only probe them.
+    fn stage_timing(&self) -> Timing {
+        Timing { consecutive_failures: None, ..self.conditions.timing }
+    }
+
+    fn settle(&self, now: Tick, call: &mut Call, verdict: Verdict) {
+        if let Some(permit) = call.permit.take() {
+            self.cells[usize::from(call.cell)].settle(now, &self.conditions, permit, verdict);
+        }
+    }
+
+    fn settle_stages(&self, now: Tick, call: &mut Call, verdict: Verdict) {
+        for (stage, permit) in self.stages.iter().zip(&mut call.stages) {
+            if let Some(permit) = permit.take() {
+                stage.state.settle(now, self.stage_timing(), permit, verdict);
+            }
+        }
+    }
+
+    fn leave(&self, call: &Call) {
+        if call.in_flight {
+            self.cells[usize::from(call.cell)].leave();
         }
     }
 
     #[cold]
-    fn refusal(&self, denied: Denied, class: PriorityClass, spread: &Spread) -> Refusal {
+    fn refusal(
+        &self,
+        denied: Denied,
+        (rule, observed, limit): (Arc<Rule>, f64, f64),
+        class: PriorityClass,
+        spread: &Spread,
+    ) -> Refusal {
         let least = match denied {
-            Denied::Open(left) => left,
-            Denied::ProbesOut => PROBE_WAIT.min(self.timing.open),
+            Denied::Open(left) | Denied::Ramp(left) => left,
+            Denied::ProbesOut => PROBE_WAIT.min(self.conditions.timing.open),
         };
-        Refusal {
-            cause: Cause::Breaker,
-            rule: Arc::clone(&self.rule),
-            class,
-            observed: self.trip.observed.load(),
-            limit: self.trip.limit.load(),
-            retry_after: spread.over(least),
-        }
-    }
-}
-
-impl Trip {
-    #[cold]
-    fn store(&self, cut: Cut) {
-        self.observed.store(cut.observed);
-        self.limit.store(cut.limit);
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(cut.reason);
-    }
-}
-
-fn errors_cut(trip: &ErrorRatio, counts: Counts) -> Option<Cut> {
-    let observed = reached(counts, trip.minimum_requests, trip.threshold.get())?;
-    let reason = format!("5xx_rate_{}_in_{}", percent(observed), length(trip.window_millis.duration()));
-    Some(Cut { observed, limit: trip.threshold.get(), reason })
-}
-
-fn slow_cut(trip: &SlowCallRatio, counts: Counts) -> Option<Cut> {
-    let observed = reached(counts, trip.minimum_requests, trip.threshold.get())?;
-    let reason = format!(
-        "slow_calls_{}_over_{}ms_in_{}",
-        percent(observed),
-        trip.slower_than_millis.get(),
-        length(trip.window_millis.duration())
-    );
-    Some(Cut { observed, limit: trip.threshold.get(), reason })
-}
-
-/// The share of bad calls, when there are enough calls and it is over the threshold.
-fn reached(counts: Counts, minimum: u32, threshold: f64) -> Option<f64> {
-    counts.ratio().filter(|ratio| counts.calls >= u64::from(minimum) && *ratio >= threshold)
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.0}%", share * 100.0)
-}
-
-/// Whole seconds as `30s`, anything else as `1500ms`.
-fn length(duration: Duration) -> String {
-    match duration.as_millis() {
-        millis if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
-        millis => format!("{millis}ms"),
+        Refusal { cause: Cause::Breaker, rule, class, observed, limit, retry_after: spread.over(least) }
     }
 }
 

@@ -59,8 +59,8 @@ pub struct Refusal {
 pub struct Rule {
     /// The policy it comes from, as `namespace/name`.
     pub policy: String,
-    /// Its name there: of a limit its own, else `tiers.qps`, `tiers.gpuMemory`, `tiers.latency`, `priority` or
-    /// `trip`.
+    /// Its name there: of a limit its own, else `tiers.qps`, `tiers.gpuMemory`, `tiers.latency`, `priority`,
+    /// `trip.errorRatio` and the like of a breaker, or `stages.attention.p99` and the like.
     pub name: String,
 }
 

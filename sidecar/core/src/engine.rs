@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidegate_policy::report::Status;
 use tidegate_policy::{LatencySignal, Mode, PolicyDocument};
 
-use crate::breaker::{Breaker, Permit};
+use crate::breaker::{Breaker, Call, FirstByte};
 use crate::gate::Gate;
 use crate::gradient::Gradient;
 use crate::histogram::Histogram;
@@ -55,7 +55,7 @@ struct TierRules {
 #[must_use = "a ticket that is not completed keeps its place in flight for ever"]
 pub struct Ticket {
     admitted: Tick,
-    permit: Option<Permit>,
+    call: Option<Call>,
     held: Held,
     /// The engine refused or failed: how long that took is not its latency.
     failed: bool,
@@ -84,7 +84,7 @@ impl Engine {
             revision: document.revision.clone(),
             seed,
             priority: Classifier::new(&document.priority),
-            breaker: document.breaker.as_ref().map(Breaker::new),
+            breaker: document.breaker.as_ref().map(|policy| Breaker::new(policy, seed)),
             tiers: document.tiers.as_ref().map(TierRules::new),
             gate: Gate::new(),
             limits: Limits::new(&document.limits, seed, now),
@@ -105,10 +105,10 @@ impl Engine {
     #[must_use]
     pub fn succeed(&self, document: &PolicyDocument, now: Tick) -> Self {
         let before = self.breaker.as_ref();
-        let breaker = document
-            .breaker
-            .as_ref()
-            .map(|policy| before.map_or_else(|| Breaker::new(policy), |b| b.succeed(policy, now)));
+        let breaker = document.breaker.as_ref().map(|policy| {
+            let new = || Breaker::new(policy, self.seed);
+            before.map_or_else(new, |b| b.succeed(policy, self.seed, now))
+        });
         let signal = document.tiers.as_ref().and_then(|tiers| tiers.latency).map(|tier| tier.signal);
         let kept = self.latencies.as_ref().filter(|(before, _)| Some(*before) == signal);
         let fresh = || signal.map(|signal| (signal, Arc::new(Histogram::new())));
@@ -141,11 +141,11 @@ impl Engine {
         }
         let class = self.priority.classify(facts);
         match self.ask(now, class, facts) {
-            Ok(ask::Leave { permit, shadow, wait, held }) => {
+            Ok(ask::Leave { call, shadow, wait, held }) => {
                 self.meter.admit(lane);
                 let timeout = self.breaker.as_ref().and_then(Breaker::timeout);
                 // Waiting for its turn is not the engine's latency.
-                let ticket = Ticket { admitted: now + wait, permit, held, failed: false };
+                let ticket = Ticket { admitted: now + wait, call, held, failed: false };
                 Decision::Admit(Admission { ticket, class, wait, timeout, shadow })
             }
             Err(refusal) => self.refuse(refusal),
@@ -155,8 +155,8 @@ impl Engine {
     /// The head of the response is there, or will not come. At most once for each ticket.
     pub fn responded(&self, now: Tick, ticket: &mut Ticket, outcome: HeadOutcome) {
         let elapsed = now.since(ticket.admitted);
-        if let (Some(breaker), Some(permit)) = (&self.breaker, ticket.permit.take()) {
-            breaker.record(now, permit, outcome, elapsed);
+        if let (Some(breaker), Some(call)) = (&self.breaker, &mut ticket.call) {
+            breaker.responded(now, call, outcome, elapsed);
         }
         ticket.failed = !matches!(outcome, HeadOutcome::Status(..400));
         if outcome == HeadOutcome::TimedOut {
@@ -166,12 +166,27 @@ impl Engine {
         }
     }
 
+    /// The first byte of the response's body is there. A breaker that looks at latency need not wait for the end of
+    /// a stream then; without this it learns of it from `complete`.
+    pub fn first_byte(&self, now: Tick, ticket: &mut Ticket) {
+        if let (Some(breaker), Some(call)) = (&self.breaker, &mut ticket.call) {
+            breaker.first_byte(now, call, FirstByte::After(now.since(ticket.admitted)));
+        }
+    }
+
     /// The request is over. Without `responded` before, it ends without a verdict on the engine.
     #[allow(clippy::needless_pass_by_value)] // a ticket ends here: nobody may complete it twice
     pub fn complete(&self, now: Tick, ticket: Ticket, completion: &Completion) {
         self.meter.complete(Lane::of_this_thread());
-        if let (Some(breaker), Some(permit)) = (&self.breaker, ticket.permit) {
-            breaker.give_back(now, permit);
+        if let (Some(breaker), Some(call)) = (&self.breaker, ticket.call) {
+            let elapsed = now.since(ticket.admitted);
+            let first = match completion.first_byte {
+                Some(first) => FirstByte::After(first.since(ticket.admitted)),
+                // A response without a body.
+                None if completion.whole => FirstByte::After(elapsed),
+                None => FirstByte::LaterThan(elapsed),
+            };
+            breaker.complete(now, call, first);
         }
         self.limits.complete(now, ticket.held, completion.tokens.as_ref());
         if ticket.failed {
@@ -193,14 +208,17 @@ impl Engine {
     #[allow(clippy::needless_pass_by_value)] // as in `complete`
     pub fn cancel(&self, now: Tick, ticket: Ticket) {
         self.meter.complete(Lane::of_this_thread());
-        if let (Some(breaker), Some(permit)) = (&self.breaker, ticket.permit) {
-            breaker.give_back(now, permit);
+        if let (Some(breaker), Some(call)) = (&self.breaker, ticket.call) {
+            breaker.give_back(now, call);
         }
         self.limits.cancel(ticket.held);
     }
 
     /// Takes a reading.
     pub fn observe(&self, now: Tick, signal: Signal) {
+        if let (Signal::Stage(reading), Some(breaker)) = (&signal, &self.breaker) {
+            breaker.observe(now, reading);
+        }
         let mut control = self.control();
         control.observe(now, signal);
         self.refresh(now, &mut control);
@@ -209,6 +227,9 @@ impl Engine {
     /// Closes samples and periods, learns, trips and recovers. To be called every 100 ms by one thread.
     pub fn tick(&self, now: Tick) {
         self.refresh(now, &mut self.control());
+        if let Some(breaker) = &self.breaker {
+            breaker.tick(now);
+        }
         self.limits.grow_ahead();
     }
 

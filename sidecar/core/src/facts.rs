@@ -1,6 +1,9 @@
 //! What the engine is told.
 
 use std::net::IpAddr;
+use std::time::Duration;
+
+use tidegate_policy::Stage;
 
 use crate::Tick;
 
@@ -86,6 +89,21 @@ pub enum Signal {
     GpuMemory(GpuMemoryReading),
     /// What the inference engine says about its own load.
     Engine(EngineReading),
+    /// What the inference engine says about a stage of its pipeline.
+    Stage(StageReading),
+}
+
+/// What the inference engine says about a stage of its pipeline. A number that it does not tell is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageReading {
+    /// Which one.
+    pub stage: Stage,
+    /// The 99th percentile of the times it took lately.
+    pub p99: Option<Duration>,
+    /// How often it ran out of memory since the engine started.
+    pub out_of_memory: Option<u64>,
+    /// When it was read.
+    pub at: Tick,
 }
 
 /// What the inference engine says about its own load. A number that this kind of engine does not tell is absent.

@@ -35,6 +35,6 @@ pub use decision::{Admission, Answer, Cause, Decision, Refusal, Rule};
 pub use engine::{Engine, Ticket};
 pub use facts::{
     Claims, Completion, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, NoClaims, Signal,
-    Tokens,
+    StageReading, Tokens,
 };
 pub use tick::Tick;

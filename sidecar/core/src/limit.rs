@@ -25,14 +25,14 @@ use arrayvec::ArrayVec;
 use tidegate_policy::report::LimitStatus;
 use tidegate_policy::{Algorithm, KeyPart, Limit, Mode, PolicyDocument, PriorityClass};
 
+pub(crate) use hash::Hasher;
 pub(crate) use held::Held;
+pub(crate) use key::Key;
 pub(crate) use law::Taken as TakenToken;
 pub(crate) use token_bucket::TokenBucket;
 
 use crate::{Facts, Refusal, Tick, Tokens};
-use hash::Hasher;
 use held::Hold;
-use key::Key;
 use rule::LimitRule;
 use table::{Place, Receipt};
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, Mode, Ratio, RelativePath};
+use crate::{KeyPart, Millis, Mode, Ratio, RelativePath, StatusMatch};
 
 /// The breaker of a pod, taken whole from one `CircuitBreakerPolicy`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,8 +12,22 @@ pub struct Breaker {
     pub policy: String,
     /// Enforce or Shadow.
     pub mode: Mode,
-    /// What opens it; any one is enough, and at least one is set.
+    /// What opens it; any one is enough. At least one is set, here or as a stage.
+    #[serde(default)]
     pub trip: Trip,
+    /// Statuses that are failures; `5xx` when absent. A broken connection and a timeout are failures always.
+    #[serde(default = "default_failures", skip_serializing_if = "is_default_failures")]
+    pub failure_statuses: Vec<StatusMatch>,
+    /// Statuses by which the engine says that it is busy, not broken: neither failure nor success. 429 and 503
+    /// when absent.
+    #[serde(default = "default_backpressure", skip_serializing_if = "is_default_backpressure")]
+    pub backpressure_statuses: Vec<StatusMatch>,
+    /// One breaker for each value of a key instead of one for the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<Per>,
+    /// Breakers over what the engine tells of its stages, at most one for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageBreaker>,
     /// How long it stays open before it lets probes through.
     pub open_millis: Millis,
     /// What closes it again.
@@ -24,6 +38,22 @@ pub struct Breaker {
     /// What answers while it is open; 503 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+}
+
+fn default_failures() -> Vec<StatusMatch> {
+    StatusMatch::FAILURES.to_vec()
+}
+
+fn default_backpressure() -> Vec<StatusMatch> {
+    StatusMatch::BACKPRESSURE.to_vec()
+}
+
+fn is_default_failures(statuses: &[StatusMatch]) -> bool {
+    statuses == StatusMatch::FAILURES
+}
+
+fn is_default_backpressure(statuses: &[StatusMatch]) -> bool {
+    statuses == StatusMatch::BACKPRESSURE
 }
 
 /// What opens a breaker.
@@ -39,48 +69,165 @@ pub struct Trip {
     /// Share of slow calls in a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_call_ratio: Option<SlowCallRatio>,
+    /// Latency percentile of a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyPercentile>,
+    /// Requests in flight at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<InFlight>,
 }
 
 /// Trips at `count` failures without a success between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsecutiveFailures {
-    /// At least one.
+    /// 1 to 1000000.
     pub count: u32,
 }
 
-/// Trips when failures ÷ calls reaches `threshold`.
+/// Trips when failures ÷ calls reaches `threshold`. The window is a time or a number of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ErrorRatio {
     /// The share.
     pub threshold: Ratio,
-    /// The trailing window.
-    pub window_millis: Millis,
-    /// Fewer calls give no verdict.
+    /// The trailing window; absent where `window_calls` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_millis: Option<Millis>,
+    /// The last so many calls, 1 to 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_calls: Option<u32>,
+    /// Fewer calls give no verdict; 1 to 1000000, no more than `window_calls`.
     pub minimum_requests: u32,
 }
 
-/// Trips when slow calls ÷ calls reaches `threshold`.
+/// Trips when slow calls ÷ calls reaches `threshold`. The window is a time or a number of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SlowCallRatio {
     /// The share.
     pub threshold: Ratio,
-    /// A call is slow when its response head takes longer.
+    /// A call is slow when the first byte of its response's body takes longer.
     pub slower_than_millis: Millis,
+    /// The trailing window; absent where `window_calls` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_millis: Option<Millis>,
+    /// The last so many calls, 1 to 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_calls: Option<u32>,
+    /// Fewer calls give no verdict; 1 to 1000000, no more than `window_calls`.
+    pub minimum_requests: u32,
+}
+
+/// Trips when the percentile (nearest rank) of the times until the first byte of the response's body is over
+/// `over_millis`. The window is a time or a number of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LatencyPercentile {
+    /// The percentile as a share, 0.95 for P95.
+    pub percentile: Ratio,
+    /// The ceiling.
+    pub over_millis: Millis,
+    /// The trailing window; absent where `window_calls` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_millis: Option<Millis>,
+    /// The last so many calls, 1 to 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_calls: Option<u32>,
+    /// Fewer calls give no verdict; 1 to 1000000, no more than `window_calls`.
+    pub minimum_requests: u32,
+}
+
+/// Trips when a request arrives while `max` are in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InFlight {
+    /// 1 to 1000000.
+    pub max: u32,
+}
+
+/// What tells breakers of one pod apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Per {
+    /// The key, 1 to 8 parts. A part that a request lacks counts as empty.
+    pub key: Vec<KeyPart>,
+    /// The first so many values have breakers of their own, 1 to 256; all others share one.
+    pub max: u32,
+}
+
+/// Stops the pod while one stage of its pipeline is slow or runs out of memory. At least one of both conditions is
+/// set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StageBreaker {
+    /// Which one.
+    pub stage: Stage,
+    /// Trips when a reading's P99 is over this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_over_millis: Option<Millis>,
+    /// Trips when the stage ran out of memory too often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<OutOfMemory>,
+    /// Age at which the last reading no longer says anything.
+    pub stale_after_millis: Millis,
+}
+
+/// Trips at `count` events in a trailing window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutOfMemory {
+    /// 1 to 1000000.
+    pub count: u32,
     /// The trailing window.
     pub window_millis: Millis,
-    /// Fewer calls give no verdict.
-    pub minimum_requests: u32,
+}
+
+/// A stage of an inference engine's pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// Text to tokens.
+    Tokenizer,
+    /// Tokens to vectors.
+    Embedding,
+    /// The attention layers.
+    Attention,
+    /// Of the prompt, where the engine tells prefill and decode apart.
+    Prefill,
+    /// Of the output, where the engine tells prefill and decode apart.
+    Decode,
+    /// Sampling of output tokens.
+    Generation,
+}
+
+impl Stage {
+    /// Every stage.
+    pub const ALL: [Self; 6] =
+        [Self::Tokenizer, Self::Embedding, Self::Attention, Self::Prefill, Self::Decode, Self::Generation];
+
+    /// As in reasons and names of rules.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tokenizer => "tokenizer",
+            Self::Embedding => "embedding",
+            Self::Attention => "attention",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+            Self::Generation => "generation",
+        }
+    }
 }
 
 /// How an open breaker is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HalfOpen {
-    /// Requests let through at a time, 1 to 1000; when so many succeeded it closes, one failure reopens it.
+    /// Requests let through at a time, 1 to 1000; when so many succeeded the ramp begins, one failure reopens it.
     pub probes: u32,
+    /// Length of the ramp of 10, 25 and 50 % of the requests, a third of it each, before it closes. It closes at
+    /// once when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp_millis: Option<Millis>,
 }
 
 /// What answers in place of the engine's own endpoint.

@@ -23,13 +23,18 @@ mod validate;
 pub mod report;
 pub mod stream;
 
-pub use breaker::{Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, SlowCallRatio, Trip};
+pub use breaker::{
+    Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, InFlight, LatencyPercentile, OutOfMemory,
+    Per, SlowCallRatio, Stage, StageBreaker, Trip,
+};
 pub use document::{API_VERSION, PolicyDocument};
 pub use errors::{DocumentError, DocumentErrors};
 pub use identity::{Identity, JwtAlgorithm, JwtIssuer, JwtKeys};
 pub use limit::{Algorithm, Cost, KeyPart, Limit, TokenWeights};
 pub use priority::{Claimant, Priority, PriorityClass, PrioritySource};
-pub use scalar::{Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, Weight};
+pub use scalar::{
+    Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, StatusMatch, Weight,
+};
 pub use tiers::{
     GpuMemoryTier, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, OnStale, QpsTier, Recovery, Tiers,
 };

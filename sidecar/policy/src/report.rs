@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Mode;
+use crate::{Mode, Stage};
 
 /// Sent to the operator when the stream opens, when a state changes (at most once a second) and every 10 s.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -233,6 +233,54 @@ pub struct BreakerStatus {
     pub half_open_in_millis: Option<u64>,
     /// Transitions since it is in force, by from and to.
     pub transitions: Vec<Transition>,
+    /// Where each value of a key has a breaker of its own. Then the state above is that of the one that lets least
+    /// pass, and the transitions are those of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<BreakerGroups>,
+    /// The breakers of stages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageStatus>,
+}
+
+/// How many breakers there are of values of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerGroups {
+    /// Values with a breaker of their own.
+    pub tracked: u64,
+    /// Open ones, that of all other values included.
+    pub open: u64,
+    /// Half-open ones, likewise.
+    pub half_open: u64,
+}
+
+/// State of the breaker of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageStatus {
+    /// Which one.
+    pub stage: Stage,
+    /// Its state.
+    pub state: StageState,
+    /// Why it opened last, such as `attention_p99_950ms_over_800ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_trigger_reason: Option<String>,
+    /// Age of the last reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal_age_millis: Option<u64>,
+}
+
+/// State of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum StageState {
+    /// No reading, or the last one is too old: requests pass.
+    NoSignal,
+    /// Requests pass.
+    Closed,
+    /// No request passes.
+    Open,
+    /// Some requests pass.
+    HalfOpen,
 }
 
 /// How often a breaker went from one state to another.

@@ -191,3 +191,50 @@ impl From<RelativePath> for String {
         path.0
     }
 }
+
+/// One status of a response, such as `429`, or a class of them, such as `5xx`: 400 to 599.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum StatusMatch {
+    /// All statuses of 400 to 499, or of 500 to 599, by their first digit.
+    Class(u8),
+    /// This one.
+    Exactly(u16),
+}
+
+impl StatusMatch {
+    /// Failures, where a policy does not say which: 5xx.
+    pub const FAILURES: [Self; 1] = [Self::Class(5)];
+    /// Backpressure, where a policy does not say which: 429 and 503.
+    pub const BACKPRESSURE: [Self; 2] = [Self::Exactly(429), Self::Exactly(503)];
+
+    /// `4xx`, `5xx` or a number from 400 to 599.
+    pub fn new(text: &str) -> Result<Self, ScalarError> {
+        let exact = || text.parse().ok().filter(|status| (400..600).contains(status)).map(Self::Exactly);
+        match text {
+            "4xx" => Ok(Self::Class(4)),
+            "5xx" => Ok(Self::Class(5)),
+            _ => exact().filter(|_| text.len() == 3).ok_or_else(|| {
+                ScalarError(format!(
+                    "{text:?} is neither a status nor a class of them: write \"4xx\", \"5xx\" or one such as \"500\""
+                ))
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for StatusMatch {
+    type Error = ScalarError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(&text)
+    }
+}
+
+impl From<StatusMatch> for String {
+    fn from(status: StatusMatch) -> Self {
+        match status {
+            StatusMatch::Class(class) => format!("{class}xx"),
+            StatusMatch::Exactly(status) => status.to_string(),
+        }
+    }
+}

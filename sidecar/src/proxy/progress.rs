@@ -73,7 +73,11 @@ impl Progress {
     /// Bytes of the response's body arrived.
     pub(super) fn received(&mut self, data: &[u8]) {
         if self.first_byte.is_none() {
-            self.first_byte = Some(self.shared.clock.now());
+            let now = self.shared.clock.now();
+            self.first_byte = Some(now);
+            if let Some((engine, ticket)) = &mut self.ticket {
+                engine.first_byte(now, ticket);
+            }
         }
         if let Some(events) = &mut self.events {
             events.feed(data);

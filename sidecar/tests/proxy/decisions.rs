@@ -185,7 +185,10 @@ fn failures_of_the_engine_open_the_breaker_and_then_it_is_503() {
     }
     let refused = proxy.ask(GET);
     assert_eq!((refused.status, code(&refused).as_str()), (503, "breaker-open"));
-    assert_eq!(refused.header("x-tidegate-reason"), Some("breaker-open; policy=shop/pay; rule=trip"));
+    assert_eq!(
+        refused.header("x-tidegate-reason"),
+        Some("breaker-open; policy=shop/pay; rule=trip.consecutiveFailures")
+    );
     assert!(refused.header("retry-after").is_some());
     assert_eq!(requests.load(Ordering::SeqCst), 2);
     assert_eq!(proxy.metric(r#"tidegate_breaker_state{state="open"}"#), 1);
@@ -266,7 +269,10 @@ fn an_open_breaker_sends_the_same_request_to_its_fallback_once() {
     let [first, second, third] = [(); 3].map(|()| answers.next().unwrap());
     assert_eq!([first.status, second.status, third.status], [500, 500, 200]);
     assert_eq!(third.text(), "fallback for order");
-    assert_eq!(third.header("x-tidegate-reason"), Some("breaker-open; policy=shop/pay; rule=trip"));
+    assert_eq!(
+        third.header("x-tidegate-reason"),
+        Some("breaker-open; policy=shop/pay; rule=trip.consecutiveFailures")
+    );
     drop(answers);
     fallback_fails.store(true, Ordering::SeqCst);
     let refused = proxy.ask(pay);

@@ -1,16 +1,21 @@
 //! The parts of a `CircuitBreakerPolicy`.
 
-use tidegate_crds::{self as crd, CircuitBreakerPolicySpec};
+use tidegate_crds::{self as crd, CircuitBreakerPolicySpec, Duration};
 use tidegate_policy::{
-    Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, Millis, RelativePath, SlowCallRatio, Trip,
+    Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, InFlight, KeyPart, LatencyPercentile,
+    Millis, Per, RelativePath, SlowCallRatio, StatusMatch, Trip,
 };
 
 use super::Parts;
 use super::problems::{Problems, optional};
-use super::scalar::{count, count32, millis, mode, ratio};
+use super::scalar::{count, count32, header, millis, millis_or_none, mode, percentile, ratio};
 
 const MOST_CALLS: i32 = 1_000_000;
 const LONGEST_TIMEOUT_MS: i64 = 3_600_000;
+const MOST_WINDOW_CALLS: i32 = 1024;
+const MOST_GROUPS: i32 = 256;
+/// Of the time that a breaker is open: the longer an engine was gone, the more waits for it.
+const RAMP_SHARE: u64 = 10;
 
 pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mut Problems) -> Option<Parts> {
     let trip = trip(spec, problems);
@@ -22,16 +27,47 @@ pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mu
         let path = RelativePath::new(path).map_err(|error| error.to_string());
         problems.keep("spec.fallbackEndpoint", path).map(Fallback::Path)
     });
+    let ramp = optional(spec.half_open.ramp.as_ref(), |ramp| {
+        problems.keep("spec.halfOpen.ramp", millis_or_none(ramp))
+    });
+    let failures = statuses("spec.failureStatuses", &spec.failure_statuses, problems);
+    let backpressure = statuses("spec.backpressureStatuses", &spec.backpressure_statuses, problems);
+    let per = optional(spec.group_by.as_ref(), |group_by| per(group_by, problems));
+    let (open, ramp) = (open?, ramp?);
     let breaker = Breaker {
         policy: policy.to_owned(),
         mode: mode(spec.mode),
         trip: trip?,
-        open_millis: open?,
-        half_open: HalfOpen { probes: probes? },
+        failure_statuses: failures?,
+        backpressure_statuses: backpressure?,
+        per: per?,
+        stages: Vec::new(),
+        open_millis: open,
+        half_open: HalfOpen { probes: probes?, ramp_millis: ramp.unwrap_or_else(|| tenth(open)) },
         timeout_millis: timeout?,
         fallback: fallback?,
     };
     Some(Parts { breaker: Some(breaker), ..Parts::default() })
+}
+
+fn tenth(open: Millis) -> Option<Millis> {
+    Millis::new(open.get() / RAMP_SHARE).ok()
+}
+
+fn statuses(field: &str, statuses: &[crd::StatusMatch], problems: &mut Problems) -> Option<Vec<StatusMatch>> {
+    let parse = |(i, status): (usize, &crd::StatusMatch)| {
+        let status = StatusMatch::new(status.as_str()).map_err(|error| error.to_string());
+        problems.keep(format!("{field}[{i}]"), status)
+    };
+    // All of them are looked at before the first mistake ends it.
+    let parsed: Vec<Option<StatusMatch>> = statuses.iter().enumerate().map(parse).collect();
+    parsed.into_iter().collect()
+}
+
+fn per(group_by: &crd::GroupBy, problems: &mut Problems) -> Option<Per> {
+    let header = problems.keep("spec.groupBy.header", header(&group_by.header));
+    let max = problems.keep("spec.groupBy.max", count32(group_by.max, 1, MOST_GROUPS));
+    Some(Per { key: vec![KeyPart::Header(header?)], max: max? })
 }
 
 fn timeout_millis(timeout: i64) -> Result<Millis, String> {
@@ -43,7 +79,7 @@ fn trip(spec: &CircuitBreakerPolicySpec, problems: &mut Problems) -> Option<Trip
         None if spec.failure_threshold.is_none() => {
             problems.add("spec", CircuitBreakerPolicySpec::NOTHING);
         }
-        Some(trip) if trip.error_ratio.is_none() && trip.slow_call_ratio.is_none() => {
+        Some(crd::Trip { error_ratio: None, slow_call_ratio: None, latency: None, in_flight: None }) => {
             problems.add("spec.trip", crd::Trip::NOTHING);
         }
         None | Some(_) => {}
@@ -52,32 +88,91 @@ fn trip(spec: &CircuitBreakerPolicySpec, problems: &mut Problems) -> Option<Trip
         let threshold = problems.keep("spec.failureThreshold", count32(threshold, 1, MOST_CALLS));
         threshold.map(|count| ConsecutiveFailures { count })
     });
-    let ratios = spec.trip.as_ref();
-    let errors = ratios.and_then(|trip| trip.error_ratio.as_ref());
+    let trips = spec.trip.as_ref();
+    let errors = trips.and_then(|trip| trip.error_ratio.as_ref());
     let errors = optional(errors, |spec| error_ratio(spec, problems));
-    let slow = ratios.and_then(|trip| trip.slow_call_ratio.as_ref());
+    let slow = trips.and_then(|trip| trip.slow_call_ratio.as_ref());
     let slow = optional(slow, |spec| slow_call_ratio(spec, problems));
-    Some(Trip { consecutive_failures: failures?, error_ratio: errors?, slow_call_ratio: slow? })
+    let latency = trips.and_then(|trip| trip.latency.as_ref());
+    let latency = optional(latency, |spec| latency_percentile(spec, problems));
+    let in_flight = trips.and_then(|trip| trip.in_flight.as_ref());
+    let in_flight = optional(in_flight, |spec| {
+        let max = problems.keep("spec.trip.inFlight.max", count32(spec.max, 1, MOST_CALLS));
+        max.map(|max| InFlight { max })
+    });
+    Some(Trip {
+        consecutive_failures: failures?,
+        error_ratio: errors?,
+        slow_call_ratio: slow?,
+        latency: latency?,
+        in_flight: in_flight?,
+    })
 }
 
 fn error_ratio(spec: &crd::ErrorRatio, problems: &mut Problems) -> Option<ErrorRatio> {
-    let threshold = problems.keep("spec.trip.errorRatio.threshold", ratio(&spec.threshold));
-    let window = problems.keep("spec.trip.errorRatio.window", millis(&spec.window));
-    let minimum = count32(spec.minimum_requests, 1, MOST_CALLS);
-    let minimum = problems.keep("spec.trip.errorRatio.minimumRequests", minimum);
-    Some(ErrorRatio { threshold: threshold?, window_millis: window?, minimum_requests: minimum? })
+    let field = "spec.trip.errorRatio";
+    let threshold = problems.keep(format!("{field}.threshold"), ratio(&spec.threshold));
+    let window =
+        window(field, (spec.window.as_ref(), spec.window_calls, spec.minimum_requests), "30s", problems);
+    let (window_millis, window_calls, minimum_requests) = window?;
+    Some(ErrorRatio { threshold: threshold?, window_millis, window_calls, minimum_requests })
 }
 
 fn slow_call_ratio(spec: &crd::SlowCallRatio, problems: &mut Problems) -> Option<SlowCallRatio> {
-    let threshold = problems.keep("spec.trip.slowCallRatio.threshold", ratio(&spec.threshold));
-    let slower_than = problems.keep("spec.trip.slowCallRatio.slowerThan", millis(&spec.slower_than));
-    let window = problems.keep("spec.trip.slowCallRatio.window", millis(&spec.window));
-    let minimum = count32(spec.minimum_requests, 1, MOST_CALLS);
-    let minimum = problems.keep("spec.trip.slowCallRatio.minimumRequests", minimum);
+    let field = "spec.trip.slowCallRatio";
+    let threshold = problems.keep(format!("{field}.threshold"), ratio(&spec.threshold));
+    let slower_than = problems.keep(format!("{field}.slowerThan"), millis(&spec.slower_than));
+    let window =
+        window(field, (spec.window.as_ref(), spec.window_calls, spec.minimum_requests), "10s", problems);
+    let (window_millis, window_calls, minimum_requests) = window?;
     Some(SlowCallRatio {
         threshold: threshold?,
         slower_than_millis: slower_than?,
-        window_millis: window?,
-        minimum_requests: minimum?,
+        window_millis,
+        window_calls,
+        minimum_requests,
     })
+}
+
+fn latency_percentile(spec: &crd::LatencyPercentile, problems: &mut Problems) -> Option<LatencyPercentile> {
+    let field = "spec.trip.latency";
+    let percentile = percentile(&spec.percentile).and_then(|percentile| {
+        let below = (percentile.get() < 1.0).then_some(percentile);
+        below.ok_or_else(|| format!("{} is never exceeded: write one below 100, such as 95", spec.percentile))
+    });
+    let percentile = problems.keep(format!("{field}.percentile"), percentile);
+    let over = problems.keep(format!("{field}.over"), millis(&spec.over));
+    let window =
+        window(field, (spec.window.as_ref(), spec.window_calls, spec.minimum_requests), "30s", problems);
+    let (window_millis, window_calls, minimum_requests) = window?;
+    Some(LatencyPercentile {
+        percentile: percentile?,
+        over_millis: over?,
+        window_millis,
+        window_calls,
+        minimum_requests,
+    })
+}
+
+type Window = (Option<Millis>, Option<u32>, u32);
+
+/// A window as a time or as a number of calls, and its minimum.
+fn window(
+    field: &str,
+    (time, calls, minimum): (Option<&Duration>, Option<i32>, i32),
+    default: &str,
+    problems: &mut Problems,
+) -> Option<Window> {
+    if let (Some(_), Some(_)) = (time, calls) {
+        problems.add(field, crd::Trip::ONE_WINDOW);
+    }
+    let default = Duration::from(default);
+    let time = time.or(calls.is_none().then_some(&default));
+    let time = optional(time, |time| problems.keep(format!("{field}.window"), millis(time)));
+    let most = calls.unwrap_or(MOST_CALLS).clamp(1, MOST_CALLS);
+    let calls = optional(calls, |calls| {
+        problems.keep(format!("{field}.windowCalls"), count32(calls, 1, MOST_WINDOW_CALLS))
+    });
+    let minimum = problems.keep(format!("{field}.minimumRequests"), count32(minimum, 1, most));
+    Some((time?, calls?, minimum?))
 }

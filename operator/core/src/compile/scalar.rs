@@ -11,6 +11,11 @@ pub(super) fn millis(duration: &Duration) -> Result<Millis, String> {
         .map_err(|_| format!("{text:?} is out of range: write a duration of 1ms to 744h (31 days)"))
 }
 
+/// The same, with 0s as nothing.
+pub(super) fn millis_or_none(duration: &Duration) -> Result<Option<Millis>, String> {
+    if milliseconds(duration.as_str()) == Some(0) { Ok(None) } else { millis(duration).map(Some) }
+}
+
 fn milliseconds(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total = 0_u64;

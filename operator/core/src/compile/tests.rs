@@ -3,9 +3,10 @@ use std::sync::LazyLock;
 use serde::de::DeserializeOwned;
 use tidegate_policy::{
     Algorithm, Breaker, Claimant, ConsecutiveFailures, Cost, ErrorRatio, Factor, Fallback, GpuMemoryTier,
-    HalfOpen, HeaderName, JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, LatencySignal, LatencyTier,
-    LearnedLatency, LearnedQps, Limit, Millis, Mode, OnStale, Priority, PriorityClass, PrioritySource,
-    QpsTier, Rate, Ratio, Recovery, RelativePath, SlowCallRatio, Tiers, Trip,
+    HalfOpen, HeaderName, InFlight, JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, LatencyPercentile,
+    LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, Millis, Mode, OnStale, Per, Priority,
+    PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery, RelativePath, SlowCallRatio, StatusMatch,
+    Tiers, Trip,
 };
 
 use super::*;
@@ -235,8 +236,12 @@ fn the_short_form_is_a_breaker_for_the_pods_behind_a_service() {
                         consecutive_failures: Some(ConsecutiveFailures { count: 5 }),
                         ..Trip::default()
                     },
+                    failure_statuses: StatusMatch::FAILURES.to_vec(),
+                    backpressure_statuses: StatusMatch::BACKPRESSURE.to_vec(),
+                    per: None,
+                    stages: Vec::new(),
                     open_millis: millis(60_000),
-                    half_open: HalfOpen { probes: 1 },
+                    half_open: HalfOpen { probes: 1, ramp_millis: Some(millis(6000)) },
                     timeout_millis: Some(millis(3000)),
                     fallback: Some(Fallback::Path(RelativePath::new("/fallback/payment").unwrap())),
                 }),
@@ -252,11 +257,16 @@ fn every_field_of_a_breaker_reaches_the_document() {
         "
   selector: {matchLabels: {app: llama}}
   mode: Shadow
+  failureStatuses: [4xx, \"500\"]
+  backpressureStatuses: [\"429\"]
+  groupBy: {header: X-Canary, max: 8}
   trip:
     errorRatio: {}
-    slowCallRatio: {threshold: 40%, slowerThan: 2s, window: 20s, minimumRequests: 5}
+    slowCallRatio: {threshold: 40%, slowerThan: 2s, windowCalls: 20, minimumRequests: 5}
+    latency: {}
+    inFlight: {}
   open: {duration: 30s}
-  halfOpen: {probes: 5}",
+  halfOpen: {probes: 5, ramp: 0s}",
     );
     assert_eq!(
         compiled.unwrap().parts.breaker,
@@ -267,18 +277,32 @@ fn every_field_of_a_breaker_reaches_the_document() {
                 consecutive_failures: None,
                 error_ratio: Some(ErrorRatio {
                     threshold: ratio(0.5),
-                    window_millis: millis(30_000),
+                    window_millis: Some(millis(30_000)),
+                    window_calls: None,
                     minimum_requests: 20,
                 }),
                 slow_call_ratio: Some(SlowCallRatio {
                     threshold: ratio(0.4),
                     slower_than_millis: millis(2000),
-                    window_millis: millis(20_000),
+                    window_millis: None,
+                    window_calls: Some(20),
                     minimum_requests: 5,
                 }),
+                latency: Some(LatencyPercentile {
+                    percentile: ratio(0.95),
+                    over_millis: millis(800),
+                    window_millis: Some(millis(30_000)),
+                    window_calls: None,
+                    minimum_requests: 20,
+                }),
+                in_flight: Some(InFlight { max: 200 }),
             },
+            failure_statuses: vec![StatusMatch::Class(4), StatusMatch::Exactly(500)],
+            backpressure_statuses: vec![StatusMatch::Exactly(429)],
+            per: Some(Per { key: vec![KeyPart::Header(HeaderName::new("x-canary").unwrap())], max: 8 }),
+            stages: Vec::new(),
             open_millis: millis(30_000),
-            half_open: HalfOpen { probes: 5 },
+            half_open: HalfOpen { probes: 5, ramp_millis: None },
             timeout_millis: None,
             fallback: None,
         })

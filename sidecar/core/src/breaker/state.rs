@@ -1,13 +1,18 @@
 //! The states of a breaker in one word, moved by compare-and-swap along the legal transitions only.
 //!
 //! ```text
-//!   Closed ──trip──▶ Open ──its time is over──▶ HalfOpen ──enough probes succeed──▶ Closed
-//!                     ▲                            │
-//!                     └──────── a probe fails ─────┘
+//!   Closed ──trip──▶ Open ──its time is over──▶ HalfOpen: probes ──enough succeed──▶ ramp ──its time is over──▶ Closed
+//!                     ▲                                      │                        │
+//!                     └────────────── one fails ─────────────┴───────── trip ─────────┘
 //! ```
 //!
-//! Every transition begins a new generation. A call belongs to the generation that let it pass and has no say in
-//! another: what was sent before the breaker opened cannot close it, nor reopen it.
+//! Probes show that the engine answers one request, not that it can take all of those that waited for it. So the
+//! ramp lets 10 %, then 25 %, then 50 % of the requests pass, each for a third of its time: every step is about
+//! twice the one before, and what trips a closed breaker trips one in its ramp. To the outside both are `HalfOpen`.
+//!
+//! A generation begins when it opens, half-opens and when the ramp begins. A call belongs to the generation that let
+//! it pass and has no say in another: what was sent before the breaker opened cannot close it, nor reopen it. Calls
+//! of the ramp still count after it.
 
 use std::time::Duration;
 
@@ -22,6 +27,10 @@ const PAYLOAD_BITS: u32 = 46;
 const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
 const PROBE_BITS: u32 = 20;
 const PROBES: u64 = (1 << PROBE_BITS) - 1;
+/// Shares of the ramp's steps, of 2⁶⁴: 10 %, 25 %, 50 %.
+const RAMP: [u64; 3] = [u64::MAX / 10, u64::MAX / 4, u64::MAX / 2];
+/// 2⁶⁴ ÷ φ, odd: its multiples are a low-discrepancy sequence (Knuth, TAOCP 3, §6.4).
+const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The word, unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +41,29 @@ enum Phase {
     Open { until: u64 },
     /// Probes that are out, and those that succeeded.
     HalfOpen { out: u64, succeeded: u64 },
+    /// Failures in a row since the ramp began.
+    Ramp { failures: u32 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Word {
     generation: u16,
     phase: Phase,
+}
+
+/// What the end of a call leads to.
+enum Settled {
+    Word(Word),
+    /// The last of the probes has succeeded.
+    Recovered,
+}
+
+/// Where a ramp is.
+struct Step {
+    /// Of 2⁶⁴.
+    share: u64,
+    /// Time until it is over.
+    left: Duration,
 }
 
 /// Leave to call the engine.
@@ -55,6 +81,8 @@ pub(crate) enum Denied {
     Open(Duration),
     /// Half-open, with all probes out.
     ProbesOut,
+    /// Not among the share that the ramp lets pass; it ends after so long.
+    Ramp(Duration),
 }
 
 /// What a call says about the engine.
@@ -77,6 +105,10 @@ pub(crate) struct Moved {
 #[derive(Debug)]
 pub(crate) struct State {
     word: AtomicU64,
+    /// When the last ramp began, in nanoseconds of the clock. Written before the word says so.
+    ramp_began: AtomicU64,
+    /// Requests that met the ramp.
+    ramp_met: AtomicU64,
     opened: AtomicU64,
     half_opened: AtomicU64,
     reopened: AtomicU64,
@@ -89,12 +121,23 @@ pub(crate) struct Timing {
     pub(crate) open: Duration,
     pub(crate) probes: u32,
     pub(crate) consecutive_failures: Option<u32>,
+    /// Zero: it closes at once.
+    pub(crate) ramp: Duration,
+}
+
+impl Permit {
+    /// Whether it is a probe, of whatever generation.
+    pub(crate) const fn is_probe(self) -> bool {
+        self.probe
+    }
 }
 
 impl State {
     pub(crate) fn new() -> Self {
         Self {
             word: AtomicU64::new(Word { generation: 0, phase: Phase::Closed { failures: 0 } }.pack()),
+            ramp_began: AtomicU64::new(0),
+            ramp_met: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             half_opened: AtomicU64::new(0),
             reopened: AtomicU64::new(0),
@@ -113,8 +156,15 @@ impl State {
                     return Err(Denied::Open(Duration::from_nanos(left)));
                 }
                 Phase::Open { .. } => word.next(Phase::HalfOpen { out: 1, succeeded: 0 }),
+                Phase::Ramp { failures } => match self.step(now, timing) {
+                    None => word.with(Phase::Closed { failures }),
+                    Some(step) if self.is_let_pass(step.share) => {
+                        return Ok(Permit { generation: word.generation, probe: false });
+                    }
+                    Some(step) => return Err(Denied::Ramp(step.left)),
+                },
                 Phase::HalfOpen { succeeded, .. } if succeeded >= u64::from(timing.probes) => {
-                    word.next(Phase::Closed { failures: 0 })
+                    self.recovered(now, timing, word)
                 }
                 Phase::HalfOpen { out, succeeded } if out + succeeded < u64::from(timing.probes) => {
                     word.with(Phase::HalfOpen { out: out + 1, succeeded })
@@ -141,7 +191,10 @@ impl State {
     ) -> Option<Moved> {
         let mut word = self.load();
         loop {
-            let next = word.settled(now, timing, permit, verdict)?;
+            let next = match word.settled(now, timing, permit, verdict)? {
+                Settled::Word(next) => next,
+                Settled::Recovered => self.recovered(now, timing, word),
+            };
             match self.swap(word, next) {
                 Ok(()) => return word.moved_to(next),
                 Err(current) => word = current,
@@ -149,11 +202,31 @@ impl State {
         }
     }
 
-    /// Opens, if the breaker is still closed in the permit's generation.
+    /// Opens, if calls of the permit's generation still count.
     pub(crate) fn trip(&self, now: Tick, timing: Timing, permit: Permit) -> Option<Moved> {
+        self.open_if(now, timing, |word| word.generation == permit.generation && word.counts())
+    }
+
+    /// Opens whatever call it was: for what is seen of the engine as a whole.
+    pub(crate) fn trip_now(&self, now: Tick, timing: Timing) -> Option<Moved> {
+        self.open_if(now, timing, |word| !matches!(word.phase, Phase::Open { .. }))
+    }
+
+    /// Ends a ramp whose time is over, so that the state is true without requests too.
+    pub(crate) fn tick(&self, now: Tick, timing: Timing) {
+        let word = self.load();
+        if let Phase::Ramp { failures } = word.phase
+            && self.step(now, timing).is_none()
+        {
+            // Somebody else may have moved it meanwhile; the next tick looks again.
+            let _ = self.swap(word, word.with(Phase::Closed { failures }));
+        }
+    }
+
+    fn open_if(&self, now: Tick, timing: Timing, may: impl Fn(Word) -> bool) -> Option<Moved> {
         let mut word = self.load();
         loop {
-            if word.generation != permit.generation || !matches!(word.phase, Phase::Closed { .. }) {
+            if !may(word) {
                 return None;
             }
             let next = word.next(Phase::open(now, timing.open));
@@ -164,10 +237,40 @@ impl State {
         }
     }
 
-    /// Whether the permit's generation is the present one and closed, so that windows may count its call.
+    /// Enough probes have succeeded: the ramp begins, or it closes where there is none.
+    fn recovered(&self, now: Tick, timing: Timing, word: Word) -> Word {
+        if timing.ramp.is_zero() {
+            return word.next(Phase::Closed { failures: 0 });
+        }
+        // Of several that come here at once one will win; what the others have written is as good.
+        self.ramp_began.fetch_max(now.as_nanos(), Ordering::Relaxed);
+        self.ramp_met.store(0, Ordering::Relaxed);
+        word.next(Phase::Ramp { failures: 0 })
+    }
+
+    /// Where the ramp is at `now`; None: over.
+    fn step(&self, now: Tick, timing: Timing) -> Option<Step> {
+        let began = Tick::from_nanos(self.ramp_began.load(Ordering::Relaxed));
+        let elapsed = now.since(began);
+        let left = timing.ramp.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+        let share = match elapsed.as_nanos() * 3 / timing.ramp.as_nanos() {
+            0 => RAMP[0],
+            1 => RAMP[1],
+            _ => RAMP[2],
+        };
+        Some(Step { share, left })
+    }
+
+    /// Whether the next request is among the share. Multiples of the golden ratio spread evenly, the first of them
+    /// is let pass, and no client that comes every nth time is always or never among them.
+    fn is_let_pass(&self, share: u64) -> bool {
+        self.ramp_met.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN_RATIO) <= share
+    }
+
+    /// Whether the permit's generation is the present one and its calls count, in windows as in a row.
     pub(crate) fn counts(&self, permit: Permit) -> bool {
         let word = self.load();
-        word.generation == permit.generation && matches!(word.phase, Phase::Closed { .. })
+        word.generation == permit.generation && word.counts()
     }
 
     /// Whether the permit is a probe of the present generation.
@@ -179,10 +282,10 @@ impl State {
         self.load().state()
     }
 
-    /// Failures in a row, while closed.
+    /// Failures in a row, while closed or in the ramp.
     pub(crate) fn consecutive_failures(&self) -> u32 {
         match self.load().phase {
-            Phase::Closed { failures } => failures,
+            Phase::Closed { failures } | Phase::Ramp { failures } => failures,
             Phase::Open { .. } | Phase::HalfOpen { .. } => 0,
         }
     }
@@ -191,7 +294,7 @@ impl State {
     pub(crate) fn half_opens_in(&self, now: Tick) -> Option<Duration> {
         match self.load().phase {
             Phase::Open { until } => Some(Tick::from_nanos(until.saturating_mul(NANOS_PER_MILLI)).since(now)),
-            Phase::Closed { .. } | Phase::HalfOpen { .. } => None,
+            Phase::Closed { .. } | Phase::HalfOpen { .. } | Phase::Ramp { .. } => None,
         }
     }
 
@@ -249,50 +352,55 @@ impl Word {
         Self { generation: self.generation.wrapping_add(1), phase }
     }
 
-    /// The word after a call has ended; None when it has no say.
-    fn settled(self, now: Tick, timing: Timing, permit: Permit, verdict: Verdict) -> Option<Self> {
+    /// Whether ended calls of its generation count.
+    fn counts(self) -> bool {
+        matches!(self.phase, Phase::Closed { .. } | Phase::Ramp { .. })
+    }
+
+    /// What follows from the end of a call; None when it has no say.
+    fn settled(self, now: Tick, timing: Timing, permit: Permit, verdict: Verdict) -> Option<Settled> {
         if self.generation != permit.generation {
             return None;
         }
-        match (self.phase, verdict) {
-            (Phase::Closed { failures: 1.. }, Verdict::Success) => {
-                Some(self.with(Phase::Closed { failures: 0 }))
-            }
-            (Phase::Closed { failures }, Verdict::Failure) => {
-                let failures = failures.saturating_add(1);
-                match timing.consecutive_failures {
-                    Some(count) if failures >= count => Some(self.next(Phase::open(now, timing.open))),
-                    _ => Some(self.with(Phase::Closed { failures })),
-                }
-            }
-            (Phase::HalfOpen { .. }, Verdict::Failure) if permit.probe => {
-                Some(self.next(Phase::open(now, timing.open)))
-            }
+        let opened = self.next(Phase::open(now, timing.open));
+        let trips = |failures| timing.consecutive_failures.is_some_and(|count| failures >= count);
+        let next = match (self.phase, verdict) {
+            (Phase::Closed { failures: 1.. }, Verdict::Success) => self.with(Phase::Closed { failures: 0 }),
+            (Phase::Ramp { failures: 1.. }, Verdict::Success) => self.with(Phase::Ramp { failures: 0 }),
+            (Phase::Closed { failures }, Verdict::Failure) => match failures.saturating_add(1) {
+                failures if trips(failures) => opened,
+                failures => self.with(Phase::Closed { failures }),
+            },
+            (Phase::Ramp { failures }, Verdict::Failure) => match failures.saturating_add(1) {
+                failures if trips(failures) => opened,
+                failures => self.with(Phase::Ramp { failures }),
+            },
+            (Phase::HalfOpen { .. }, Verdict::Failure) if permit.probe => opened,
             (Phase::HalfOpen { out, succeeded }, Verdict::Success) if permit.probe => {
                 let succeeded = succeeded + 1;
-                Some(if succeeded >= u64::from(timing.probes) {
-                    self.next(Phase::Closed { failures: 0 })
-                } else {
-                    self.with(Phase::HalfOpen { out: out.saturating_sub(1), succeeded })
-                })
+                if succeeded >= u64::from(timing.probes) {
+                    return Some(Settled::Recovered);
+                }
+                self.with(Phase::HalfOpen { out: out.saturating_sub(1), succeeded })
             }
             (Phase::HalfOpen { out, succeeded }, Verdict::None) if permit.probe => {
-                Some(self.with(Phase::HalfOpen { out: out.saturating_sub(1), succeeded }))
+                self.with(Phase::HalfOpen { out: out.saturating_sub(1), succeeded })
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(Settled::Word(next))
     }
 
     fn state(self) -> BreakerState {
         match self.phase {
             Phase::Closed { .. } => BreakerState::Closed,
             Phase::Open { .. } => BreakerState::Open,
-            Phase::HalfOpen { .. } => BreakerState::HalfOpen,
+            Phase::HalfOpen { .. } | Phase::Ramp { .. } => BreakerState::HalfOpen,
         }
     }
 
     fn moved_to(self, next: Self) -> Option<Moved> {
-        (self.generation != next.generation).then(|| Moved { from: self.state(), to: next.state() })
+        (self.state() != next.state()).then(|| Moved { from: self.state(), to: next.state() })
     }
 
     fn pack(self) -> u64 {
@@ -300,6 +408,7 @@ impl Word {
             Phase::Closed { failures } => (0, u64::from(failures)),
             Phase::Open { until } => (1, until.min(PAYLOAD)),
             Phase::HalfOpen { out, succeeded } => (2, out.min(PROBES) << PROBE_BITS | succeeded.min(PROBES)),
+            Phase::Ramp { failures } => (3, u64::from(failures)),
         };
         (state << GENERATION_BITS | u64::from(self.generation)) << PAYLOAD_BITS | payload
     }
@@ -310,6 +419,7 @@ impl Word {
         let phase = match word >> (PAYLOAD_BITS + GENERATION_BITS) {
             0 => Phase::Closed { failures: payload as u32 },
             1 => Phase::Open { until: payload },
+            3 => Phase::Ramp { failures: payload as u32 },
             _ => Phase::HalfOpen { out: payload >> PROBE_BITS, succeeded: payload & PROBES },
         };
         Self { generation, phase }

@@ -7,7 +7,7 @@ use tidegate_policy::report::TierName;
 use tidegate_policy::{Mode, PriorityClass};
 
 use super::{Engine, TierRules};
-use crate::breaker::{Breaker, Permit};
+use crate::breaker::{Breaker, Call};
 use crate::gate::Shed;
 use crate::gradient::Slowed;
 use crate::limit::{Held, Judged, Passed, TakenToken};
@@ -15,7 +15,7 @@ use crate::{Cause, Decision, Facts, Refusal, Tick};
 
 /// All rules let the request pass.
 pub(super) struct Leave {
-    pub(super) permit: Option<Permit>,
+    pub(super) call: Option<Call>,
     /// What the first of the rules in shadow mode would have answered.
     pub(super) shadow: Option<Refusal>,
     /// How long it has to wait for its turn.
@@ -28,12 +28,15 @@ impl Engine {
     /// Asks the breaker, the tiers and the limits, in that order.
     pub(super) fn ask(&self, now: Tick, class: PriorityClass, facts: &Facts<'_>) -> Result<Leave, Refusal> {
         let mut shadow = None;
-        let permit = self.ask_breaker(now, class, &mut shadow)?;
-        let asked = self.ask_rules(now, class, facts, &mut shadow);
-        if let (Err(_), Some(breaker), Some(permit)) = (&asked, &self.breaker, permit) {
-            breaker.give_back(now, permit);
+        let call = self.ask_breaker(now, class, facts, &mut shadow)?;
+        match (self.ask_rules(now, class, facts, &mut shadow), &self.breaker, call) {
+            (Ok(Passed { wait, held, .. }), _, call) => Ok(Leave { call, shadow, wait, held }),
+            (Err(refusal), Some(breaker), Some(call)) => {
+                breaker.give_back(now, call);
+                Err(refusal)
+            }
+            (Err(refusal), _, _) => Err(refusal),
         }
-        asked.map(|Passed { wait, held, .. }| Leave { permit, shadow, wait, held })
     }
 
     /// The answer to a refused request.
@@ -50,11 +53,12 @@ impl Engine {
         &self,
         now: Tick,
         class: PriorityClass,
+        facts: &Facts<'_>,
         shadow: &mut Option<Refusal>,
-    ) -> Result<Option<Permit>, Refusal> {
+    ) -> Result<Option<Call>, Refusal> {
         let Some(breaker) = &self.breaker else { return Ok(None) };
-        match breaker.admit(now, class, &self.spread) {
-            Ok(permit) => Ok(Some(permit)),
+        match breaker.admit(now, class, facts, &self.spread) {
+            Ok(call) => Ok(Some(call)),
             Err(refusal) if breaker.enforced() => Err(refusal),
             Err(refusal) => {
                 *shadow = Some(refusal);

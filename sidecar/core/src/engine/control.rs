@@ -55,6 +55,8 @@ impl Control {
                 }
             }
             Signal::Engine(reading) => self.reading = Some(reading),
+            // The breaker's.
+            Signal::Stage(_) => {}
         }
     }
 

@@ -134,7 +134,7 @@ fn an_open_breaker_refuses_with_its_reason_and_closes_after_a_good_probe() {
         serve(&engine, second(1), &request, HeadOutcome::Status(500)).unwrap();
     }
     let refusal = admit(&engine, second(2), &request).unwrap_err();
-    assert_eq!((refusal.cause, refusal.rule.name.as_str()), (Cause::Breaker, "trip"));
+    assert_eq!((refusal.cause, refusal.rule.name.as_str()), (Cause::Breaker, "trip.consecutiveFailures"));
     assert!(refusal.retry_after >= Duration::from_secs(59));
     let status = engine.snapshot(second(2)).breaker.unwrap();
     assert_eq!((status.state, status.half_open_in_millis), (BreakerState::Open, Some(59_000)));

@@ -1,26 +1,111 @@
 //! Rules of the circuit breaker.
 
 use super::Place;
-use crate::{Breaker, Trip};
+use crate::{Breaker, Millis, Per, StageBreaker, Trip};
 
 const MOST_CALLS: u32 = 1_000_000;
+/// Calls of a window of calls: their outcomes are looked through whenever one of them is bad.
+const MOST_WINDOW_CALLS: u32 = 1024;
+const MOST_BREAKERS: u32 = 256;
+const MOST_KEY_PARTS: usize = 8;
+const MOST_STATUSES: usize = 64;
 
 pub(super) fn check(breaker: &Breaker, at: &mut Place<'_>) {
+    if breaker.trip == Trip::default() && breaker.stages.is_empty() {
+        at.field("trip").refuse(
+            "nothing opens this breaker: write consecutiveFailures, errorRatio, slowCallRatio, latency or inFlight",
+        );
+    }
     check_trip(&breaker.trip, &mut at.field("trip"));
+    check_statuses(breaker, at);
+    if let Some(per) = &breaker.per {
+        check_per(per, &mut at.field("per"));
+    }
+    for (i, stage) in breaker.stages.iter().enumerate() {
+        check_stage(stage, &breaker.stages[..i], &mut at.field("stages").item(i));
+    }
     at.field("halfOpen").within("probes", breaker.half_open.probes, 1..=1000);
 }
 
 fn check_trip(trip: &Trip, at: &mut Place<'_>) {
-    if *trip == Trip::default() {
-        at.refuse("nothing opens this breaker: write consecutiveFailures, errorRatio or slowCallRatio");
-    }
     if let Some(failures) = trip.consecutive_failures {
         at.field("consecutiveFailures").within("count", failures.count, 1..=MOST_CALLS);
     }
-    if let Some(errors) = trip.error_ratio {
-        at.field("errorRatio").within("minimumRequests", errors.minimum_requests, 1..=MOST_CALLS);
+    if let Some(t) = trip.error_ratio {
+        check_window(t.window_millis, t.window_calls, t.minimum_requests, &mut at.field("errorRatio"));
     }
-    if let Some(slow) = trip.slow_call_ratio {
-        at.field("slowCallRatio").within("minimumRequests", slow.minimum_requests, 1..=MOST_CALLS);
+    if let Some(t) = trip.slow_call_ratio {
+        check_window(t.window_millis, t.window_calls, t.minimum_requests, &mut at.field("slowCallRatio"));
+    }
+    if let Some(t) = trip.latency {
+        let mut at = at.field("latency");
+        check_window(t.window_millis, t.window_calls, t.minimum_requests, &mut at);
+        if t.percentile.get() >= 1.0 {
+            at.field("percentile").refuse("1 is never exceeded: write a share below 1, such as 0.95 for P95");
+        }
+    }
+    if let Some(in_flight) = trip.in_flight {
+        at.field("inFlight").within("max", in_flight.max, 1..=MOST_CALLS);
+    }
+}
+
+fn check_window(time: Option<Millis>, calls: Option<u32>, minimum: u32, at: &mut Place<'_>) {
+    match (time, calls) {
+        (None, None) => at.refuse("no window: write windowMillis or windowCalls"),
+        (Some(_), Some(calls)) => {
+            at.field("windowCalls").refuse(format!("{calls} beside windowMillis: write one of them"));
+        }
+        _ => {}
+    }
+    if let Some(calls) = calls {
+        at.within("windowCalls", calls, 1..=MOST_WINDOW_CALLS);
+    }
+    match calls {
+        Some(calls) if minimum > calls => at.field("minimumRequests").refuse(format!(
+            "{minimum} are more than the window's {calls} calls and never come together: write 1 to {calls}"
+        )),
+        _ => at.within("minimumRequests", minimum, 1..=MOST_CALLS),
+    }
+}
+
+fn check_statuses(breaker: &Breaker, at: &mut Place<'_>) {
+    for (field, statuses) in [
+        ("failureStatuses", &breaker.failure_statuses),
+        ("backpressureStatuses", &breaker.backpressure_statuses),
+    ] {
+        if statuses.len() > MOST_STATUSES {
+            let message = format!("{} statuses are too many: write at most {MOST_STATUSES}", statuses.len());
+            at.field(field).refuse(message);
+        }
+    }
+    for (i, status) in breaker.failure_statuses.iter().enumerate() {
+        if breaker.backpressure_statuses.contains(status) {
+            let message = format!(
+                "{:?} is in backpressureStatuses too: write it in one of both",
+                String::from(*status)
+            );
+            at.field("failureStatuses").item(i).refuse(message);
+        }
+    }
+}
+
+fn check_per(per: &Per, at: &mut Place<'_>) {
+    let parts = per.key.len();
+    if !(1..=MOST_KEY_PARTS).contains(&parts) {
+        at.field("key").refuse(format!("{parts} parts are out of range: write 1 to {MOST_KEY_PARTS}"));
+    }
+    at.within("max", per.max, 1..=MOST_BREAKERS);
+}
+
+fn check_stage(stage: &StageBreaker, before: &[StageBreaker], at: &mut Place<'_>) {
+    if before.iter().any(|other| other.stage == stage.stage) {
+        let message = format!("{:?} has a breaker already: write each stage once", stage.stage);
+        at.field("stage").refuse(message);
+    }
+    if stage.p99_over_millis.is_none() && stage.out_of_memory.is_none() {
+        at.refuse("nothing opens this breaker: write p99OverMillis, outOfMemory or both");
+    }
+    if let Some(out_of_memory) = stage.out_of_memory {
+        at.field("outOfMemory").within("count", out_of_memory.count, 1..=MOST_CALLS);
     }
 }

@@ -5,7 +5,8 @@ use loom::thread;
 
 use super::*;
 
-const TIMING: Timing = Timing { open: Duration::from_millis(1), probes: 1, consecutive_failures: Some(1) };
+const TIMING: Timing =
+    Timing { open: Duration::from_millis(1), probes: 1, consecutive_failures: Some(1), ramp: Duration::ZERO };
 
 fn millis(n: u64) -> Tick {
     Tick::from_nanos(n * NANOS_PER_MILLI)
@@ -63,6 +64,46 @@ fn a_late_success_of_the_closed_state_never_closes_an_open_breaker() {
         };
         state.settle(millis(1), TIMING, failing, Verdict::Failure);
         other.join().unwrap();
+        assert_eq!(state.state(), BreakerState::Open);
+    });
+}
+
+#[test]
+fn two_rules_that_refuse_at_once_give_both_probes_back() {
+    loom::model(|| {
+        let timing = Timing { probes: 2, ..TIMING };
+        let state = Arc::new(opened());
+        let refused = move |state: &State| {
+            let permit = state.admit(millis(2), timing).unwrap();
+            state.settle(millis(2), timing, permit, Verdict::None);
+        };
+        let other = {
+            let state = Arc::clone(&state);
+            thread::spawn(move || refused(&state))
+        };
+        refused(&state);
+        other.join().unwrap();
+        assert!((0..2).all(|_| state.admit(millis(2), timing).is_ok()), "both probes are free again");
+        assert!(state.admit(millis(2), timing).is_err());
+    });
+}
+
+#[test]
+fn of_two_that_trip_at_once_one_moves_it_and_nothing_goes_from_open_to_closed() {
+    loom::model(|| {
+        let timing = Timing { ramp: Duration::from_millis(1), ..TIMING };
+        let state = Arc::new(opened());
+        let probe = state.admit(millis(2), timing).unwrap();
+        let other = {
+            let state = Arc::clone(&state);
+            thread::spawn(move || state.trip_now(millis(2), timing))
+        };
+        let closed = state.settle(millis(2), timing, probe, Verdict::Success);
+        state.tick(millis(4), timing);
+        let moved = other.join().unwrap();
+        // The success came first and the ramp, or even the closed state, was tripped; or it had no say.
+        assert!(moved.is_some());
+        assert_eq!(closed, None, "the ramp is half-open too");
         assert_eq!(state.state(), BreakerState::Open);
     });
 }

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const TIMING: Timing = Timing { open: Duration::from_mins(1), probes: 2, consecutive_failures: Some(3) };
+const TIMING: Timing =
+    Timing { open: Duration::from_mins(1), probes: 2, consecutive_failures: Some(3), ramp: Duration::ZERO };
 
 fn second(n: u64) -> Tick {
     Tick::from_nanos(n * 1_000_000_000)
@@ -100,11 +101,91 @@ fn transitions_are_counted() {
     assert_eq!(counts, [1, 1, 1, 0]);
 }
 
+const RAMPED: Timing = Timing {
+    open: Duration::from_mins(1),
+    probes: 1,
+    consecutive_failures: Some(3),
+    ramp: Duration::from_secs(6),
+};
+
+fn in_ramp() -> State {
+    let state = opened();
+    let probe = state.admit(second(61), RAMPED).unwrap();
+    state.settle(second(61), RAMPED, probe, Verdict::Success);
+    state
+}
+
+#[test]
+fn the_ramp_lets_a_tenth_then_a_quarter_then_a_half_pass_and_closes() {
+    let state = in_ramp();
+    for (at, expected) in [(61, 1000), (62, 1000), (63, 2500), (64, 2500), (65, 5000), (66, 5000)] {
+        let passed = (0..10_000).filter(|_| state.admit(second(at), RAMPED).is_ok()).count();
+        assert!(passed.abs_diff(expected) < 10, "{passed} of 10000 at {at} s");
+        assert_eq!(state.state(), BreakerState::HalfOpen);
+    }
+    assert!((0..100).all(|_| state.admit(second(67), RAMPED).is_ok()));
+    assert_eq!(state.state(), BreakerState::Closed);
+}
+
+#[test]
+fn the_first_request_of_a_ramp_passes_and_the_next_is_told_when_it_ends() {
+    let state = in_ramp();
+    assert!(state.admit(second(61), RAMPED).is_ok());
+    assert_eq!(state.admit(second(61), RAMPED), Err(Denied::Ramp(Duration::from_secs(6))));
+}
+
+#[test]
+fn no_client_that_takes_turns_with_others_is_always_or_never_let_pass() {
+    let state = in_ramp();
+    let mut passed = [0; 10];
+    for n in 0..2000 {
+        passed[n % 10] += usize::from(state.admit(second(61), RAMPED).is_ok());
+    }
+    assert!(passed.iter().all(|n| (10..=30).contains(n)), "{passed:?}");
+}
+
+#[test]
+fn failures_in_the_ramp_open_it_again_and_calls_of_the_ramp_count_after_it() {
+    let state = in_ramp();
+    let permits: Vec<Permit> = (0..30).filter_map(|_| state.admit(second(61), RAMPED).ok()).collect();
+    state.settle(second(62), RAMPED, permits[0], Verdict::Failure);
+    state.settle(second(62), RAMPED, permits[1], Verdict::Failure);
+    state.tick(second(70), RAMPED);
+    assert_eq!((state.state(), state.consecutive_failures()), (BreakerState::Closed, 2));
+    let moved = state.settle(second(70), RAMPED, permits[2], Verdict::Failure).unwrap();
+    assert_eq!((moved.from, moved.to), (BreakerState::Closed, BreakerState::Open));
+    let again = in_ramp();
+    let permits: Vec<Permit> = (0..30).filter_map(|_| again.admit(second(61), RAMPED).ok()).collect();
+    let moved: Vec<Moved> =
+        permits.iter().filter_map(|p| again.settle(second(62), RAMPED, *p, Verdict::Failure)).collect();
+    assert_eq!(moved, [Moved { from: BreakerState::HalfOpen, to: BreakerState::Open }]);
+}
+
+#[test]
+fn a_probe_that_comes_back_in_the_ramp_has_no_say() {
+    let state = opened();
+    let two = Timing { probes: 2, ..RAMPED };
+    let [one, other] = [(); 2].map(|()| state.admit(second(61), two).unwrap());
+    state.settle(second(61), RAMPED, one, Verdict::Success);
+    assert_eq!(state.settle(second(61), RAMPED, other, Verdict::Failure), None);
+    assert_eq!(state.state(), BreakerState::HalfOpen);
+}
+
+#[test]
+fn a_clock_that_stands_still_or_leaps_breaks_no_ramp() {
+    let state = in_ramp();
+    assert!((0..1000).filter(|_| state.admit(second(61), RAMPED).is_ok()).count() < 110);
+    assert_eq!(state.state(), BreakerState::HalfOpen, "no time has passed");
+    assert!(state.admit(Tick::from_nanos(u64::MAX), RAMPED).is_ok());
+    assert_eq!(state.state(), BreakerState::Closed);
+}
+
 fn word() -> impl Strategy<Value = Word> {
     let phase = prop_oneof![
         any::<u32>().prop_map(|failures| Phase::Closed { failures }),
         (0..=PAYLOAD).prop_map(|until| Phase::Open { until }),
         (0..=PROBES, 0..=PROBES).prop_map(|(out, succeeded)| Phase::HalfOpen { out, succeeded }),
+        any::<u32>().prop_map(|failures| Phase::Ramp { failures }),
     ];
     (any::<u16>(), phase).prop_map(|(generation, phase)| Word { generation, phase })
 }
@@ -115,26 +196,41 @@ proptest! {
         prop_assert_eq!(Word::unpack(word.pack()), word);
     }
 
-    /// Law: whatever happens in whatever order, Open is never followed by Closed.
+    /// Law: whatever happens in whatever order, only the four legal transitions happen, Open is never followed by
+    /// Closed, and no more probes are out than allowed.
     #[test]
     fn open_is_never_followed_by_closed(
-        steps in proptest::collection::vec((0u64..40, 0usize..8, 0u8..4), 1..200),
+        steps in proptest::collection::vec((0u64..40, 0usize..8, 0u8..6), 1..200),
+        ramp in 0u64..90,
     ) {
+        let timing = Timing { ramp: Duration::from_secs(ramp), ..TIMING };
         let state = State::new();
         let mut permits = Vec::new();
         let (mut now, mut last) = (1, BreakerState::Closed);
         for (gap, which, action) in steps {
             now += gap;
             let verdict = [Verdict::Success, Verdict::Failure, Verdict::None].get(action as usize);
-            match verdict {
-                Some(verdict) if !permits.is_empty() => {
+            match (verdict, action) {
+                (Some(verdict), _) if !permits.is_empty() => {
                     let permit = permits.swap_remove(which % permits.len());
-                    state.settle(second(now), TIMING, permit, *verdict);
+                    state.settle(second(now), timing, permit, *verdict);
                 }
-                _ => permits.extend(state.admit(second(now), TIMING)),
+                (_, 4) => state.tick(second(now), timing),
+                (_, 5) if !permits.is_empty() => {
+                    state.trip(second(now), timing, permits[which % permits.len()]);
+                }
+                _ => permits.extend(state.admit(second(now), timing)),
             }
             let present = state.state();
-            prop_assert!(!(last == BreakerState::Open && present == BreakerState::Closed));
+            let legal = matches!(
+                (last, present),
+                (BreakerState::Closed, BreakerState::Open)
+                    | (BreakerState::Open, BreakerState::HalfOpen)
+                    | (BreakerState::HalfOpen, BreakerState::Open | BreakerState::Closed)
+            );
+            prop_assert!(present == last || legal, "{last:?} to {present:?}");
+            let out = permits.iter().filter(|p| state.probes(**p)).count();
+            prop_assert!(present != BreakerState::HalfOpen || out <= TIMING.probes as usize);
             last = present;
         }
     }

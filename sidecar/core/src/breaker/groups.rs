@@ -1,0 +1,54 @@
+//! Which breaker of a pod is whose.
+
+use std::sync::Arc;
+
+use tidegate_policy::{KeyPart, Per};
+
+use crate::Facts;
+use crate::limit::{Hasher, Key};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
+
+/// The values that have a breaker of their own: the first so many that come. A value keeps its place, so that a call
+/// finds the breaker that let it pass; in front of few breakers a walk over their hashes is the fastest look-up.
+#[derive(Debug, Clone)]
+pub(super) struct Groups {
+    key: Vec<KeyPart>,
+    seed: u64,
+    /// Hashes of the values from the front on; 0: free.
+    owners: Arc<[AtomicU64]>,
+}
+
+impl Groups {
+    pub(super) fn new(per: &Per, seed: u64) -> Self {
+        Self { key: per.key.clone(), seed, owners: (0..per.max.max(1)).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Whether the next policy finds the same value in the same place.
+    pub(super) fn serves(&self, per: &Per) -> bool {
+        self.key == per.key && self.owners.len() == per.max.max(1) as usize
+    }
+
+    /// The place of a request's breaker, from 1 on; 0 is the one that all values without an own one share.
+    pub(super) fn place(&self, facts: &Facts<'_>) -> usize {
+        let key = Key::of(&self.key, Hasher::new(self.seed), facts);
+        // 0 means free. A value whose hash it is has the neighbour's.
+        let hash = key.tag.max(1);
+        self.owners.iter().position(|owner| claims(owner, hash)).map_or(0, |i| i + 1)
+    }
+
+    /// Values that have a breaker of their own.
+    pub(super) fn taken(&self) -> usize {
+        self.owners.iter().take_while(|owner| owner.load(Relaxed) != 0).count()
+    }
+}
+
+/// Whether this place is the value's, or was free and is now.
+fn claims(owner: &AtomicU64, hash: u64) -> bool {
+    match owner.load(Relaxed) {
+        0 => match owner.compare_exchange(0, hash, Relaxed, Relaxed) {
+            Ok(_) => true,
+            Err(winner) => winner == hash,
+        },
+        present => present == hash,
+    }
+}
