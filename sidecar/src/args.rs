@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::caps::Caps;
 use crate::endpoint::Endpoint;
 use crate::engine_metrics::EngineType;
 
@@ -56,6 +57,10 @@ pub struct RunArgs {
     /// A guarded port that is spliced as bytes, without judgement
     #[arg(long, value_name = "PORT", env = "TIDEGATE_OPAQUE", value_delimiter = ',', value_parser = port())]
     pub opaque: Vec<u16>,
+    /// A guarded port whose engine speaks HTTP/2 without TLS (h2c): HTTP/2 requests go on over HTTP/2, as gRPC
+    /// always does
+    #[arg(long, value_name = "PORT", env = "TIDEGATE_HTTP2", value_delimiter = ',', value_parser = port())]
+    pub http2: Vec<u16>,
     /// Where redirected connections arrive
     #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_LISTEN", default_value = "[::]:15120")]
     pub listen: SocketAddr,
@@ -72,6 +77,9 @@ pub struct RunArgs {
     /// Where policies come from
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// How much there may be at once
+    #[command(flatten)]
+    pub caps: CapArgs,
     /// The node agent, which tells about the pod's GPUs
     #[arg(long, value_name = "URL", env = "TIDEGATE_AGENT", requires = "agent_token")]
     pub agent: Option<Endpoint>,
@@ -122,6 +130,35 @@ pub struct PolicyArgs {
     /// File with the token that the operator asks for
     #[arg(long, value_name = "FILE", env = "TIDEGATE_OPERATOR_TOKEN")]
     pub operator_token: Option<PathBuf>,
+}
+
+/// How much there may be at once.
+#[derive(Debug, Clone, Args)]
+pub struct CapArgs {
+    /// Connections of clients; one more is answered 503 and closed
+    #[arg(long, value_name = "NUMBER", env = "TIDEGATE_MAX_CONNECTIONS", default_value_t = Caps::DEFAULT.connections, value_parser = at_least_one)]
+    pub max_connections: usize,
+    /// Requests in flight; one more is answered 503
+    #[arg(long, value_name = "NUMBER", env = "TIDEGATE_MAX_REQUESTS", default_value_t = Caps::DEFAULT.requests, value_parser = at_least_one)]
+    pub max_requests: usize,
+    /// Streams on one HTTP/2 connection; one more is refused as HTTP/2 does
+    #[arg(long, value_name = "NUMBER", env = "TIDEGATE_MAX_STREAMS", default_value_t = Caps::DEFAULT.streams, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_streams: u32,
+    /// Bytes of a request's head; a larger one is answered 431
+    #[arg(long, value_name = "BYTES", env = "TIDEGATE_MAX_HEADER_BYTES", default_value_t = Caps::DEFAULT.header_bytes, value_parser = clap::value_parser!(u32).range(8192..=1_048_576))]
+    pub max_header_bytes: u32,
+}
+
+impl CapArgs {
+    /// As the proxy takes them.
+    pub fn caps(&self) -> Caps {
+        Caps {
+            connections: self.max_connections,
+            requests: self.max_requests,
+            streams: self.max_streams,
+            header_bytes: self.max_header_bytes,
+        }
+    }
 }
 
 /// `worker`.
@@ -208,6 +245,10 @@ fn unparsed(error: &clap::Error) -> Unparsed {
 
 fn port() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..)
+}
+
+fn at_least_one(value: &str) -> Result<usize, String> {
+    value.parse().ok().filter(|number| *number > 0).ok_or_else(|| "write a number of 1 or more".to_owned())
 }
 
 fn path(value: &str) -> Result<String, String> {

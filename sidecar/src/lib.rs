@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod args;
 pub mod backoff;
+pub mod caps;
 pub mod clock;
 pub mod drain;
 pub mod endpoint;

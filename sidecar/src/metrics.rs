@@ -29,6 +29,7 @@ pub struct Metrics {
     registry: Registry,
     engine: EngineState,
     in_flight: Gauge,
+    connections: Gauge,
     policy: PolicyMetrics,
     gpu: GpuMetrics,
     load_errors: Counter,
@@ -59,6 +60,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("tidegate");
         let in_flight = Gauge::default();
         registry.register("in_flight", "Requests and spliced connections in flight", in_flight.clone());
+        let connections = Gauge::default();
+        registry.register("connections", "Connections of clients", connections.clone());
         let worker_restarts = Counter::default();
         registry.register(
             "worker_restarts",
@@ -82,6 +85,7 @@ impl Metrics {
             gpu: GpuMetrics::register(&mut registry),
             in_flight,
             load_errors,
+            connections,
             worker_restarts,
             registry,
         }
@@ -131,9 +135,10 @@ impl Metrics {
     }
 
     /// All metrics in the `OpenMetrics` text format.
-    pub fn encode(&self, now: Tick, status: &Status, in_flight: usize) -> String {
+    pub fn encode(&self, now: Tick, status: &Status, in_flight: usize, connections: usize) -> String {
         self.engine.set(status);
         self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
         self.gpu.set_age(now);
         let mut text = String::with_capacity(16 * 1024);
         // Writing to a String cannot fail, and no metric here has an encoder that refuses.

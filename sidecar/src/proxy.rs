@@ -11,16 +11,24 @@
 mod accept;
 mod answer;
 mod body;
+mod call;
 mod client;
 mod codec;
 mod connection;
+mod detect;
 mod exchange;
+mod forward;
+mod guard;
 mod handler;
+mod http2;
+mod pool;
 mod progress;
+mod relay;
 mod request_watch;
 mod sender;
 mod splice;
 mod sse;
+mod streams;
 mod upstream;
 
 use std::net::{SocketAddr, TcpListener};
@@ -39,6 +47,9 @@ pub struct Config {
     pub guarded: Vec<u16>,
     /// Ports of the pod that are spliced as bytes, without judgement.
     pub opaque: Vec<u16>,
+    /// Ports of the pod whose engine speaks HTTP/2 without TLS: what comes over HTTP/2 goes on over it, and not only
+    /// gRPC.
+    pub http2: Vec<u16>,
     /// Without redirection: where everything goes that reaches the listener.
     pub upstream: Option<SocketAddr>,
     /// Exact paths that are answered by the engine without judgement, beside `/metrics`.

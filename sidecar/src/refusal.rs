@@ -3,6 +3,8 @@
 //! Three kinds are kept apart: 429 refuses this client or its class, 503 means that no class is served, 502 and 504
 //! that the engine failed. The body is OpenAI's error object, so that clients of inference engines understand it.
 
+pub mod grpc;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +22,18 @@ pub const REASON: HeaderName = HeaderName::from_static("x-tidegate-reason");
 /// The wait of `Retry-After` to the millisecond.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
+/// When to come again where the caps are reached: requests end all the time.
+const OVERLOADED_MILLIS: u64 = 1000;
+
+/// How a client wants to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// By an HTTP status and OpenAI's error object.
+    OpenAi,
+    /// By a gRPC status.
+    Grpc,
+}
+
 /// What goes wrong without a rule having refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
@@ -35,8 +49,8 @@ pub enum Trouble {
     BadHost,
     /// `CONNECT` is for proxies that choose their destination.
     Connect,
-    /// The client did not send its body in time.
-    BodyTimedOut,
+    /// There are as many requests or connections as there may be.
+    Overloaded,
 }
 
 #[derive(Serialize)]
@@ -53,25 +67,33 @@ struct ErrorObject<'a> {
 }
 
 /// The answer to a request that a rule refused.
-pub fn refused(refusal: &Refusal) -> Response<Bytes> {
+pub fn refused(refusal: &Refusal, dialect: Dialect) -> Response<Bytes> {
     let (status, kind) = match refusal.cause.answer() {
         Answer::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
         Answer::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable"),
     };
-    let mut response = render(status, &message(refusal), kind, refusal.cause.as_str());
-    let headers = response.headers_mut();
-    headers.insert(REASON, reason(refusal));
-    let millis = millis_rounded_up(refusal.retry_after);
-    headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000).max(1)));
-    headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+    let mut response = render(dialect, status, &message(refusal), kind, refusal.cause.as_str());
+    response.headers_mut().insert(REASON, reason(refusal));
+    retry_after(response.headers_mut(), dialect, millis_rounded_up(refusal.retry_after));
     response
 }
 
+fn retry_after(headers: &mut HeaderMap, dialect: Dialect, millis: u64) {
+    headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000).max(1)));
+    headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+    if dialect == Dialect::Grpc {
+        headers.insert(grpc::PUSHBACK, HeaderValue::from(i32::try_from(millis).unwrap_or(i32::MAX)));
+    }
+}
+
 /// The answer where there is no rule to name.
-pub fn trouble(trouble: Trouble) -> Response<Bytes> {
+pub fn trouble(trouble: Trouble, dialect: Dialect) -> Response<Bytes> {
     let code = trouble.code();
-    let mut response = render(trouble.status(), trouble.message(), trouble.kind(), code);
+    let mut response = render(dialect, trouble.status(), trouble.message(), trouble.kind(), code);
     response.headers_mut().insert(REASON, HeaderValue::from_static(code));
+    if trouble == Trouble::Overloaded {
+        retry_after(response.headers_mut(), dialect, OVERLOADED_MILLIS);
+    }
     response
 }
 
@@ -80,7 +102,10 @@ pub fn mark_fallback(refusal: &Refusal, headers: &mut HeaderMap) {
     headers.insert(REASON, reason(refusal));
 }
 
-fn render(status: StatusCode, message: &str, kind: &str, code: &str) -> Response<Bytes> {
+fn render(dialect: Dialect, status: StatusCode, message: &str, kind: &str, code: &str) -> Response<Bytes> {
+    if dialect == Dialect::Grpc {
+        return grpc::render(status, message);
+    }
     let body = Body { error: ErrorObject { message, r#type: kind, param: None, code } };
     // Strings and nothing else: there is no value here that JSON cannot carry.
     let json = serde_json::to_vec(&body).unwrap_or_default();
@@ -135,14 +160,14 @@ impl Trouble {
             Self::EngineTimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::AmbiguousFraming | Self::BadTarget | Self::BadHost => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTimedOut => StatusCode::REQUEST_TIMEOUT,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     fn kind(self) -> &'static str {
         match self {
-            Self::EngineFailed | Self::EngineTimedOut => "service_unavailable",
-            Self::AmbiguousFraming | Self::BadTarget | Self::BadHost | Self::Connect | Self::BodyTimedOut => {
+            Self::EngineFailed | Self::EngineTimedOut | Self::Overloaded => "service_unavailable",
+            Self::AmbiguousFraming | Self::BadTarget | Self::BadHost | Self::Connect => {
                 "invalid_request_error"
             }
         }
@@ -156,7 +181,7 @@ impl Trouble {
             Self::BadTarget => "bad-target",
             Self::BadHost => "bad-host",
             Self::Connect => "connect",
-            Self::BodyTimedOut => "body-timeout",
+            Self::Overloaded => "overloaded",
         }
     }
 
@@ -170,7 +195,7 @@ impl Trouble {
             Self::BadTarget => "the request's target is not understood: send a path that begins with /",
             Self::BadHost => "the request has no Host header or several: send one",
             Self::Connect => "CONNECT is not served here: send the request itself",
-            Self::BodyTimedOut => "the body of the request stopped arriving",
+            Self::Overloaded => "the sidecar has as many requests or connections as it may: retry later",
         }
     }
 }
@@ -197,7 +222,7 @@ mod tests {
     #[test]
     fn retry_after_is_whole_seconds_rounded_up_and_never_zero() {
         for (wait, seconds, millis) in [(0, "1", "0"), (1_000_000, "1", "1"), (1_000_000_001, "2", "1001")] {
-            let response = refused(&refusal(Cause::Limit, Duration::from_nanos(wait)));
+            let response = refused(&refusal(Cause::Limit, Duration::from_nanos(wait)), Dialect::OpenAi);
             assert_eq!(response.headers()["retry-after"], seconds);
             assert_eq!(response.headers()["retry-after-ms"], millis);
         }
@@ -205,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_an_openai_error_that_names_its_rule() {
-        let response = refused(&refusal(Cause::Limit, Duration::from_millis(1500)));
+        let response = refused(&refusal(Cause::Limit, Duration::from_millis(1500)), Dialect::OpenAi);
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["x-tidegate-reason"], "limit; policy=shop/llama; rule=per-user??");
         let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
@@ -217,12 +242,12 @@ mod tests {
 
     #[test]
     fn an_open_breaker_is_503_and_a_failed_engine_502_or_504() {
-        let open = refused(&refusal(Cause::Breaker, Duration::from_secs(3)));
+        let open = refused(&refusal(Cause::Breaker, Duration::from_secs(3)), Dialect::OpenAi);
         assert_eq!(open.status(), 503);
         let body: serde_json::Value = serde_json::from_slice(open.body()).unwrap();
         assert_eq!(body["error"]["type"], "service_unavailable");
         assert_eq!(body["error"]["code"], "breaker-open");
-        assert_eq!(trouble(Trouble::EngineFailed).status(), 502);
-        assert_eq!(trouble(Trouble::EngineTimedOut).status(), 504);
+        assert_eq!(trouble(Trouble::EngineFailed, Dialect::OpenAi).status(), 502);
+        assert_eq!(trouble(Trouble::EngineTimedOut, Dialect::OpenAi).status(), 504);
     }
 }

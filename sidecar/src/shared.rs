@@ -4,6 +4,7 @@ use arc_swap::ArcSwap;
 use tidegate_core::Engine;
 use tidegate_policy::PolicyDocument;
 
+use crate::caps::{Caps, Places};
 use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::identity::Issuers;
@@ -23,24 +24,35 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Whether the pod is going away, and what is still in flight.
     pub drain: Drain,
+    /// How much of everything there may be.
+    pub caps: Caps,
+    /// Connections of clients.
+    pub places: Places,
 }
 
 impl Shared {
     /// Starts with `engine`, which must have been made with a tick of `clock`, and believes no token.
-    pub fn new(engine: Engine, clock: Clock) -> Self {
+    pub fn new(engine: Engine, clock: Clock, caps: Caps) -> Self {
         Self {
             engine: ArcSwap::from_pointee(engine),
             issuers: ArcSwap::from_pointee(Issuers::new(&PolicyDocument::default(), None)),
             clock,
             metrics: Metrics::new(),
             drain: Drain::default(),
+            caps,
+            places: Places::default(),
         }
+    }
+
+    /// Whether no further request may be in flight.
+    pub fn is_full(&self) -> bool {
+        self.drain.in_flight() >= self.caps.requests
     }
 
     /// All metrics in the `OpenMetrics` text format, with the engine's state of this instant.
     pub fn render_metrics(&self) -> String {
         let now = self.clock.now();
         let status = self.engine.load().snapshot(now);
-        self.metrics.encode(now, &status, self.drain.in_flight())
+        self.metrics.encode(now, &status, self.drain.in_flight(), self.places.taken())
     }
 }

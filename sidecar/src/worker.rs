@@ -42,7 +42,8 @@ pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
         .context("the sockets of the supervisor are not there")?;
     let start = Start::read(&worker.run.policy);
     let clock = Clock::new();
-    let shared = Arc::new(Shared::new(Engine::new(start.document(), random(), clock.now()), clock));
+    let engine = Engine::new(start.document(), random(), clock.now());
+    let shared = Arc::new(Shared::new(engine, clock, worker.run.caps.caps()));
     shared.metrics.worker_restarts(worker.restarts);
     let keeper = Arc::new(Keeper::new(Arc::clone(&shared), start, &worker.run.policy));
     let mut ended = spawn_data_threads(&worker.run, listeners.data, &shared)?;
@@ -101,6 +102,7 @@ fn proxy_config(run: &RunArgs) -> proxy::Config {
     proxy::Config {
         guarded: run.guard.clone(),
         opaque: run.opaque.clone(),
+        http2: run.http2.clone(),
         upstream: run.upstream,
         unlimited_paths: run.unlimited_path.clone(),
     }

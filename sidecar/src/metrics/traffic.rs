@@ -46,7 +46,7 @@ pub struct Labels {
 pub enum ProtocolRefusal {
     /// It begins as TLS does.
     Tls,
-    /// It begins with HTTP/2's preface.
+    /// It breaks the rules of HTTP/2, or floods it with resets.
     Http2,
     /// It is not HTTP, or breaks HTTP/1's grammar.
     Malformed,
@@ -54,10 +54,16 @@ pub enum ProtocolRefusal {
     HeadTooLarge,
     /// Its head did not arrive in time.
     HeadTimeout,
-    /// Its framing can be read in two ways: Content-Length together with Transfer-Encoding.
+    /// It says nothing, as if the server had to speak first.
+    Silent,
+    /// Its framing can be read in several ways.
     AmbiguousFraming,
     /// It was not redirected here from a guarded port.
     NotRedirected,
+    /// There are as many connections as there may be.
+    TooManyConnections,
+    /// There are as many requests in flight as there may be.
+    TooManyRequests,
 }
 
 const VERDICTS: [Verdict; 5] =
@@ -73,14 +79,17 @@ const CAUSES: [Option<Cause>; 7] = [
 ];
 const CLASSES: [Option<PriorityClass>; 4] =
     [None, Some(PriorityClass::Low), Some(PriorityClass::Medium), Some(PriorityClass::High)];
-const PROTOCOL_REFUSALS: [ProtocolRefusal; 7] = [
+const PROTOCOL_REFUSALS: [ProtocolRefusal; 10] = [
     ProtocolRefusal::Tls,
     ProtocolRefusal::Http2,
     ProtocolRefusal::Malformed,
     ProtocolRefusal::HeadTooLarge,
     ProtocolRefusal::HeadTimeout,
+    ProtocolRefusal::Silent,
     ProtocolRefusal::AmbiguousFraming,
     ProtocolRefusal::NotRedirected,
+    ProtocolRefusal::TooManyConnections,
+    ProtocolRefusal::TooManyRequests,
 ];
 const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const COMBINATIONS: usize = VERDICTS.len() * CAUSES.len() * CLASSES.len();
@@ -101,6 +110,7 @@ struct Stripe {
     requests: Requests,
     responses: [AtomicU64; CODE_CLASSES.len()],
     protocol_refused: [AtomicU64; PROTOCOL_REFUSALS.len()],
+    panics: AtomicU64,
     duration: Histogram,
     first_byte: Histogram,
 }
@@ -144,6 +154,11 @@ impl Traffic {
     /// A connection was refused for what it speaks.
     pub fn protocol_refused(&self, reason: ProtocolRefusal) {
         self.stripe().protocol_refused[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request ended by a panic.
+    pub fn panicked(&self) {
+        self.stripe().panics.fetch_add(1, Ordering::Relaxed);
     }
 
     fn stripe(&self) -> &Stripe {
@@ -194,7 +209,7 @@ impl Traffic {
         }
         let mut family = encoder.encode_descriptor(
             "protocol_refused",
-            "Connections and requests refused for what they speak",
+            "Connections and requests refused before any policy was asked",
             None,
             MetricType::Counter,
         )?;
@@ -202,7 +217,13 @@ impl Traffic {
             let count = self.sum(|stripe| &stripe.protocol_refused[i]);
             encode_count(count, family.encode_family(&[("reason", reason.as_str())])?)?;
         }
-        Ok(())
+        let panics = encoder.encode_descriptor(
+            "request_panics",
+            "Requests that ended by a defect of the sidecar",
+            None,
+            MetricType::Counter,
+        )?;
+        encode_count(self.sum(|stripe| &stripe.panics), panics)
     }
 
     fn encode_histogram(
@@ -307,6 +328,9 @@ impl ProtocolRefusal {
             Self::Malformed => "malformed",
             Self::HeadTooLarge => "head_too_large",
             Self::HeadTimeout => "head_timeout",
+            Self::Silent => "silent",
+            Self::TooManyConnections => "too_many_connections",
+            Self::TooManyRequests => "too_many_requests",
             Self::AmbiguousFraming => "ambiguous_framing",
             Self::NotRedirected => "not_redirected",
         }
@@ -317,14 +341,17 @@ impl ProtocolRefusal {
     /// What is wrong and what to do, for the log.
     pub const fn advice(self) -> &'static str {
         match self {
-            Self::Tls => "TLS on a guarded port; let the client speak HTTP/1.1, or declare the port opaque",
-            Self::Http2 => {
-                "HTTP/2 on a guarded port; let the client speak HTTP/1.1, or declare the port opaque"
+            Self::Tls => {
+                "TLS on a guarded port; let the client speak HTTP in the clear, or declare the port opaque"
             }
-            Self::Malformed => "not HTTP/1.1; if the port carries another protocol, declare it opaque",
-            Self::HeadTooLarge => "a request head over 64 KiB",
+            Self::Http2 => "a breach of HTTP/2's rules",
+            Self::Malformed => "not HTTP; if the port carries another protocol, declare it opaque",
+            Self::HeadTooLarge => "a request head over --max-header-bytes",
             Self::HeadTimeout => "no request head in time",
-            Self::AmbiguousFraming => "a request with both Content-Length and Transfer-Encoding",
+            Self::Silent => "not a byte in 10 s; if the server of this port speaks first, declare it opaque",
+            Self::TooManyConnections => "as many connections as --max-connections",
+            Self::TooManyRequests => "as many requests in flight as --max-requests",
+            Self::AmbiguousFraming => "a request whose framing can be read in several ways",
             Self::NotRedirected => "its destination is not a guarded port of this pod",
         }
     }

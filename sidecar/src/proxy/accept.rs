@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::guard::PanicGuard;
+use super::http2::Origin;
 use super::upstream::Target;
 use super::{Config, connection, splice};
 use crate::metrics::ProtocolRefusal;
+use crate::refusal::{self, Dialect, Trouble};
 use crate::request_log;
 use crate::shared::Shared;
 
@@ -39,7 +43,12 @@ pub(super) async fn run(listener: &TcpListener, config: &Arc<Config>, shared: &A
         };
         match accepted {
             Ok((stream, peer)) => {
-                tokio::task::spawn_local(serve(stream, peer, config.clone(), shared.clone()));
+                let guard = PanicGuard::new(shared.clone());
+                let serve = serve(stream, peer, config.clone(), shared.clone());
+                tokio::task::spawn_local(async move {
+                    let _guard = guard;
+                    serve.await;
+                });
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -61,13 +70,39 @@ async fn serve(stream: TcpStream, peer: SocketAddr, config: Arc<Config>, shared:
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let Some(_place) = shared.places.take(shared.caps.connections) else {
+        request_log::protocol_refused(&shared, peer.ip(), ProtocolRefusal::TooManyConnections);
+        return turn_away(stream).await;
+    };
     match config.route(original_destination(&stream, peer), peer) {
-        Route::Guarded(target) => connection::serve(stream, peer, target, config, shared).await,
+        Route::Guarded(target) => {
+            let address = peer.ip().to_canonical();
+            connection::serve(stream, Origin { shared, config, address, target }).await;
+        }
         Route::Opaque(target) => splice::opaque(stream, target, &shared).await,
         Route::Nowhere => {
             request_log::protocol_refused(&shared, peer.ip(), ProtocolRefusal::NotRedirected);
         }
     }
+}
+
+/// Says why, in HTTP/1.1, without having read anything: whoever speaks it understands, and nobody else was promised an
+/// answer.
+async fn turn_away(mut stream: TcpStream) {
+    let answer = refusal::trouble(Trouble::Overloaded, Dialect::OpenAi);
+    let mut bytes = format!("HTTP/1.1 {}\r\nconnection: close\r\n", answer.status()).into_bytes();
+    for (name, value) in answer.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", answer.body().len()).as_bytes());
+    bytes.extend_from_slice(answer.body());
+    // It fits into the empty buffer of a new connection. A request that was sent already is not read: it would cost as
+    // much as serving it, and a client that gets a reset tries again elsewhere as after this answer.
+    let _ = stream.try_write(&bytes);
+    let _ = stream.shutdown().await;
 }
 
 /// Where the client meant to connect to, before the connection was redirected here.

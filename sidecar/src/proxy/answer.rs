@@ -5,18 +5,56 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use tidegate_core::HeadOutcome;
 
 use super::body::{AnswerBody, EngineBody};
 use super::client::{Client, Switched};
 use super::codec::ResponseHead;
 use super::exchange::Exchange;
 use super::progress::Progress;
+use super::relay::RelayBody;
+use crate::refusal::{Dialect, grpc};
 
 /// What hyper sends.
 pub(super) type Answer = Response<AnswerBody>;
 
-/// The engine's answer.
-pub(super) fn answer(
+/// The engine's answer, as far as its head.
+pub(super) enum Answered {
+    Http1(Box<Exchange>, ResponseHead),
+    Http2(Box<Response<Incoming>>, Dialect),
+}
+
+impl Answered {
+    /// What the decision engine is told. A call of gRPC that failed at once says so in its head.
+    pub(super) fn outcome(&self) -> HeadOutcome {
+        HeadOutcome::Status(match self {
+            Self::Http1(_, head) => head.status.as_u16(),
+            Self::Http2(response, dialect) => match dialect {
+                Dialect::Grpc => grpc::status(response.headers()).unwrap_or(response.status().as_u16()),
+                Dialect::OpenAi => response.status().as_u16(),
+            },
+        })
+    }
+
+    /// Its header fields.
+    pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
+        match self {
+            Self::Http1(_, head) => &mut head.headers,
+            Self::Http2(response, _) => response.headers_mut(),
+        }
+    }
+
+    /// As it goes to the client.
+    pub(super) fn pass_on(self, client: Rc<Client>, progress: Progress) -> Answer {
+        match self {
+            Self::Http1(exchange, head) => from_http1(client, exchange, head, progress),
+            Self::Http2(response, dialect) => from_http2(&client, *response, dialect, progress),
+        }
+    }
+}
+
+fn from_http1(
     client: Rc<Client>,
     exchange: Box<Exchange>,
     head: ResponseHead,
@@ -27,7 +65,7 @@ pub(super) fn answer(
     if is_event_stream(&headers) {
         progress.count_events();
     }
-    let mut answer = Response::new(AnswerBody::Empty);
+    let mut answer = Response::new(AnswerBody::empty());
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -43,6 +81,19 @@ pub(super) fn answer(
     answer
 }
 
+fn from_http2(
+    client: &Client,
+    response: Response<Incoming>,
+    dialect: Dialect,
+    mut progress: Progress,
+) -> Answer {
+    client.shared.metrics.traffic.responded(response.status().as_u16());
+    if is_event_stream(response.headers()) {
+        progress.count_events();
+    }
+    response.map(|body| AnswerBody::relay(RelayBody::new(body, progress, dialect)))
+}
+
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let name = b"text/event-stream";
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..name.len()));
@@ -52,7 +103,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 /// The proxy's own answer.
 pub(super) fn own(client: &Client, response: Response<Bytes>, closing: bool) -> Answer {
     client.shared.metrics.traffic.responded(response.status().as_u16());
-    let mut answer = response.map(|data| AnswerBody::Own(Some(data)));
+    let mut answer = response.map(AnswerBody::own);
     close_if(closing, client, &mut answer);
     answer
 }
@@ -67,9 +118,10 @@ pub(super) fn instead(client: &Client, response: Response<Bytes>, request_length
     own(client, response, !bodiless)
 }
 
-/// While draining, every answer is the last of its connection: the next one goes to another pod.
+/// While draining, every answer is the last of its connection: the next one goes to another pod. HTTP/2 has frames of
+/// its own for that.
 fn close_if(closing: bool, client: &Client, answer: &mut Answer) {
-    if closing || client.shared.drain.is_draining() {
+    if !client.is_stream && (closing || client.shared.drain.is_draining()) {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }

@@ -10,13 +10,22 @@ use http_body::{Body, Frame, SizeHint};
 use super::client::Client;
 use super::exchange::{Exchange, Failure, Piece};
 use super::progress::Progress;
+use super::relay::RelayBody;
 
 /// The body of an answer.
-pub(super) enum AnswerBody {
+pub(super) struct AnswerBody {
+    kind: Kind,
+    /// The stream that it goes to. A connection of HTTP/1 sees by itself whether its client takes what is written.
+    stream: Option<Rc<Client>>,
+}
+
+enum Kind {
     /// None.
     Empty,
     /// The engine's, as it arrives.
     Engine(Box<EngineBody>),
+    /// The engine's, over HTTP/2.
+    Relay(Box<RelayBody>),
     /// A short one of the proxy itself, until it was taken.
     Own(Option<Bytes>),
 }
@@ -42,9 +51,9 @@ impl EngineBody {
         let mut body = Self { client, live: Some(Live { exchange, progress }), failure: None };
         if body.live.as_ref().is_some_and(|live| live.exchange.is_done()) {
             body.finish();
-            return AnswerBody::Empty;
+            return AnswerBody::empty();
         }
-        AnswerBody::Engine(Box::new(body))
+        AnswerBody { kind: Kind::Engine(Box::new(body)), stream: None }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
@@ -85,8 +94,31 @@ impl EngineBody {
             client.request_over();
         }
         if let Some(upstream) = exchange.into_reusable() {
-            client.idle.set(Some(upstream.rest(now)));
+            client.pool.put(upstream.rest(now));
         }
+    }
+}
+
+impl AnswerBody {
+    /// None.
+    pub(super) fn empty() -> Self {
+        Self { kind: Kind::Empty, stream: None }
+    }
+
+    /// The proxy's own.
+    pub(super) fn own(data: Bytes) -> Self {
+        let kind = if data.is_empty() { Kind::Empty } else { Kind::Own(Some(data)) };
+        Self { kind, stream: None }
+    }
+
+    /// The engine's, over HTTP/2.
+    pub(super) fn relay(body: RelayBody) -> Self {
+        Self { kind: Kind::Relay(Box::new(body)), stream: None }
+    }
+
+    /// It goes to this stream.
+    pub(super) fn send_to(&mut self, stream: Rc<Client>) {
+        self.stream = Some(stream);
     }
 }
 
@@ -98,26 +130,35 @@ impl Body for AnswerBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Engine(body) => body.poll_frame(cx),
-            Self::Own(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+        let body = self.get_mut();
+        let polled = match &mut body.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Engine(body) => body.poll_frame(cx),
+            Kind::Relay(body) => body.poll_frame(cx),
+            Kind::Own(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+        };
+        if let Some(stream) = &body.stream {
+            // The next piece is asked for when the client has taken this one.
+            stream.wrote(matches!(polled, Poll::Ready(Some(Ok(_)))));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Engine(body) => body.live.is_none() && body.failure.is_none(),
-            Self::Own(data) => data.is_none(),
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Engine(body) => body.live.is_none() && body.failure.is_none(),
+            Kind::Relay(body) => body.is_end_stream(),
+            Kind::Own(data) => data.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let length = match self {
-            Self::Empty => Some(0),
-            Self::Engine(body) => body.live.as_ref().and_then(|live| live.exchange.length()),
-            Self::Own(data) => Some(data.as_ref().map_or(0, |data| data.len() as u64)),
+        let length = match &self.kind {
+            Kind::Relay(body) => return body.size_hint(),
+            Kind::Empty => Some(0),
+            Kind::Engine(body) => body.live.as_ref().and_then(|live| live.exchange.length()),
+            Kind::Own(data) => Some(data.as_ref().map_or(0, |data| data.len() as u64)),
         };
         length.map_or_else(SizeHint::new, SizeHint::with_exact)
     }

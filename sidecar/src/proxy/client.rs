@@ -1,17 +1,37 @@
-//! What is known about a client's connection, shared by its reader, its requests and its driver. All of them run in
-//! one task.
+//! What is known about a client's connection, or a stream of one, shared by its reader, its requests and its driver. All
+//! of them run in one thread.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Config;
+use super::http2::Origin;
+use super::pool::Pool;
 use super::progress::Progress;
 use super::request_watch::RequestWatch;
 use super::upstream::{Target, Upstream};
 use crate::shared::Shared;
 
-/// A client's connection to a guarded port.
+/// How often a connection looks whether it waits in vain. Coarse, so that requests need no timers of their own; and
+/// together with the longest idle time of an engine's connection below the 5 s after which uvicorn closes it.
+pub(super) const SWEEP: Duration = Duration::from_secs(2);
+
+/// Sweeps until a head must have arrived: 10 to 12 s.
+pub(super) const HEAD_SWEEPS: u16 = 6;
+
+/// Sweeps without a byte until a body is given up: 58 to 60 s.
+const BODY_SWEEPS: u16 = 30;
+
+/// Sweeps until a client that takes nothing of its answer is given up: 58 to 60 s.
+const BLOCKED_SWEEPS: u16 = 30;
+
+/// Sweeps until an idle connection is closed: an hour.
+pub(super) const IDLE_SWEEPS: u16 = 1800;
+
+/// A client's HTTP/1 connection to a guarded port, or one stream of an HTTP/2 connection.
 pub(super) struct Client {
     pub(super) shared: Arc<Shared>,
     pub(super) config: Arc<Config>,
@@ -19,17 +39,19 @@ pub(super) struct Client {
     pub(super) address: IpAddr,
     /// Where its requests go.
     pub(super) target: Target,
-    /// The connection to the engine while no request is on it.
-    pub(super) idle: Cell<Option<Upstream>>,
+    /// The connections to the engine.
+    pub(super) pool: Rc<Pool>,
+    /// It is a stream: others are on the same connection.
+    pub(super) is_stream: bool,
     /// How its requests were framed when they were read.
     pub(super) watch: RefCell<RequestWatch>,
     /// A connection whose protocol was switched, to be spliced when the client has its 101.
     pub(super) switched: Cell<Option<Switched>>,
     /// Whose turn it is, and since how many sweeps.
     pub(super) turn: Cell<Turn>,
-    pub(super) sweeps: Cell<u16>,
+    sweeps: Cell<u16>,
     /// The client does not take what was written.
-    pub(super) blocked: Cell<bool>,
+    blocked: Cell<bool>,
 }
 
 /// Whom a connection waits for.
@@ -54,13 +76,24 @@ pub(super) struct Switched {
 }
 
 impl Client {
-    pub(super) fn new(shared: Arc<Shared>, config: Arc<Config>, address: IpAddr, target: Target) -> Self {
+    /// A connection of HTTP/1.
+    pub(super) fn of_connection(origin: &Origin) -> Self {
+        Self::new(origin, Rc::default(), false)
+    }
+
+    /// A stream of HTTP/2 on a connection with these connections to the engine.
+    pub(super) fn of_stream(origin: &Origin, pool: Rc<Pool>) -> Self {
+        Self::new(origin, pool, true)
+    }
+
+    fn new(origin: &Origin, pool: Rc<Pool>, is_stream: bool) -> Self {
         Self {
-            shared,
-            config,
-            address,
-            target,
-            idle: Cell::new(None),
+            shared: origin.shared.clone(),
+            config: origin.config.clone(),
+            address: origin.address,
+            target: origin.target,
+            pool,
+            is_stream,
             watch: RefCell::new(RequestWatch::default()),
             switched: Cell::new(None),
             turn: Cell::new(Turn::Idle),
@@ -88,12 +121,6 @@ impl Client {
         }
     }
 
-    /// Engines close idle connections: what they closed, or are about to, is not kept open here.
-    pub(super) fn drop_stale_upstream(&self) {
-        let now = self.shared.clock.now();
-        self.idle.set(self.idle.take().filter(|upstream| upstream.is_fresh(now)));
-    }
-
     /// The client sent `data`.
     pub(super) fn heard(&self, data: &[u8]) {
         self.sweeps.set(0);
@@ -101,5 +128,20 @@ impl Client {
             self.turn.set(Turn::Head);
         }
         self.watch.borrow_mut().feed(data);
+    }
+
+    /// Whether it has waited too long for the client. To be called at each sweep.
+    pub(super) fn waits_in_vain(&self) -> bool {
+        let sweeps = self.sweeps.get().saturating_add(1);
+        self.sweeps.set(sweeps);
+        sweeps
+            >= match self.turn.get() {
+                _ if self.blocked.get() => BLOCKED_SWEEPS,
+                Turn::Idle => IDLE_SWEEPS,
+                Turn::Head => HEAD_SWEEPS,
+                Turn::Body => BODY_SWEEPS,
+                // How long an engine may take is the breaker's to say, and a stream may be silent for minutes.
+                Turn::Engine => return false,
+            }
     }
 }

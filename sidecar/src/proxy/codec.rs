@@ -6,6 +6,7 @@ mod request;
 mod response;
 
 pub(super) use body::{BodyDecoder, Broken, Decoded};
+pub(super) use headers::strip;
 pub(super) use request::{Framing, RequestHead, encode_chunk_size, encode_trailers};
 pub(super) use response::{ResponseHead, parse_response};
 

@@ -1,11 +1,9 @@
-//! A client's connection from its first byte to its last.
+//! A client's connection from its first byte to its last, when it speaks HTTP/1.
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,34 +14,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::client::{Client, Switched, Turn};
-use super::upstream::Target;
-use super::{Config, handler, splice};
+use super::client::{Client, SWEEP, Switched, Turn};
+use super::detect::{Spoken, detect};
+use super::http2::{self, Origin};
+use super::{handler, splice};
 use crate::metrics::ProtocolRefusal;
 use crate::request_log;
-use crate::shared::Shared;
-
-/// How often a connection looks whether it waits in vain. Coarse, so that requests need no timers of their own; and
-/// together with the longest idle time of an engine's connection below the 5 s after which uvicorn closes it.
-const SWEEP: Duration = Duration::from_secs(2);
-
-/// Sweeps until a head must have arrived: 10 to 12 s.
-const HEAD_SWEEPS: u16 = 6;
-
-/// Sweeps without a byte until a body is given up: 58 to 60 s.
-const BODY_SWEEPS: u16 = 30;
-
-/// Sweeps until a client that takes nothing of its answer is given up: 58 to 60 s.
-const BLOCKED_SWEEPS: u16 = 30;
-
-/// Sweeps until an idle connection is closed: an hour.
-const IDLE_SWEEPS: u16 = 1800;
-
-/// How long a new connection may take to its first byte.
-const FIRST_BYTE: Duration = Duration::from_secs(30);
-
-/// A request's head, and what hyper buffers of its body.
-const BUFFER: usize = 64 * 1024;
 
 /// Answers up to this size are sent from one buffer.
 const COPY_UP_TO: usize = 2048;
@@ -54,48 +30,19 @@ const LINGER_BYTES: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a connection that arrived at a guarded port.
-pub(super) async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    target: Target,
-    config: Arc<Config>,
-    shared: Arc<Shared>,
-) {
-    match first_bytes(&stream).await {
-        Ok(None) => {}
-        Ok(Some(refusal)) => {
-            request_log::protocol_refused(&shared, peer.ip(), refusal);
-            return;
-        }
-        Err(_) => return,
+pub(super) async fn serve(stream: TcpStream, origin: Origin) {
+    match detect(&stream).await {
+        Ok(Ok(Spoken::Http1)) => drive(stream, Rc::new(Client::of_connection(&origin))).await,
+        Ok(Ok(Spoken::Http2)) => http2::drive(stream, origin).await,
+        Ok(Err(refusal)) => request_log::protocol_refused(&origin.shared, origin.address, refusal),
+        Err(_) => {}
     }
-    let client = Rc::new(Client::new(shared, config, peer.ip().to_canonical(), target));
-    drive(stream, client).await;
-}
-
-/// What a connection is refused for by its first bytes.
-async fn first_bytes(stream: &TcpStream) -> io::Result<Option<ProtocolRefusal>> {
-    let mut first = [0; 4];
-    let Ok(peeked) = tokio::time::timeout(FIRST_BYTE, stream.peek(&mut first)).await else {
-        return Ok(Some(ProtocolRefusal::HeadTimeout));
-    };
-    let first = &first[..peeked?];
-    Ok(match first {
-        [] => return Err(io::ErrorKind::UnexpectedEof.into()),
-        // A TLS record of type handshake.
-        [0x16, ..] => Some(ProtocolRefusal::Tls),
-        b"PRI " => Some(ProtocolRefusal::Http2),
-        // Methods are tokens, and so are the empty lines that some clients send before a request.
-        [b'\r' | b'\n', ..] => None,
-        [byte, ..] if byte.is_ascii_alphanumeric() => None,
-        _ => Some(ProtocolRefusal::Malformed),
-    })
 }
 
 async fn drive(stream: TcpStream, client: Rc<Client>) {
     let mut builder = http1::Builder::new();
     // Not `pipeline_flush`: with it hyper buffers a response without bound.
-    builder.max_buf_size(BUFFER).header_read_timeout(None);
+    builder.max_buf_size(client.shared.caps.buffer()).header_read_timeout(None);
     let service = {
         let client = client.clone();
         service_fn(move |request| handler::handle(client.clone(), request))
@@ -108,7 +55,7 @@ async fn drive(stream: TcpStream, client: Rc<Client>) {
             return Poll::Ready(ended.map_err(|error| Ended::by(&error)));
         }
         while sweep.as_mut().poll(cx).is_ready() {
-            client.drop_stale_upstream();
+            client.pool.drop_stale(client.shared.clock.now());
             if client.waits_in_vain() {
                 return Poll::Ready(Err(Ended::InVain(client.turn.get())));
             }
@@ -143,9 +90,7 @@ enum Ended {
 
 impl Ended {
     fn by(error: &hyper::Error) -> Self {
-        if error.is_parse_version_h2() {
-            Self::Refused(ProtocolRefusal::Http2)
-        } else if error.is_parse_too_large() {
+        if error.is_parse_too_large() {
             Self::Refused(ProtocolRefusal::HeadTooLarge)
         } else if error.is_parse() {
             Self::Refused(ProtocolRefusal::Malformed)
@@ -161,23 +106,6 @@ impl Ended {
             Self::InVain(_) | Self::Broken => return,
         };
         request_log::protocol_refused(&client.shared, client.address, reason);
-    }
-}
-
-impl Client {
-    /// Called at each sweep.
-    fn waits_in_vain(&self) -> bool {
-        let sweeps = self.sweeps.get().saturating_add(1);
-        self.sweeps.set(sweeps);
-        sweeps
-            >= match self.turn.get() {
-                _ if self.blocked.get() => BLOCKED_SWEEPS,
-                Turn::Idle => IDLE_SWEEPS,
-                Turn::Head => HEAD_SWEEPS,
-                Turn::Body => BODY_SWEEPS,
-                // How long an engine may take is the breaker's to say, and a stream may be silent for minutes.
-                Turn::Engine => return false,
-            }
     }
 }
 

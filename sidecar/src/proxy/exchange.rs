@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::client::Turn;
 use super::codec::{BodyDecoder, Broken, Decoded, ResponseHead, parse_response};
+use super::forward::Awaited;
 use super::sender::{Sender, Unsent};
 use super::upstream::Upstream;
 
@@ -26,9 +27,18 @@ pub(super) enum Failure {
     /// The connection failed.
     #[error("the connection to the engine failed: {0}")]
     Io(#[from] io::Error),
+    /// The HTTP/2 connection failed, or the engine does not speak it.
+    #[error("the HTTP/2 connection to the engine failed: {}", of_hyper(.0))]
+    Http2(#[source] hyper::Error),
     /// The engine does not speak HTTP/1.1.
     #[error(transparent)]
     Broken(#[from] Broken),
+}
+
+/// hyper keeps what it says apart from what it knows.
+fn of_hyper(error: &hyper::Error) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// A piece of a response's body.
@@ -65,11 +75,6 @@ impl Exchange {
         }
     }
 
-    /// The request's part of it.
-    pub(super) fn sender(&mut self) -> &mut Sender {
-        &mut self.sender
-    }
-
     /// Whether this is not the first exchange on its connection.
     pub(super) fn on_reused_connection(&self) -> bool {
         self.upstream.reused
@@ -88,7 +93,7 @@ impl Exchange {
     }
 
     /// Sends, and receives the final head of the response.
-    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Failure>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Failure>> {
         self.poll_send(cx)?;
         loop {
             if !self.upstream.received.is_empty() {
@@ -142,11 +147,6 @@ impl Exchange {
         }
     }
 
-    /// Whom it waits for.
-    pub(super) fn turn(&self) -> Turn {
-        if self.sender.waits_for_client() { Turn::Body } else { Turn::Engine }
-    }
-
     /// Whether the request was sent whole.
     pub(super) fn is_sent(&self) -> bool {
         self.sender.is_done()
@@ -188,6 +188,26 @@ impl Exchange {
                 Ok(())
             }
         }
+    }
+}
+
+impl Awaited for Exchange {
+    type Answer = ResponseHead;
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Failure>> {
+        self.poll_head(cx)
+    }
+
+    fn turn(&self) -> Turn {
+        if self.sender.waits_for_client() { Turn::Body } else { Turn::Engine }
+    }
+
+    fn heard_client(&mut self) -> bool {
+        self.sender.heard_client()
+    }
+
+    fn waits_for_client(&self) -> bool {
+        self.sender.waits_for_client()
     }
 }
 

@@ -1,38 +1,26 @@
 //! One request: from its head to the head of its answer.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tidegate_core::{
-    Admission, Claims, Decision, Facts, HeadOutcome, Headers, NoClaims, Refusal, Tick, Tokens,
-};
-use tidegate_policy::RelativePath;
-use tokio::time::Instant;
+use tidegate_core::{Admission, Claims, Decision, Facts, Headers, NoClaims, Refusal, Tick, Tokens};
 
-use super::answer::{Answer, answer, instead, own};
+use super::answer::{Answer, instead, own};
 use super::client::{Client, Turn};
-use super::codec::{Framing, RequestHead, ResponseHead};
-use super::exchange::{Exchange, Failure};
+use super::codec::Framing;
+use super::exchange::Failure;
 use super::progress::Progress;
 use super::request_watch::Framed;
-use super::sender::Sender;
-use super::upstream::Upstream;
 use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
-use crate::refusal::{self, Trouble};
+use crate::refusal::{self, Dialect, Trouble, grpc};
 use crate::request_log;
-
-/// A fallback is outside of the breaker, and so without its timeout; an engine that hangs must not hang the fallback
-/// for ever.
-const FALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
 /// closing is cheaper.
@@ -48,24 +36,39 @@ impl Headers for Fields<'_> {
 }
 
 /// A request that has not been sent yet.
-struct Arrived {
-    client: Rc<Client>,
-    parts: Parts,
+pub(super) struct Arrived {
+    pub(super) client: Rc<Client>,
+    pub(super) parts: Parts,
     /// Until it is sent or read.
-    body: Option<Incoming>,
-    framing: Framing,
-    at: Tick,
+    pub(super) body: Option<Incoming>,
+    pub(super) framing: Framing,
+    pub(super) at: Tick,
+    /// How its client wants to be refused.
+    pub(super) dialect: Dialect,
 }
 
-/// Answers one request. An error ends the client's connection, because an answer cannot be given or not be ended.
+/// Answers one request. An error ends the client's connection or stream, because an answer cannot be given or not be
+/// ended.
 pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Result<Answer, Failure> {
-    let framed = client.watch.borrow_mut().take();
+    let stream = client.is_stream.then(|| client.clone());
+    let mut answer = serve(client, request).await?;
+    if let Some(stream) = stream {
+        answer.body_mut().send_to(stream);
+    }
+    Ok(answer)
+}
+
+async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Answer, Failure> {
+    // A stream's framing is HTTP/2's own, and there is one way to read it.
+    let framed = if client.is_stream { Some(Framed::Clearly) } else { client.watch.borrow_mut().take() };
     let (parts, body) = request.into_parts();
     let framing = framing(&parts.headers, &body);
     let at = client.shared.clock.now();
     client.turn_to(Turn::Engine);
     // Large enough that it is lent from here on, and not handed from one function to the next.
-    let mut arrived = Arrived { client, parts, body: Some(body), framing, at };
+    let is_call = client.is_stream && grpc::is_call(&parts.headers);
+    let dialect = if is_call { Dialect::Grpc } else { Dialect::OpenAi };
+    let mut arrived = Arrived { client, parts, body: Some(body), framing, at, dialect };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
     }
@@ -73,6 +76,10 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
         arrived.count(Verdict::Unlimited, None);
         let progress = Progress::new(arrived.client.shared.clone(), None, at);
         return arrived.forward(progress, None).await;
+    }
+    if arrived.client.shared.is_full() {
+        arrived.client.shared.metrics.traffic.protocol_refused(ProtocolRefusal::TooManyRequests);
+        return Ok(arrived.reject(Trouble::Overloaded));
     }
     arrived.judge().await
 }
@@ -185,58 +192,24 @@ impl Arrived {
         request_log::decision(self.at, verdict, refusal, client.address, &self.parts.headers);
     }
 
-    /// Sends it to the engine and answers with what that answers.
-    async fn forward(
-        &mut self,
-        mut progress: Progress,
-        timeout: Option<Duration>,
-    ) -> Result<Answer, Failure> {
-        let (exchange, head) = match self.exchange(None, timeout).await {
-            Ok(answered) => answered,
-            Err(NoHead::Gone(failure)) => return Err(failure),
-            Err(NoHead::TimedOut) => {
-                progress.responded(HeadOutcome::TimedOut);
-                return Ok(self.instead(refusal::trouble(Trouble::EngineTimedOut)));
-            }
-            Err(NoHead::Failed(failure)) => {
-                progress.responded(HeadOutcome::Failed);
-                let client = &self.client;
-                request_log::engine_failed(client.shared.clock.now(), client.target.address(), &failure);
-                return Ok(self.instead(refusal::trouble(Trouble::EngineFailed)));
-            }
-        };
-        progress.responded(HeadOutcome::Status(head.status.as_u16()));
-        Ok(answer(self.client.clone(), exchange, head, progress))
-    }
-
-    /// Sends it to the breaker's fallback, once. When that fails too, the refusal is the answer.
-    async fn fall_back(&mut self, path: &RelativePath, refusal: &Refusal) -> Result<Answer, Failure> {
-        let progress = Progress::new(self.client.shared.clone(), None, self.at);
-        match self.exchange(Some(path.as_str()), Some(FALLBACK_TIMEOUT)).await {
-            Ok((exchange, mut head)) if !head.status.is_server_error() => {
-                refusal::mark_fallback(refusal, &mut head.headers);
-                Ok(answer(self.client.clone(), exchange, head, progress))
-            }
-            Err(NoHead::Gone(failure)) => Err(failure),
-            Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => Ok(self.instead(refusal::refused(refusal))),
-        }
-    }
-
-    fn instead(&self, response: Response<Bytes>) -> Answer {
+    pub(super) fn instead(&self, response: Response<Bytes>) -> Answer {
         instead(&self.client, response, self.request_length())
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> Answer {
         let drained = self.drain().await;
-        own(&self.client, refusal::refused(refusal), !drained)
+        own(&self.client, refusal::refused(refusal, self.dialect), !drained)
     }
 
     fn reject(&self, trouble: Trouble) -> Answer {
-        own(&self.client, refusal::trouble(trouble), true)
+        own(&self.client, refusal::trouble(trouble, self.dialect), true)
     }
 
-    /// Reads the rest of the request. Whether that was possible and worth it.
+    /// Reads the rest of the request, which is in the way of the next. Whether that was possible and worth it.
     async fn drain(&mut self) -> bool {
+        if self.client.is_stream {
+            return true;
+        }
         let length = self.request_length();
         let worth = length.is_none_or(|length| length <= DRAIN_UP_TO);
         // A client that waits for leave to send gets the refusal in its place.
@@ -266,14 +239,9 @@ impl Arrived {
         }
     }
 
-    /// It can be sent again when its connection turns out to have been closed by the engine.
-    fn is_replayable(&self) -> bool {
-        self.parts.method.is_idempotent() && matches!(self.framing, Framing::None | Framing::Length(0))
-    }
-
     /// HTTP/2 in the clear would carry any number of requests past the decision: that upgrade is not passed on, and
     /// the request is answered in HTTP/1.1.
-    fn wants_upgrade(&self) -> bool {
+    pub(super) fn wants_upgrade(&self) -> bool {
         let asks = |name, token: &str| {
             self.parts.headers.get_all(name).iter().any(|value: &HeaderValue| {
                 value
@@ -287,98 +255,4 @@ impl Arrived {
             && asks(header::CONNECTION, "upgrade")
             && !asks(header::UPGRADE, "h2c")
     }
-
-    /// Sends it, to `target` when that is given, and waits for the head of the response.
-    async fn exchange(
-        &mut self,
-        target: Option<&str>,
-        timeout: Option<Duration>,
-    ) -> Result<(Box<Exchange>, ResponseHead), NoHead> {
-        let (upgrade, replayable) = (self.wants_upgrade(), self.is_replayable());
-        let client = self.client.clone();
-        loop {
-            let idle = client.idle.take().filter(|upstream| upstream.is_usable(self.at, replayable));
-            let upstream = match idle {
-                Some(upstream) => upstream,
-                None => Upstream::new(client.target.connect().await.map_err(Failure::Io)?),
-            };
-            let sender = Sender::new(self.encode(target, upgrade), self.framing, self.body.take());
-            let method = self.parts.method.clone();
-            let mut exchange = Box::new(Exchange::new(upstream, sender, method, upgrade));
-            match wait_for_head(&client, &mut exchange, timeout).await {
-                Ok(head) => return Ok((exchange, head)),
-                Err(NoHead::Failed(Failure::ClosedUnanswered))
-                    if replayable && exchange.on_reused_connection() => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn encode(&self, target: Option<&str>, upgrade: bool) -> BytesMut {
-        let mut head = BytesMut::with_capacity(1024);
-        let request = RequestHead {
-            method: &self.parts.method,
-            uri: &self.parts.uri,
-            target,
-            headers: &self.parts.headers,
-            framing: self.framing,
-            upgrade,
-            default_host: self.client.target.address(),
-        };
-        request.encode(&mut head);
-        head
-    }
-}
-
-/// Why there is no head of a response.
-enum NoHead {
-    /// The client has gone.
-    Gone(Failure),
-    Failed(Failure),
-    TimedOut,
-}
-
-impl From<Failure> for NoHead {
-    fn from(failure: Failure) -> Self {
-        if matches!(failure, Failure::Client(_) | Failure::Length) {
-            Self::Gone(failure)
-        } else {
-            Self::Failed(failure)
-        }
-    }
-}
-
-/// The timeout runs from the last byte that the client sent: a slow upload is not the engine's fault.
-async fn wait_for_head(
-    client: &Client,
-    exchange: &mut Exchange,
-    timeout: Option<Duration>,
-) -> Result<ResponseHead, NoHead> {
-    let Some(timeout) = timeout else {
-        return std::future::poll_fn(|cx| {
-            let polled = exchange.poll_head(cx);
-            client.turn_to(exchange.turn());
-            polled
-        })
-        .await
-        .map_err(NoHead::from);
-    };
-    let mut deadline = pin!(tokio::time::sleep(timeout));
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(polled) = exchange.poll_head(cx) {
-            return Poll::Ready(polled.map_err(NoHead::from));
-        }
-        client.turn_to(exchange.turn());
-        if exchange.sender().heard_client() {
-            deadline.as_mut().reset(Instant::now() + timeout);
-        }
-        while deadline.as_mut().poll(cx).is_ready() {
-            if !exchange.sender().waits_for_client() {
-                return Poll::Ready(Err(NoHead::TimedOut));
-            }
-            deadline.as_mut().reset(Instant::now() + timeout);
-        }
-        Poll::Pending
-    })
-    .await
 }

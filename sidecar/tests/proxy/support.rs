@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_core::Engine as DecisionEngine;
 use tidegate_policy::PolicyDocument;
+use tidegate_sidecar::caps::Caps;
 use tidegate_sidecar::clock::Clock;
 use tidegate_sidecar::proxy::{self, Config};
 use tidegate_sidecar::shared::Shared;
@@ -40,7 +41,7 @@ impl Proxy {
     pub(crate) fn with_config(config: Config, document: &PolicyDocument) -> Self {
         let clock = Clock::new();
         let engine = DecisionEngine::new(document, 7, clock.now());
-        let shared = Arc::new(Shared::new(engine, clock));
+        let shared = Arc::new(Shared::new(engine, clock, Caps::DEFAULT));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let worker = {

@@ -9,5 +9,16 @@ mod sidecar;
 #[allow(dead_code, reason = "shared with the tests of the data path")]
 mod support;
 
+mod abuse;
+mod document;
+mod grpc;
+mod http2;
 mod payloads;
+mod raw_http2;
+mod rpc;
 mod smuggling;
+
+/// A sidecar before an engine whose every byte is the test's own: its metrics are looked for where there are none.
+fn start(upstream: std::net::SocketAddr, arguments: &[&str]) -> sidecar::Sidecar {
+    sidecar::Sidecar::start(upstream, &[&["--engine-metrics", "1"], arguments].concat())
+}

@@ -15,7 +15,8 @@ use hyper::{Request, Response};
 
 use crate::payloads::Expect::{Passed, Refused};
 use crate::payloads::all as payloads;
-use crate::sidecar::{Sidecar, eventually};
+use crate::sidecar::eventually;
+use crate::start;
 use crate::support::{Peer, find};
 
 /// Behind every payload: a request that is its own only if the payload ended where it should. It ends the connection.
@@ -98,7 +99,7 @@ fn take(seen: &Seen) -> Vec<(String, Vec<u8>)> {
 fn every_request_that_could_be_smuggled_is_refused_or_framed_as_hyper_frames_it() {
     let (direct, seen_directly) = hyper_engine();
     let (behind, seen_behind) = hyper_engine();
-    let sidecar = Sidecar::start(behind, &[]);
+    let sidecar = start(behind, &[]);
     let payloads = payloads();
     assert!(payloads.len() >= 60, "{} payloads", payloads.len());
     let mut wrong = Vec::new();
@@ -136,7 +137,7 @@ fn is_refusal(name: &str, answer: &str) -> bool {
 #[test]
 fn an_engine_gets_one_framing_field_at_most_and_no_field_of_a_connection() {
     let (engine, bytes) = recording_engine();
-    let sidecar = Sidecar::start(engine, &[]);
+    let sidecar = start(engine, &[]);
     for (name, payload, expect) in payloads() {
         exchange(sidecar.data, &[&payload, MARKER].concat());
         eventually(name, || (sidecar.metric("tidegate_in_flight") == Some(0.0)).then_some(()));
@@ -157,7 +158,7 @@ fn an_engine_gets_one_framing_field_at_most_and_no_field_of_a_connection() {
 #[test]
 fn bytes_behind_an_upgrade_wait_for_the_engine_s_101() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let sidecar = Sidecar::start(listener.local_addr().unwrap(), &[]);
+    let sidecar = start(listener.local_addr().unwrap(), &[]);
     let mut client = Peer::new(TcpStream::connect(sidecar.data).unwrap());
     client.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     client.send("GET /smuggled HTTP/1.1\r\nHost: s\r\n\r\n");

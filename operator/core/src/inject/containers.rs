@@ -100,6 +100,7 @@ fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Vec<Str
     let mut args = vec!["run".to_owned()];
     args.extend(plan.ports.all().map(|port| format!("--guard={port}")));
     args.extend(plan.ports.opaque().map(|port| format!("--opaque={port}")));
+    args.extend(plan.ports.http2().map(|port| format!("--http2={port}")));
     args.push(format!("--listen=[::]:{}", settings.proxy_port));
     args.push(format!("--admin=[::]:{}", settings.admin_port));
     args.extend(unlimited.iter().map(|path| format!("--unlimited-path={path}")));

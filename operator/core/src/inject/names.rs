@@ -13,6 +13,8 @@ pub(super) const ENGINE_METRICS_ANNOTATION: &str = "tidegate.dev/engine-metrics-
 /// On a pod: which inference engine it runs, as llm-d has it, and what that was called before.
 pub(super) const ENGINE_TYPE_LABELS: [&str; 2] =
     ["llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type"];
+/// On a pod: guarded ports whose engine speaks HTTP/2 without TLS.
+pub const HTTP2_PORTS_ANNOTATION: &str = "tidegate.dev/http2-ports";
 /// On a pod: log level of its sidecar.
 pub const LOG_LEVEL_ANNOTATION: &str = "tidegate.dev/log-level";
 /// Written on an injected pod: the version that injected it.

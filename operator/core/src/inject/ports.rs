@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::names::{OPAQUE_PORTS_ANNOTATION, PORTS_ANNOTATION};
+use super::names::{HTTP2_PORTS_ANNOTATION, OPAQUE_PORTS_ANNOTATION, PORTS_ANNOTATION};
 use super::{SidecarSettings, Skip, SkipReason};
 
 /// The ports whose traffic goes through the sidecar.
@@ -13,13 +13,21 @@ use super::{SidecarSettings, Skip, SkipReason};
 pub struct GuardedPorts {
     all: BTreeSet<u16>,
     opaque: BTreeSet<u16>,
+    http2: BTreeSet<u16>,
 }
 
 impl GuardedPorts {
     /// All TCP container ports of the ordinary containers, or those that the pod's annotation names, and the
-    /// opaque ones. At least one, and none of the sidecar's own.
+    /// opaque and HTTP/2 ones. At least one, and none of the sidecar's own.
     pub fn of(pod: &Pod, settings: &SidecarSettings) -> Result<Self, Skip> {
         let opaque = annotated(pod, OPAQUE_PORTS_ANNOTATION)?.unwrap_or_default();
+        let http2 = annotated(pod, HTTP2_PORTS_ANNOTATION)?.unwrap_or_default();
+        if let Some(port) = opaque.intersection(&http2).next() {
+            let detail = format!(
+                "port {port} is in {OPAQUE_PORTS_ANNOTATION} and in {HTTP2_PORTS_ANNOTATION}: write it in one of them"
+            );
+            return Err(Skip::new(SkipReason::InvalidAnnotation, detail));
+        }
         let named = annotated(pod, PORTS_ANNOTATION)?;
         let declared = declared(pod);
         let own = [settings.proxy_port, settings.admin_port];
@@ -28,7 +36,7 @@ impl GuardedPorts {
             return Err(Skip::new(SkipReason::InvalidPatch, detail));
         }
         let mut all = named.unwrap_or(declared);
-        all.extend(&opaque);
+        all.extend(opaque.union(&http2));
         if let Some(port) = all.iter().find(|p| own.contains(p)) {
             let detail = format!("port {port} is the sidecar's own: name the engine's ports");
             return Err(Skip::new(SkipReason::InvalidAnnotation, detail));
@@ -38,7 +46,7 @@ impl GuardedPorts {
                 format!("no TCP containerPort is declared: declare one or annotate {PORTS_ANNOTATION}");
             return Err(Skip::new(SkipReason::NoPortToGuard, detail));
         }
-        Ok(Self { all, opaque })
+        Ok(Self { all, opaque, http2 })
     }
 
     /// Every guarded port, ascending.
@@ -49,6 +57,11 @@ impl GuardedPorts {
     /// The guarded ports that are passed on as bytes, ascending.
     pub fn opaque(&self) -> impl Iterator<Item = u16> {
         self.opaque.iter().copied()
+    }
+
+    /// The guarded ports whose engine speaks HTTP/2, ascending.
+    pub fn http2(&self) -> impl Iterator<Item = u16> {
+        self.http2.iter().copied()
     }
 
     pub(super) fn guards(&self, port: u16) -> bool {

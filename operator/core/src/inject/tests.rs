@@ -114,6 +114,12 @@ fn each_pod_that_must_not_be_injected_has_its_reason() {
         (annotated("tidegate.dev/ports", "15120"), namespace(&[]), InvalidAnnotation),
         (annotated("tidegate.dev/opaque-ports", "70000"), namespace(&[]), InvalidAnnotation),
         (annotated("tidegate.dev/engine-metrics-port", "metrics"), namespace(&[]), InvalidAnnotation),
+        (annotated("tidegate.dev/http2-ports", "h2c"), namespace(&[]), InvalidAnnotation),
+        (
+            json!({"metadata": {"annotations": {OPAQUE_PORTS_ANNOTATION: "9000", HTTP2_PORTS_ANNOTATION: "9000"}}}),
+            namespace(&[]),
+            InvalidAnnotation,
+        ),
         (annotated("tidegate.dev/log-level", "loud"), namespace(&[]), InvalidAnnotation),
         (json!({"metadata": {"labels": {"tidegate.dev/inject": "yes"}}}), namespace(&[]), InvalidAnnotation),
         (own, namespace(&[]), InvalidPatch),
@@ -123,6 +129,18 @@ fn each_pod_that_must_not_be_injected_has_its_reason() {
         let pod = with(&pod(), &change);
         assert_eq!(skipped(&pod, &namespace), (reason, Some(reason.to_string())), "{change}");
     }
+}
+
+#[test]
+fn a_port_that_speaks_http_2_is_guarded_and_the_sidecar_is_told() {
+    let annotated = json!({"metadata": {"annotations": {HTTP2_PORTS_ANNOTATION: "8001"}}});
+    let pod = with(&pod(), &annotated);
+    let Outcome::Injected { patch, .. } = run(&pod, &namespace(&[]), true) else { panic!("not injected") };
+    let mut patched = pod;
+    json_patch::patch(&mut patched, &patch).unwrap();
+    let args = |container: usize| patched["spec"]["initContainers"][container]["args"].to_string();
+    assert!(args(0).contains("--guard=8001"), "{}", args(0));
+    assert!(args(1).contains("--guard=8001") && args(1).contains("--http2=8001"), "{}", args(1));
 }
 
 #[test]

@@ -36,7 +36,8 @@ fn keeper() -> Keeper {
     };
     let start = Start::read(&policy);
     let clock = Clock::new();
-    let shared = Shared::new(Engine::new(start.document(), 0, clock.now()), clock);
+    let shared =
+        Shared::new(Engine::new(start.document(), 0, clock.now()), clock, crate::caps::Caps::DEFAULT);
     Keeper::new(Arc::new(shared), start, &policy)
 }
 

@@ -40,6 +40,15 @@ impl Nominated {
     }
 }
 
+/// Takes out every field that stays on its connection.
+pub(in crate::proxy) fn strip(headers: &mut HeaderMap) {
+    let nominated = Nominated::of(headers);
+    let staying: Vec<HeaderName> = headers.keys().filter(|name| nominated.keeps(name)).cloned().collect();
+    for name in staying {
+        headers.remove(name);
+    }
+}
+
 /// Whether one of the comma-separated tokens of the `Connection` fields is `token`.
 pub(super) fn has_option<'a>(mut values: impl Iterator<Item = &'a [u8]>, token: &str) -> bool {
     values.any(|value| {

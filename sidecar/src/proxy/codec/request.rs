@@ -49,12 +49,15 @@ impl RequestHead<'_> {
         self.encode_host(out);
         let nominated = Nominated::of(self.headers);
         for (name, value) in self.headers {
-            let replaced =
-                *name == header::HOST || *name == header::CONTENT_LENGTH || *name == header::EXPECT;
+            let replaced = *name == header::HOST
+                || *name == header::CONTENT_LENGTH
+                || *name == header::EXPECT
+                || *name == header::COOKIE;
             if !replaced && !nominated.keeps(name) {
                 field(out, name.as_str(), value.as_bytes());
             }
         }
+        self.encode_cookies(out);
         self.encode_connection(out);
         match self.framing {
             Framing::None => {}
@@ -79,6 +82,19 @@ impl RequestHead<'_> {
             (None, Some(host)) => field(out, "host", host.as_bytes()),
             (None, None) => field(out, "host", self.default_host.to_string().as_bytes()),
         }
+    }
+
+    /// HTTP/2 may send cookies in several fields; for HTTP/1.1 they are one (RFC 9113, 8.2.3).
+    fn encode_cookies(&self, out: &mut BytesMut) {
+        let mut cookies = self.headers.get_all(header::COOKIE).iter();
+        let Some(first) = cookies.next() else { return };
+        out.put_slice(b"cookie: ");
+        out.put_slice(first.as_bytes());
+        for cookie in cookies {
+            out.put_slice(b"; ");
+            out.put_slice(cookie.as_bytes());
+        }
+        out.put_slice(b"\r\n");
     }
 
     fn encode_connection(&self, out: &mut BytesMut) {
@@ -166,6 +182,16 @@ mod tests {
         let head = encoded(&absolute, Framing::None, false);
         assert!(head.starts_with("GET /p HTTP/1.1\r\nhost: a.example\r\n"), "{head}");
         assert!(!head.contains("b.example"));
+    }
+
+    #[test]
+    fn cookies_are_one_field() {
+        let request =
+            http::Request::get("/").header("host", "a").header("cookie", "a=1").header("cookie", "b=2");
+        assert_eq!(
+            encoded(&request.body(()).unwrap(), Framing::None, false),
+            "GET / HTTP/1.1\r\nhost: a\r\ncookie: a=1; b=2\r\n\r\n"
+        );
     }
 
     #[test]

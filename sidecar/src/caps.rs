@@ -1,0 +1,81 @@
+//! How much of everything there may be at once, so that nobody's clients cost more memory than a pod has.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Caps of one worker process, all threads together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    /// Connections of clients.
+    pub connections: usize,
+    /// Requests in flight.
+    pub requests: usize,
+    /// Streams on one HTTP/2 connection.
+    pub streams: u32,
+    /// Bytes of a request's head.
+    pub header_bytes: u32,
+}
+
+impl Caps {
+    /// Those that apply when nothing else is said.
+    pub const DEFAULT: Self =
+        Self { connections: 4096, requests: 4096, streams: 100, header_bytes: 64 * 1024 };
+
+    /// What hyper may buffer of an HTTP/1 connection: a head has to fit.
+    pub fn buffer(&self) -> usize {
+        usize::try_from(self.header_bytes).unwrap_or(usize::MAX)
+    }
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Places for connections; clones are the same places.
+#[derive(Debug, Clone, Default)]
+pub struct Places(Arc<AtomicUsize>);
+
+/// A place that is taken until it is dropped.
+#[derive(Debug)]
+pub struct Place(Places);
+
+impl Places {
+    /// Takes a place, unless `most` are taken.
+    pub fn take(&self, most: usize) -> Option<Place> {
+        let place = Place(self.clone());
+        // Counted first, so that threads which look at the same time do not all find the last one.
+        (self.0.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_free_again_when_it_is_left_and_none_is_lost_by_asking() {
+        let places = Places::default();
+        let first = places.take(2);
+        let second = places.take(2);
+        assert!(first.is_some() && second.is_some());
+        for _ in 0..3 {
+            assert!(places.take(2).is_none());
+        }
+        drop(first);
+        assert!(places.take(2).is_some());
+        assert_eq!(places.taken(), 1);
+    }
+}

@@ -1,0 +1,243 @@
+//! The way of an admitted request to the engine, up to the head of the answer.
+
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::header::{self, HeaderValue};
+use http::uri::{self, PathAndQuery, Scheme};
+use http::{Request, Uri, Version};
+use tidegate_core::{HeadOutcome, Refusal};
+use tidegate_policy::RelativePath;
+use tokio::time::Instant;
+
+use super::answer::{Answer, Answered};
+use super::call::Call;
+use super::client::{Client, Turn};
+use super::codec::{Broken, Framing, RequestHead, strip};
+use super::exchange::{Exchange, Failure};
+use super::handler::Arrived;
+use super::progress::Progress;
+use super::sender::Sender;
+use super::upstream::Upstream;
+use crate::refusal::{self, Dialect, Trouble};
+use crate::request_log;
+
+/// A fallback is outside of the breaker, and so without its timeout; an engine that hangs must not hang the fallback
+/// for ever.
+const FALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+const UNWRITABLE: Broken = Broken("the request's URL cannot be written for the engine");
+
+/// A request on its way.
+pub(super) trait Awaited {
+    /// The head of the response.
+    type Answer;
+
+    /// Sends, and receives.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Answer, Failure>>;
+
+    /// Whom it waits for. A call of gRPC may wait for its client as long as both like.
+    fn turn(&self) -> Turn {
+        Turn::Engine
+    }
+
+    /// Whether the client sent anything since this was asked last.
+    fn heard_client(&mut self) -> bool;
+
+    /// Whether everything that the client has sent so far was sent on, and more is to come.
+    fn waits_for_client(&self) -> bool;
+}
+
+/// Why there is no head of a response.
+enum NoHead {
+    /// The client has gone.
+    Gone(Failure),
+    Failed(Failure),
+    TimedOut,
+}
+
+impl From<Failure> for NoHead {
+    fn from(failure: Failure) -> Self {
+        if matches!(failure, Failure::Client(_) | Failure::Length) {
+            Self::Gone(failure)
+        } else {
+            Self::Failed(failure)
+        }
+    }
+}
+
+impl Arrived {
+    /// Sends it to the engine and answers with what that answers.
+    pub(super) async fn forward(
+        &mut self,
+        mut progress: Progress,
+        timeout: Option<Duration>,
+    ) -> Result<Answer, Failure> {
+        let (outcome, trouble) = match self.send(None, timeout).await {
+            Ok(answered) => {
+                progress.responded(answered.outcome());
+                return Ok(answered.pass_on(self.client.clone(), progress));
+            }
+            Err(NoHead::Gone(failure)) => return Err(failure),
+            Err(NoHead::TimedOut) => (HeadOutcome::TimedOut, Trouble::EngineTimedOut),
+            Err(NoHead::Failed(failure)) => {
+                let client = &self.client;
+                request_log::engine_failed(client.shared.clock.now(), client.target.address(), &failure);
+                (HeadOutcome::Failed, Trouble::EngineFailed)
+            }
+        };
+        progress.responded(outcome);
+        Ok(self.instead(refusal::trouble(trouble, self.dialect)))
+    }
+
+    /// Sends it to the breaker's fallback, once. When that fails too, the refusal is the answer.
+    pub(super) async fn fall_back(
+        &mut self,
+        path: &RelativePath,
+        refusal: &Refusal,
+    ) -> Result<Answer, Failure> {
+        let progress = Progress::new(self.client.shared.clone(), None, self.at);
+        match self.send(Some(path.as_str()), Some(FALLBACK_TIMEOUT)).await {
+            Ok(mut answered) if !matches!(answered.outcome(), HeadOutcome::Status(500..)) => {
+                refusal::mark_fallback(refusal, answered.headers_mut());
+                Ok(answered.pass_on(self.client.clone(), progress))
+            }
+            Err(NoHead::Gone(failure)) => Err(failure),
+            Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => {
+                Ok(self.instead(refusal::refused(refusal, self.dialect)))
+            }
+        }
+    }
+
+    /// Sends it, to `target` when that is given, and waits for the head of the response.
+    async fn send(&mut self, target: Option<&str>, timeout: Option<Duration>) -> Result<Answered, NoHead> {
+        if self.goes_over_http2() {
+            self.call(target, timeout).await
+        } else {
+            self.exchange(target, timeout).await
+        }
+    }
+
+    /// gRPC is nothing without HTTP/2; of everything else only a declaration can tell that its engine speaks it.
+    fn goes_over_http2(&self) -> bool {
+        let config = &self.client.config;
+        self.dialect == Dialect::Grpc
+            || (self.parts.version == Version::HTTP_2
+                && config.http2.contains(&self.client.target.address().port()))
+    }
+
+    async fn call(&mut self, target: Option<&str>, timeout: Option<Duration>) -> Result<Answered, NoHead> {
+        let Some(body) = self.body.take() else { return Err(NoHead::Gone(Failure::Length)) };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.parts.method.clone();
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = self.uri(target).map_err(|_| Failure::Broken(UNWRITABLE))?;
+        *request.headers_mut() = self.parts.headers.clone();
+        strip(request.headers_mut());
+        for name in [header::HOST, header::EXPECT] {
+            request.headers_mut().remove(name);
+        }
+        if self.parts.headers.get(header::TE).is_some_and(|te| te == "trailers") {
+            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        let mut call = Call::new(self.client.clone(), request);
+        let response = wait_for_head(&self.client, &mut call, timeout).await?;
+        Ok(Answered::Http2(Box::new(response), self.dialect))
+    }
+
+    fn uri(&self, target: Option<&str>) -> Result<Uri, http::Error> {
+        let own = &self.parts.uri;
+        let path = match target {
+            Some(target) => PathAndQuery::try_from(target)?,
+            None => own.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")),
+        };
+        let host = self.parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
+        let authority = match (own.authority(), host) {
+            (Some(authority), _) => authority.clone(),
+            (None, Some(host)) => uri::Authority::try_from(host)?,
+            (None, None) => uri::Authority::try_from(self.client.target.address().to_string())?,
+        };
+        Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path).build()
+    }
+
+    async fn exchange(
+        &mut self,
+        target: Option<&str>,
+        timeout: Option<Duration>,
+    ) -> Result<Answered, NoHead> {
+        let (upgrade, replayable) = (self.wants_upgrade(), self.is_replayable());
+        let client = self.client.clone();
+        loop {
+            let upstream = match client.pool.take(self.at, replayable) {
+                Some(upstream) => upstream,
+                None => Upstream::new(client.target.connect().await.map_err(Failure::Io)?),
+            };
+            let sender = Sender::new(self.encode(target, upgrade), self.framing, self.body.take());
+            let method = self.parts.method.clone();
+            let mut exchange = Box::new(Exchange::new(upstream, sender, method, upgrade));
+            match wait_for_head(&client, &mut *exchange, timeout).await {
+                Ok(head) => return Ok(Answered::Http1(exchange, head)),
+                Err(NoHead::Failed(Failure::ClosedUnanswered))
+                    if replayable && exchange.on_reused_connection() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// It can be sent again when its connection turns out to have been closed by the engine.
+    fn is_replayable(&self) -> bool {
+        self.parts.method.is_idempotent() && matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
+    fn encode(&self, target: Option<&str>, upgrade: bool) -> BytesMut {
+        let mut head = BytesMut::with_capacity(1024);
+        let request = RequestHead {
+            method: &self.parts.method,
+            uri: &self.parts.uri,
+            target,
+            headers: &self.parts.headers,
+            framing: self.framing,
+            upgrade,
+            default_host: self.client.target.address(),
+        };
+        request.encode(&mut head);
+        head
+    }
+}
+
+/// The timeout runs from the last byte that the client sent: a slow upload is not the engine's fault.
+async fn wait_for_head<A: Awaited>(
+    client: &Client,
+    awaited: &mut A,
+    timeout: Option<Duration>,
+) -> Result<A::Answer, NoHead> {
+    let Some(timeout) = timeout else {
+        return std::future::poll_fn(|cx| {
+            let polled = awaited.poll_answer(cx);
+            client.turn_to(awaited.turn());
+            polled
+        })
+        .await
+        .map_err(NoHead::from);
+    };
+    let mut deadline = pin!(tokio::time::sleep(timeout));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(polled) = awaited.poll_answer(cx) {
+            return Poll::Ready(polled.map_err(NoHead::from));
+        }
+        client.turn_to(awaited.turn());
+        if awaited.heard_client() {
+            deadline.as_mut().reset(Instant::now() + timeout);
+        }
+        while deadline.as_mut().poll(cx).is_ready() {
+            if !awaited.waits_for_client() {
+                return Poll::Ready(Err(NoHead::TimedOut));
+            }
+            deadline.as_mut().reset(Instant::now() + timeout);
+        }
+        Poll::Pending
+    })
+    .await
+}

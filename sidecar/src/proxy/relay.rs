@@ -1,0 +1,86 @@
+//! Bodies of answers that come over HTTP/2 and go on over HTTP/2.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::exchange::Failure;
+use super::progress::Progress;
+use crate::refusal::{Dialect, grpc};
+
+/// A response of the engine under way.
+pub(super) struct RelayBody {
+    /// Taken when it is over.
+    live: Option<(Incoming, Progress)>,
+    dialect: Dialect,
+}
+
+impl RelayBody {
+    pub(super) fn new(body: Incoming, progress: Progress, dialect: Dialect) -> Self {
+        let mut relay = Self { live: Some((body, progress)), dialect };
+        if relay.is_whole() {
+            relay.finish();
+        }
+        relay
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let Some((body, progress)) = &mut self.live else { return Poll::Ready(None) };
+        match ready!(Pin::new(body).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    progress.received(data);
+                }
+                match frame.trailers_ref() {
+                    Some(trailers) => self.end(trailers),
+                    None if self.is_whole() => self.finish(),
+                    None => {}
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.live = None;
+                Poll::Ready(Some(match self.dialect {
+                    Dialect::Grpc => Ok(Frame::trailers(grpc::broken_off())),
+                    Dialect::OpenAi => Err(Failure::Http2(error)),
+                }))
+            }
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.live.as_ref().is_some_and(|(body, _)| body.is_end_stream())
+    }
+
+    /// A call that failed at its end is no whole answer.
+    fn end(&mut self, trailers: &HeaderMap) {
+        let failed = grpc::status(trailers).is_some_and(|status| status >= 500);
+        if self.dialect == Dialect::Grpc && failed {
+            self.live = None;
+        } else {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some((_, progress)) = self.live.take() {
+            progress.finish();
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.live.is_none()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.live.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| body.size_hint())
+    }
+}
