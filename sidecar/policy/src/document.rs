@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::errors::{DocumentError, DocumentErrors};
-use crate::{Breaker, Identity, Limit, Priority, Tiers};
+use crate::{Breaker, Identity, Limit, Priority, Tiers, lenient};
 
 /// The version of the document's schema.
 pub const API_VERSION: &str = "policy.tidegate.dev/v1";
@@ -61,10 +61,23 @@ impl PolicyDocument {
             return Err(DocumentError::at("document", message).into());
         }
         let reader = &mut serde_json::Deserializer::from_slice(json);
-        let document: Self = serde_path_to_error::deserialize(&mut *reader)
-            .map_err(|error| DocumentError::at(error.path().to_string(), error.inner().to_string()))?;
+        let parsed: Result<Self, _> = serde_path_to_error::deserialize(&mut *reader);
+        let document = parsed.map_err(|error| {
+            let first = DocumentError::at(error.path().to_string(), error.inner().to_string());
+            all_mistakes(json, first)
+        })?;
         reader.end().map_err(|error| DocumentError::at("document", error.to_string()))?;
         document.validate()?;
         Ok(document)
     }
+}
+
+/// All mistakes of a document of which the first is known. That one alone, where the text is not JSON, or has a
+/// mistake that only the text shows, such as a field that is written twice; and where it is so large that to look for
+/// others would take long.
+fn all_mistakes(json: &[u8], first: DocumentError) -> DocumentErrors {
+    const LARGE: usize = 128 * 1024;
+    let value = serde_json::from_slice(json).ok().filter(|_| json.len() <= LARGE);
+    let mistakes = value.map(lenient::mistakes).unwrap_or_default();
+    DocumentErrors::unless_empty(mistakes).err().unwrap_or_else(|| first.into())
 }

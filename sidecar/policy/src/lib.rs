@@ -14,6 +14,7 @@ mod breaker;
 mod document;
 mod errors;
 mod identity;
+mod lenient;
 mod limit;
 mod priority;
 mod scalar;

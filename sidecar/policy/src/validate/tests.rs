@@ -4,7 +4,15 @@ use crate::{DocumentErrors, PolicyDocument};
 
 /// A document in which every field is written.
 fn full() -> Value {
-    json!({
+    let limit = |algorithm: Value, cost: Value| {
+        let mut limit = json!({"policy": "a/b", "name": "key", "mode": "Enforce", "key": [], "limit": 100,
+            "algorithm": algorithm, "cost": cost});
+        if algorithm != "concurrency" {
+            limit["windowMillis"] = json!(1000);
+        }
+        limit
+    };
+    let mut document = json!({
         "apiVersion": "policy.tidegate.dev/v1", "revision": "r1",
         "tiers": {
             "policy": "a/b", "mode": "Enforce",
@@ -15,14 +23,25 @@ fn full() -> Value {
                 "minimumSamples": 100, "learned": {"factor": 1.8, "minimumPeriods": 6}, "maxMillis": 800},
             "recovery": {"belowRatio": 0.8, "holdMillis": 30_000},
         },
-        "identity": {"policy": "a/b", "jwt": [{"issuer": "a", "audiences": ["b"], "algorithms": ["RS256"],
-            "leewayMillis": 1000, "keys": {"remote": {"uri": "https://a/keys", "caBundle": "pem"}}}]},
+        "identity": {"policy": "a/b", "jwt": [
+            {"issuer": "https://a", "audiences": ["b"], "algorithms": ["RS256"], "leewayMillis": 1000,
+                "keys": {"remote": {"uri": "https://a/keys", "caBundle": "PEM"}}},
+            {"issuer": "https://b", "algorithms": ["RS256"], "keys": {"inline": "{\"keys\": [{}]}"}},
+        ]},
         "priority": {
-            "from": [{"header": "x-priority", "map": {"gold": "High"}}], "default": "Medium", "reservedHigh": 0.2,
+            "from": [{"header": "x-priority", "map": {"gold": "High"}}, {"jwtClaim": "tier"}],
+            "default": "Medium", "reservedHigh": 0.2,
             "highAllowedFrom": [{"cidr": "10.0.0.0/8", "header": "x-team", "value": "ops"}],
         },
-        "limits": [{"policy": "a/b", "name": "key", "mode": "Enforce", "key": [{"header": "x-api-key"}],
-            "algorithm": {"tokenBucket": {"burst": 10}}, "limit": 100, "windowMillis": 1000}],
+        "limits": [
+            limit(json!({"tokenBucket": {"burst": 10, "initial": 1}}),
+                json!({"tokens": {"input": 1.0, "cached": 0.5, "output": 4.0}})),
+            limit(json!({"leakyBucket": {"burst": 10, "maxWaitMillis": 1000}}), json!("requests")),
+            limit(json!({"slidingWindow": {"subWindows": 10}}), json!("promptTokens")),
+            limit(json!("slidingLog"), json!("requests")),
+            limit(json!("fixedWindow"), json!("totalTokens")),
+            limit(json!("concurrency"), json!("requests")),
+        ],
         "breaker": {
             "policy": "a/b", "mode": "Enforce",
             "trip": {
@@ -30,10 +49,173 @@ fn full() -> Value {
                 "errorRatio": {"threshold": 0.5, "windowMillis": 30_000, "minimumRequests": 20},
                 "slowCallRatio": {"threshold": 0.3, "slowerThanMillis": 1000, "windowMillis": 10_000,
                     "minimumRequests": 20},
+                "latency": {"percentile": 0.95, "overMillis": 800, "windowMillis": 30_000, "minimumRequests": 20},
+                "inFlight": {"max": 200},
             },
-            "openMillis": 60_000, "halfOpen": {"probes": 1}, "timeoutMillis": 3000,
+            "failureStatuses": ["5xx"], "backpressureStatuses": ["429"],
+            "per": {"key": [{"header": "x-canary"}, {"jwtClaim": "group"}, "path", "method", "clientIp"], "max": 8},
+            "stages": [{"stage": "Attention", "p99OverMillis": 800, "staleAfterMillis": 10_000,
+                "outOfMemory": {"count": 3, "windowMillis": 60_000}}],
+            "openMillis": 60_000, "halfOpen": {"probes": 1, "rampMillis": 6000}, "timeoutMillis": 3000,
             "fallback": {"path": "/fallback"},
         },
+    });
+    document["limits"][0]["key"] =
+        json!([{"header": "x-api-key"}, {"jwtClaim": "sub"}, "path", "method", "clientIp"]);
+    document
+}
+
+/// The same with windows of calls, which exclude windows of time.
+fn full_by_calls() -> Value {
+    let mut document = full();
+    for condition in ["errorRatio", "slowCallRatio", "latency"] {
+        let trip = &mut document["breaker"]["trip"][condition];
+        trip.as_object_mut().unwrap().remove("windowMillis");
+        trip["windowCalls"] = json!(20);
+    }
+    document
+}
+
+const TEXT: &[&str] = &["5", "null"];
+const MODE: &[&str] = &["\"Off\"", "\"\"", "1"];
+const MILLIS: &[&str] = &["0", "-1", "0.5", "2678400001", "18446744073709551615", "\"1s\""];
+const SHARE: &[&str] = &["0", "-0.1", "1.001", "1e999", "\"50%\""];
+const FACTOR: &[&str] = &["0", "-1", "1000.1", "\"2\""];
+const RATE: &[&str] = &["0", "-1", "1000000001", "\"2\""];
+const COUNT: &[&str] = &["0", "-1", "4294967295", "1.5", "\"5\""];
+const REQUESTS: &[&str] = &["0", "-1", "1000000001", "18446744073709551615", "18446744073709551616"];
+const HEADER: &[&str] = &["\"\"", "\"x y\"", "\"x\\n\"", "5"];
+const STATUS: &[&str] = &["\"3xx\"", "\"600\"", "\"0500\"", "\"-50\"", "\"\"", "500"];
+const WEIGHT: &[&str] = &["-1", "1e999", "\"1\""];
+
+/// Values of each field that are refused. Fields of lists stand once.
+const BAD: &[(&str, &[&str])] = &[
+    ("apiVersion", &["\"\"", "\"policy.tidegate.dev/v2\"", "1"]),
+    ("revision", TEXT),
+    ("tiers.policy", TEXT),
+    ("tiers.mode", MODE),
+    ("tiers.qps.sampleIntervalMillis", MILLIS),
+    ("tiers.qps.windowMillis", &["0", "1999", "3601000", "\"1m\""]),
+    ("tiers.qps.max", RATE),
+    ("tiers.qps.learned.sigma", FACTOR),
+    ("tiers.qps.learned.factor", FACTOR),
+    ("tiers.qps.learned.floor", RATE),
+    ("tiers.qps.learned.minimumSamples", &["0", "1", "61", "-1"]),
+    ("tiers.gpuMemory.maxUtilization", SHARE),
+    ("tiers.gpuMemory.maxBytes", &["0", "-1", "18446744073709551616"]),
+    ("tiers.gpuMemory.staleAfterMillis", MILLIS),
+    ("tiers.gpuMemory.onStale", MODE),
+    ("tiers.latency.signal", MODE),
+    ("tiers.latency.percentile", SHARE),
+    ("tiers.latency.periodMillis", MILLIS),
+    ("tiers.latency.periods", COUNT),
+    ("tiers.latency.minimumSamples", COUNT),
+    ("tiers.latency.learned.factor", FACTOR),
+    ("tiers.latency.learned.minimumPeriods", COUNT),
+    ("tiers.latency.maxMillis", MILLIS),
+    ("tiers.recovery.belowRatio", SHARE),
+    ("tiers.recovery.holdMillis", MILLIS),
+    ("identity.policy", TEXT),
+    ("identity.jwt[].issuer", &["\"\"", "5"]),
+    ("identity.jwt[].audiences[]", TEXT),
+    ("identity.jwt[].algorithms[]", &["\"HS256\"", "\"none\""]),
+    ("identity.jwt[].leewayMillis", MILLIS),
+    ("identity.jwt[].keys.remote.uri", &["\"\"", "\"http://a\"", "\"https://\"", "\"https://a b\""]),
+    ("identity.jwt[].keys.remote.caBundle", &["5"]),
+    ("identity.jwt[].keys.inline", &["\"\"", "\"{}\"", "\"{\\\"keys\\\": []}\""]),
+    ("priority.from[].header", HEADER),
+    ("priority.from[].map.gold", MODE),
+    ("priority.from[].jwtClaim", &["5"]),
+    ("priority.default", MODE),
+    ("priority.reservedHigh", SHARE),
+    ("priority.highAllowedFrom[].cidr", &["\"\"", "\"10.0.0.0\"", "\"10.0.0.0/33\"", "\"::/129\""]),
+    ("priority.highAllowedFrom[].header", HEADER),
+    ("priority.highAllowedFrom[].value", &["5"]),
+    ("limits[].policy", TEXT),
+    ("limits[].name", TEXT),
+    ("limits[].mode", MODE),
+    ("limits[].key[].header", HEADER),
+    ("limits[].key[].jwtClaim", &["5"]),
+    ("limits[].key[]", MODE),
+    ("limits[].algorithm", MODE),
+    ("limits[].algorithm.tokenBucket.burst", REQUESTS),
+    ("limits[].algorithm.tokenBucket.initial", &["-1", "11"]),
+    ("limits[].algorithm.leakyBucket.burst", REQUESTS),
+    ("limits[].algorithm.leakyBucket.maxWaitMillis", MILLIS),
+    ("limits[].algorithm.slidingWindow.subWindows", &["0", "61", "-1"]),
+    ("limits[].limit", REQUESTS),
+    ("limits[].windowMillis", MILLIS),
+    ("limits[].cost", MODE),
+    ("limits[].cost.tokens.input", WEIGHT),
+    ("limits[].cost.tokens.cached", WEIGHT),
+    ("limits[].cost.tokens.output", WEIGHT),
+    ("breaker.policy", TEXT),
+    ("breaker.mode", MODE),
+    ("breaker.trip.consecutiveFailures.count", COUNT),
+    ("breaker.trip.errorRatio.threshold", SHARE),
+    ("breaker.trip.errorRatio.windowMillis", MILLIS),
+    ("breaker.trip.errorRatio.windowCalls", &["0", "-1", "1025"]),
+    ("breaker.trip.errorRatio.minimumRequests", COUNT),
+    ("breaker.trip.slowCallRatio.threshold", SHARE),
+    ("breaker.trip.slowCallRatio.slowerThanMillis", MILLIS),
+    ("breaker.trip.slowCallRatio.windowMillis", MILLIS),
+    ("breaker.trip.slowCallRatio.windowCalls", &["0", "-1", "1025"]),
+    ("breaker.trip.slowCallRatio.minimumRequests", COUNT),
+    ("breaker.trip.latency.percentile", &["0", "-0.1", "1", "1.1"]),
+    ("breaker.trip.latency.overMillis", MILLIS),
+    ("breaker.trip.latency.windowMillis", MILLIS),
+    ("breaker.trip.latency.windowCalls", &["0", "-1", "1025"]),
+    ("breaker.trip.latency.minimumRequests", COUNT),
+    ("breaker.trip.inFlight.max", COUNT),
+    ("breaker.failureStatuses[]", STATUS),
+    ("breaker.backpressureStatuses[]", STATUS),
+    ("breaker.per.key[].header", HEADER),
+    ("breaker.per.key[].jwtClaim", &["5"]),
+    ("breaker.per.key[]", MODE),
+    ("breaker.per.max", &["0", "257", "-1"]),
+    ("breaker.stages[].stage", MODE),
+    ("breaker.stages[].p99OverMillis", MILLIS),
+    ("breaker.stages[].staleAfterMillis", MILLIS),
+    ("breaker.stages[].outOfMemory.count", COUNT),
+    ("breaker.stages[].outOfMemory.windowMillis", MILLIS),
+    ("breaker.openMillis", MILLIS),
+    ("breaker.halfOpen.probes", &["0", "1001", "-1"]),
+    ("breaker.halfOpen.rampMillis", MILLIS),
+    ("breaker.timeoutMillis", MILLIS),
+    ("breaker.fallback.path", &["\"\"", "\"a\"", "\"//a\"", "\"/a b\"", "\"/a#b\""]),
+];
+
+/// Every place of a document: a JSON pointer, and its path with `[]` for every index.
+fn places(value: &Value, pointer: &str, path: &str, found: &mut Vec<(String, String)>) {
+    found.push((pointer.to_owned(), path.to_owned()));
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                places(field, &format!("{pointer}/{name}"), &path, found);
+            }
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                places(item, &format!("{pointer}/{i}"), &format!("{path}[]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn all_places(document: &Value) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    places(document, "", "", &mut found);
+    found
+}
+
+/// A pointer such as `/limits/0/limit` as the path that errors have, `limits[0].limit`.
+fn path_of(pointer: &str) -> String {
+    pointer.split('/').skip(1).fold(String::new(), |path, part| match part.parse::<usize>() {
+        Ok(index) => format!("{path}[{index}]"),
+        Err(_) if path.is_empty() => part.to_owned(),
+        Err(_) => format!("{path}.{part}"),
     })
 }
 
@@ -41,9 +223,148 @@ fn read(document: &Value) -> Result<PolicyDocument, DocumentErrors> {
     PolicyDocument::from_json(document.to_string().as_bytes())
 }
 
+/// The document as text, with this text at a place: some bad values are no JSON that a `Value` can hold.
+fn with_text(document: &Value, pointer: &str, text: &str) -> String {
+    let mut document = document.clone();
+    *document.pointer_mut(pointer).unwrap() = json!("\u{1}");
+    document.to_string().replace("\"\\u0001\"", text)
+}
+
+#[test]
+fn every_field_refuses_its_bad_values_where_they_stand_and_says_what_to_write() {
+    for document in [full(), full_by_calls()] {
+        for (pointer, path) in all_places(&document) {
+            let Some((_, values)) = BAD.iter().find(|(field, _)| *field == path) else { continue };
+            if document.pointer(&pointer).is_some_and(Value::is_object) {
+                continue;
+            }
+            for value in *values {
+                // Absent is not bad where a field may be absent.
+                let text = with_text(&document, &pointer, value);
+                let Err(errors) = PolicyDocument::from_json(text.as_bytes()) else {
+                    panic!("{path}: {value} is accepted");
+                };
+                let here = path_of(&pointer);
+                let error = errors.as_slice().iter().find(|error| error.path().starts_with(&here));
+                let not_json = errors.as_slice()[0].message().contains("number out of range");
+                let Some(error) = error.or(not_json.then(|| &errors.as_slice()[0])) else {
+                    panic!("{here}: {value} is refused elsewhere: {errors}");
+                };
+                let says =
+                    ["write", "expected", "out of range"].iter().any(|word| error.message().contains(word));
+                assert!(says, "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_field_has_a_row_of_bad_values() {
+    let mut rows: Vec<&str> = BAD.iter().map(|(path, _)| *path).collect();
+    for document in [full(), full_by_calls()] {
+        for (pointer, path) in all_places(&document) {
+            let value = document.pointer(&pointer).unwrap();
+            if !value.is_object() && !value.is_array() {
+                assert!(BAD.iter().any(|(row, _)| *row == path), "{path} has no row");
+                rows.retain(|row| *row != path);
+            }
+        }
+    }
+    assert_eq!(rows, Vec::<&str>::new(), "rows of fields that are not there");
+}
+
+/// What the parser says could stand in the place of something unknown.
+fn expected(document: &Value, path: &str) -> Option<(bool, Vec<String>)> {
+    let errors = read(document).unwrap_err();
+    let error = errors.as_slice().iter().find(|error| error.path().starts_with(path))?;
+    let (unknown, names) = error.message().split_once("expected")?;
+    let names = names.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    Some((unknown.starts_with("unknown field"), names))
+}
+
+#[test]
+fn a_full_document_has_every_field_and_every_variant() {
+    let documents = [full(), full_by_calls()];
+    let mut seen = std::collections::BTreeSet::new();
+    for document in &documents {
+        for (pointer, path) in all_places(document) {
+            match document.pointer(&pointer).unwrap() {
+                Value::Object(fields) => {
+                    seen.extend(fields.keys().map(|name| format!("{path}.{name}")));
+                }
+                Value::String(variant) => drop(seen.insert(format!("{path}.{variant}"))),
+                _ => {}
+            }
+        }
+    }
+    for document in &documents {
+        for (pointer, path) in all_places(document) {
+            if !document.pointer(&pointer).unwrap().is_object() || path == "priority.from[].map" {
+                continue;
+            }
+            let mut with_unknown = document.clone();
+            with_unknown.pointer_mut(&pointer).unwrap()["unknown"] = json!(0);
+            let mut unknown_alone = document.clone();
+            *unknown_alone.pointer_mut(&pointer).unwrap() = json!({"unknown": 0});
+            let here = path_of(&pointer);
+            let names = expected(&with_unknown, &here)
+                .filter(|(field, _)| *field)
+                .or_else(|| expected(&unknown_alone, &here));
+            let (_, names) = names.unwrap_or_else(|| panic!("nothing is expected at {here}"));
+            assert!(!names.is_empty(), "{here}");
+            for name in names {
+                assert!(
+                    seen.contains(&format!("{path}.{name}")),
+                    "{path}.{name} is not in the full document"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn mistakes_of_every_kind_are_told_together() {
+    let mut document = full();
+    document["limit"] = json!([]);
+    document["tiers"]["qps"]["windowMillis"] = json!(0);
+    document["tiers"]["latency"]["learned"]["minimumPeriods"] = json!(0);
+    document["limits"][0].as_object_mut().unwrap().remove("name");
+    document["limits"][2]["limit"] = json!(0);
+    document["limits"][2]["algorithm"]["slidingWindow"]["subWindow"] = json!(1);
+    document["breaker"]["mode"] = json!("Off");
+    document["breaker"]["openMillis"] = json!("60s");
+    let errors = read(&document).unwrap_err();
+    let mut told: Vec<_> = errors.as_slice().iter().map(crate::DocumentError::path).collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "breaker.mode",
+            "breaker.openMillis",
+            "limit",
+            "limits[0].name",
+            "limits[2].algorithm.slidingWindow.subWindow",
+            "limits[2].limit",
+            "tiers.latency.learned.minimumPeriods",
+            "tiers.qps.windowMillis",
+        ],
+        "{errors}"
+    );
+}
+
+#[test]
+fn what_is_no_document_at_all_is_refused_once() {
+    for text in ["", "null", "[]", "{}", "{", "1e999", "\"a\"", "{\"revision\": \"a\", \"revision\": \"b\"}"]
+    {
+        let errors = PolicyDocument::from_json(text.as_bytes()).unwrap_err();
+        assert!(!errors.as_slice().is_empty(), "{text}");
+    }
+}
+
 #[test]
 fn a_document_with_every_field_is_valid() {
     assert_eq!(read(&full()).map(drop), Ok(()));
+    assert_eq!(read(&full_by_calls()).map(drop), Ok(()));
 }
 
 #[test]
@@ -52,7 +373,7 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_document() {
     document["tiers"]["latency"]["periods"] = json!(0);
     document["priority"]["highAllowedFrom"][0]["cidr"] = json!("10.0.0.0/33");
     document["limits"][0]["limit"] = json!(0);
-    document["limits"][0]["algorithm"]["tokenBucket"]["burst"] = json!(0);
+    document["limits"][0]["algorithm"]["tokenBucket"] = json!({"burst": 0});
     document["breaker"]["halfOpen"]["probes"] = json!(1001);
     let errors = read(&document).unwrap_err();
     assert_eq!(
@@ -71,7 +392,7 @@ fn every_mistake_of_an_issuer_is_told() {
     for (change, message) in [
         (json!({"jwt": []}), "identity.jwt: 0 issuers: write 1 to 8"),
         (json!({"jwt": [{"issuer": ""}]}), "identity.jwt[0].issuer: \"\" is no issuer"),
-        (json!({"jwt": [{}, {}]}), "identity.jwt[1].issuer: \"a\" is there twice"),
+        (json!({"jwt": [{}, {}]}), "identity.jwt[1].issuer: \"https://a\" is there twice"),
         (json!({"jwt": [{"algorithms": []}]}), "identity.jwt[0].algorithms: [] allows no token"),
         (json!({"jwt": [{"audiences": vec!["x"; 17]}]}), "identity.jwt[0].audiences: 17 audiences"),
         (json!({"jwt": [{"keys": {"inline": "{}"}}]}), "identity.jwt[0].keys.inline: not a JSON Web Key Set"),
