@@ -15,4 +15,9 @@ pub fn start(level: LevelFilter) {
         .with_target(false)
         .with_writer(std::io::stderr);
     tracing_subscriber::registry().with(targets).with(lines).init();
+    // A defect is told as everything else is: in one line of JSON.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panic: {}", panic.payload_as_str().unwrap_or("no message"));
+    }));
 }

@@ -9,10 +9,9 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::guard::PanicGuard;
 use super::http2::Origin;
 use super::upstream::Target;
-use super::{Config, connection, splice};
+use super::{Config, connection, guard, splice};
 use crate::metrics::ProtocolRefusal;
 use crate::refusal::{self, Dialect, Trouble};
 use crate::request_log;
@@ -43,12 +42,7 @@ pub(super) async fn run(listener: &TcpListener, config: &Arc<Config>, shared: &A
         };
         match accepted {
             Ok((stream, peer)) => {
-                let guard = PanicGuard::new(shared.clone());
-                let serve = serve(stream, peer, config.clone(), shared.clone());
-                tokio::task::spawn_local(async move {
-                    let _guard = guard;
-                    serve.await;
-                });
+                drop(guard::spawn(shared.clone(), serve(stream, peer, config.clone(), shared.clone())));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

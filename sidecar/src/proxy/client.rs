@@ -145,3 +145,50 @@ impl Client {
             }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::Engine;
+    use tidegate_policy::PolicyDocument;
+
+    use super::*;
+    use crate::caps::Caps;
+    use crate::clock::Clock;
+
+    fn client() -> Client {
+        let clock = Clock::new();
+        let engine = Engine::new(&PolicyDocument::default(), 7, clock.now());
+        Client::of_connection(&Origin {
+            shared: Arc::new(Shared::new(engine, clock, Caps::DEFAULT)),
+            config: Arc::default(),
+            address: [127, 0, 0, 1].into(),
+            target: Target::remote(([127, 0, 0, 1], 8000).into()),
+        })
+    }
+
+    /// Sweeps until it is given up, within a day.
+    fn patience(client: &Client) -> Option<Duration> {
+        (1..=43_200).find(|_| client.waits_in_vain()).map(|sweeps| SWEEP * sweeps)
+    }
+
+    #[test]
+    fn who_stalls_is_given_up_in_time_and_an_engine_never() {
+        for (turn, expected) in
+            [(Turn::Head, Some(12)), (Turn::Body, Some(60)), (Turn::Idle, Some(3600)), (Turn::Engine, None)]
+        {
+            let client = client();
+            client.turn_to(turn);
+            assert_eq!(patience(&client), expected.map(Duration::from_secs), "{turn:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_given_up_while_its_answer_streams() {
+        let client = client();
+        client.turn_to(Turn::Engine);
+        client.wrote(true);
+        assert_eq!(patience(&client), Some(Duration::from_mins(1)));
+        client.wrote(false);
+        assert_eq!(patience(&client), None);
+    }
+}

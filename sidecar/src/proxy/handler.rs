@@ -50,15 +50,6 @@ pub(super) struct Arrived {
 /// Answers one request. An error ends the client's connection or stream, because an answer cannot be given or not be
 /// ended.
 pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Result<Answer, Failure> {
-    let stream = client.is_stream.then(|| client.clone());
-    let mut answer = serve(client, request).await?;
-    if let Some(stream) = stream {
-        answer.body_mut().send_to(stream);
-    }
-    Ok(answer)
-}
-
-async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Answer, Failure> {
     // A stream's framing is HTTP/2's own, and there is one way to read it.
     let framed = if client.is_stream { Some(Framed::Clearly) } else { client.watch.borrow_mut().take() };
     let (parts, body) = request.into_parts();

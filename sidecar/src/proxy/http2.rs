@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::client::{Client, HEAD_SWEEPS, IDLE_SWEEPS, SWEEP};
+use super::exchange::Failure;
 use super::pool::Pool;
 use super::streams::Streams;
 use super::upstream::Target;
@@ -64,7 +65,11 @@ pub(super) async fn drive(stream: TcpStream, origin: Origin) {
         service_fn(move |request| {
             let client = Rc::new(Client::of_stream(&origin, pool.clone()));
             streams.arrive(client.clone());
-            handler::handle(client, request)
+            async move {
+                let mut answer = handler::handle(client.clone(), request).await?;
+                answer.body_mut().send_to(client);
+                Ok::<_, Failure>(answer)
+            }
         })
     };
     let mut connection = pin!(builder(&streams, &shared).serve_connection(io, service));

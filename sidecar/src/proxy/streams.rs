@@ -7,7 +7,7 @@ use hyper::rt::Executor;
 use tokio::task::AbortHandle;
 
 use super::client::Client;
-use super::guard::PanicGuard;
+use super::guard;
 
 /// Clones are the same streams. All of them end with [`Streams::end`].
 #[derive(Clone, Default)]
@@ -65,10 +65,9 @@ impl Streams {
             slots.push(None);
             slots.len() - 1
         });
-        let guard = PanicGuard::new(client.shared.clone());
         let leave = Leave { streams: self.clone(), slot };
-        let task = tokio::task::spawn_local(async move {
-            let _guards = (leave, guard);
+        let task = guard::spawn(client.shared.clone(), async move {
+            let _leave = leave;
             future.await;
         });
         if let Some(place) = self.0.slots.borrow_mut().get_mut(slot) {

@@ -37,6 +37,42 @@ fn only_the_right_token_drains() {
 }
 
 #[test]
+fn without_the_token_the_admin_port_changes_nothing() {
+    let sidecar = Sidecar::start(Engine::start().address, &["--drain-token", TOKEN]);
+    let before = sidecar.status();
+    let paths = [
+        "/",
+        "/live",
+        "/ready",
+        "/metrics",
+        "/throttle/status",
+        "/drain",
+        "/drain/0",
+        "/shutdown",
+        "/policy",
+    ];
+    for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+        for path in paths.iter().chain(&[PATH]) {
+            let mut stream = std::net::TcpStream::connect(sidecar.admin).unwrap();
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}"
+            );
+            std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 405 "), "{method} {path}: {answer}");
+        }
+    }
+    for path in paths {
+        sidecar.admin(path).unwrap();
+    }
+    let after = sidecar.status();
+    for part in ["revision", "policySource", "draining", "limits", "tiers"] {
+        assert_eq!(after[part], before[part], "{part}");
+    }
+}
+
+#[test]
 fn with_an_operator_it_is_held_until_endpoints_are_withdrawn_and_nothing_is_in_flight() {
     let operator = Operator::start(&Authority::new());
     let engine = Engine::start();
