@@ -30,4 +30,5 @@ pub mod supervisor;
 pub mod transitions;
 pub mod transport;
 pub mod trust;
+pub mod turns;
 pub mod worker;

@@ -145,6 +145,11 @@ fn message(refusal: &Refusal) -> String {
         ),
         Cause::Limit => format!("limit {rule:?} is exceeded: {observed:.0} over {limit:.0}"),
         Cause::Breaker => "the circuit breaker of this service is open".to_owned(),
+        Cause::Concurrency => {
+            format!("too many requests of {class} priority are in flight: {observed:.0} over {limit:.0}")
+        }
+        Cause::QueueFull => format!("the queue is full: {observed:.0} of {limit:.0} requests wait"),
+        Cause::QueueTimeout => format!("no place came free: waited {observed:.0} ms of {limit:.0} ms"),
     };
     format!("{why}; retry after {} ms", millis_rounded_up(refusal.retry_after))
 }

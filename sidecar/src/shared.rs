@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::identity::Issuers;
 use crate::metrics::Metrics;
+use crate::turns::Turns;
 
 /// Created once; the proxy's threads, the policy sources and the admin server hold it in an `Arc`.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Shared {
     pub caps: Caps,
     /// Connections of clients.
     pub places: Places,
+    /// Who waits in the queue.
+    pub turns: Turns,
 }
 
 impl Shared {
@@ -41,6 +44,7 @@ impl Shared {
             drain: Drain::default(),
             caps,
             places: Places::default(),
+            turns: Turns::default(),
         }
     }
 

@@ -156,7 +156,8 @@ async fn tick(shared: Arc<Shared>, keeper: Arc<Keeper>) {
     loop {
         ticks.tick().await;
         let engine = shared.engine.load_full();
-        engine.tick(shared.clock.now());
+        let turns = engine.tick(shared.clock.now());
+        shared.turns.call(&turns);
         if transitions.look(&engine.snapshot(shared.clock.now())) {
             keeper.announce();
         }

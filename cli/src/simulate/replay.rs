@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use tidegate_core::{
-    Completion, Decision, Engine, GpuMemoryReading, HeadOutcome, Refusal, Signal, Tick, Ticket, Tokens,
+    Completion, Decision, Engine, GpuMemoryReading, HeadOutcome, Place, Refusal, Signal, Tick, Ticket,
+    Tokens, Waiting,
 };
 use tidegate_policy::{Limit, PolicyDocument, PriorityClass};
 
@@ -54,6 +55,14 @@ impl InFlight {
     }
 }
 
+/// A request that waits for a place in flight.
+#[derive(Debug)]
+struct Queued {
+    number: u64,
+    request: Request,
+    waiting: Waiting,
+}
+
 /// Where the engine's answers come from.
 #[derive(Debug)]
 pub(crate) enum Answers {
@@ -71,6 +80,7 @@ pub(crate) struct Replay<'a> {
     answers: Answers,
     events: BinaryHeap<Reverse<(Tick, Event)>>,
     in_flight: BTreeMap<u64, InFlight>,
+    queued: BTreeMap<Place, Queued>,
     arrivals: u64,
     record: Record,
 }
@@ -95,6 +105,7 @@ impl<'a> Replay<'a> {
             answers,
             events,
             in_flight: BTreeMap::new(),
+            queued: BTreeMap::new(),
             arrivals: 0,
             record,
         }
@@ -119,7 +130,7 @@ impl<'a> Replay<'a> {
     fn play(&mut self, due: impl Fn(Tick) -> bool) {
         let all = due(Tick::from_nanos(u64::MAX));
         while let Some(Reverse((now, event))) = self.events.peek().copied().filter(|next| due(next.0.0)) {
-            if all && self.in_flight.is_empty() {
+            if all && self.in_flight.is_empty() && self.queued.is_empty() {
                 break;
             }
             self.events.pop();
@@ -149,8 +160,26 @@ impl<'a> Replay<'a> {
         self.record.duration = since_start(now);
         let number = self.arrivals;
         self.arrivals += 1;
+        let decision = self.engine.admit(now, &self.clients.sender(number, request).facts());
+        self.obey(now, number, request, decision);
+    }
+
+    /// The wait of those at these places is over.
+    fn call(&mut self, now: Tick, places: &[Place]) {
+        for place in places {
+            if let Some(Queued { number, request, waiting }) = self.queued.remove(place) {
+                let decision = self.engine.resume(now, waiting);
+                self.obey(now, number, &request, decision);
+            }
+        }
+    }
+
+    fn obey(&mut self, now: Tick, number: u64, request: &Request, decision: Decision) {
         let client = self.clients.sender(number, request);
-        match self.engine.admit(now, &client.facts()) {
+        match decision {
+            Decision::Queue(waiting) => {
+                self.queued.insert(waiting.place(), Queued { number, request: request.clone(), waiting });
+            }
             Decision::Admit(admission) => {
                 let shadow = admission.shadow.as_ref();
                 let verdict = if shadow.is_some() { Verdict::Shadow } else { Verdict::Admitted };
@@ -159,7 +188,10 @@ impl<'a> Replay<'a> {
                 if let Some(timeout) = admission.timeout {
                     self.at(sent + timeout, Event::TimedOut(number));
                 }
-                self.in_flight.insert(number, InFlight::new(now, request, admission.ticket));
+                self.in_flight.insert(
+                    number,
+                    InFlight::new(Tick::from_duration(request.at), request, admission.ticket),
+                );
                 if admission.wait.is_zero() {
                     self.begin(now, number);
                 } else {
@@ -242,6 +274,7 @@ impl<'a> Replay<'a> {
         if let Some(in_flight) = self.in_flight.get_mut(&request) {
             let head = HeadOutcome::Status(in_flight.status);
             self.engine.responded(now, &mut in_flight.ticket, head);
+            self.engine.first_byte(now, &mut in_flight.ticket);
             in_flight.first_token = Some(now);
             note(&mut self.record.first_token, now.since(in_flight.arrived));
         }
@@ -256,18 +289,20 @@ impl<'a> Replay<'a> {
             tokens: Some(in_flight.tokens),
         };
         note(&mut self.record.total, now.since(in_flight.arrived));
-        self.engine.complete(now, in_flight.ticket, &completion);
+        let turns = self.engine.complete(now, in_flight.ticket, &completion);
+        self.call(now, &turns);
     }
 
     fn time_out(&mut self, now: Tick, request: u64) {
         let waits = self.in_flight.get(&request).is_some_and(|in_flight| in_flight.first_token.is_none());
         let Some(mut in_flight) = waits.then(|| self.in_flight.remove(&request)).flatten() else { return };
         self.engine.responded(now, &mut in_flight.ticket, HeadOutcome::TimedOut);
-        self.engine.complete(now, in_flight.ticket, &Completion::default());
+        let turns = self.engine.complete(now, in_flight.ticket, &Completion::default());
         self.record.timed_out += 1;
         if let Answers::Modelled(engine) = &mut self.answers {
             engine.abort(request);
         }
+        self.call(now, &turns);
     }
 
     fn read_gpu(&mut self, now: Tick) {
@@ -287,7 +322,8 @@ impl<'a> Replay<'a> {
     }
 
     fn tick(&mut self, now: Tick) {
-        self.engine.tick(now);
+        let turns = self.engine.tick(now);
+        self.call(now, &turns);
         self.record.observe(since_start(now), self.engine.snapshot(now));
         self.at(now + TICK, Event::Tick);
     }

@@ -30,6 +30,7 @@ pub fn full() -> Result<PolicyDocument, ScalarError> {
         },
         limits: limits()?,
         breaker: Some(breaker()?),
+        ..PolicyDocument::default()
     })
 }
 

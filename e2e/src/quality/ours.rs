@@ -106,6 +106,11 @@ impl Policy for Tidegate {
             Decision::Refuse(refusal) | Decision::Fallback(_, refusal) => {
                 Verdict::Refuse { retry_after: Some(refusal.retry_after) }
             }
+            // The policies compared here have no queue: a client that would have to wait tries again.
+            Decision::Queue(waiting) => {
+                self.engine.leave(Tick::from_duration(now), waiting);
+                Verdict::Refuse { retry_after: None }
+            }
         }
     }
 
@@ -113,6 +118,7 @@ impl Policy for Tidegate {
         let now = Tick::from_duration(now);
         if let Some(flight) = self.flights.get_mut(&id) {
             self.engine.responded(now, &mut flight.ticket, HeadOutcome::Status(200));
+            self.engine.first_byte(now, &mut flight.ticket);
             flight.first_byte = Some(now);
         }
     }

@@ -98,7 +98,11 @@ fn admit(engine: &Engine, now: Tick, request: &Request) -> Admission {
 fn finish(engine: &Engine, now: Tick, admission: Admission) {
     let mut ticket = admission.ticket;
     engine.responded(now, &mut ticket, HeadOutcome::Status(200));
-    engine.complete(now, ticket, &Completion { first_byte: Some(now), events: 0, whole: true, tokens: None });
+    let _ = engine.complete(
+        now,
+        ticket,
+        &Completion { first_byte: Some(now), events: 0, whole: true, tokens: None },
+    );
 }
 
 /// Requests in an order that no prefetcher knows, 1 µs apart.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate_policy::report::TierName;
 use tidegate_policy::{PriorityClass, RelativePath};
 
-use crate::Ticket;
+use crate::{Ticket, Waiting};
 
 /// The verdict on one request.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub enum Decision {
     /// The breaker is open and has a fallback: the request goes there once, without a ticket. When that fails
     /// too, the refusal is the answer.
     Fallback(RelativePath, Refusal),
+    /// It waits for a place in flight. Somebody's `complete`, `leave` or `tick` returns its place when that is over.
+    Queue(Waiting),
 }
 
 /// Leave to pass.
@@ -60,7 +62,7 @@ pub struct Rule {
     /// The policy it comes from, as `namespace/name`.
     pub policy: String,
     /// Its name there: of a limit its own, else `tiers.qps`, `tiers.gpuMemory`, `tiers.latency`, `priority`,
-    /// `trip.errorRatio` and the like of a breaker, or `stages.attention.p99` and the like.
+    /// `concurrency`, `queue`, `trip.errorRatio` and the like of a breaker, or `stages.attention.p99` and the like.
     pub name: String,
 }
 
@@ -75,6 +77,12 @@ pub enum Cause {
     Limit,
     /// The breaker is open, or half-open with all probes out.
     Breaker,
+    /// As many requests are in flight as this class may bring there.
+    Concurrency,
+    /// As many requests wait as may, or one had to make room for others.
+    QueueFull,
+    /// It waited for as long as it may.
+    QueueTimeout,
 }
 
 /// Which kind of answer a cause gets.
@@ -96,14 +104,17 @@ impl Cause {
             Self::Pressure => "pressure",
             Self::Limit => "limit",
             Self::Breaker => "breaker-open",
+            Self::Concurrency => "concurrency",
+            Self::QueueFull => "queue-full",
+            Self::QueueTimeout => "queue-timeout",
         }
     }
 
     /// 429 or 503.
     pub const fn answer(self) -> Answer {
         match self {
-            Self::Breaker => Answer::Unavailable,
-            Self::Tier(_) | Self::Pressure | Self::Limit => Answer::TooManyRequests,
+            Self::Breaker | Self::QueueFull | Self::QueueTimeout => Answer::Unavailable,
+            Self::Tier(_) | Self::Pressure | Self::Limit | Self::Concurrency => Answer::TooManyRequests,
         }
     }
 }

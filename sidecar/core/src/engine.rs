@@ -2,14 +2,16 @@
 
 mod ask;
 mod control;
+mod places;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidegate_policy::report::Status;
-use tidegate_policy::{LatencySignal, Mode, PolicyDocument};
+use tidegate_policy::{LatencySignal, Mode, PolicyDocument, PriorityClass};
 
 use crate::breaker::{Breaker, Call, FirstByte};
+use crate::concurrency::{Flow, Permits, Pool};
 use crate::gate::Gate;
 use crate::gradient::Gradient;
 use crate::histogram::Histogram;
@@ -17,9 +19,13 @@ use crate::lane::Lane;
 use crate::limit::{Held, Limits};
 use crate::meter::Meter;
 use crate::priority::Classifier;
+use crate::queue::{Account, Place, Queue};
 use crate::spread::Spread;
 use crate::{Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, Tick};
+use ask::{Asked, Leave};
 use control::Control;
+use places::Places;
+pub use places::Waiting;
 
 /// Decides for one pod under one document.
 #[derive(Debug)]
@@ -36,6 +42,11 @@ pub struct Engine {
     meter: Arc<Meter>,
     gradient: Arc<Gradient>,
     spread: Arc<Spread>,
+    /// What is asked for a place in flight, where their number is limited.
+    places: Option<Places>,
+    permits: Arc<Permits>,
+    flow: Arc<Flow>,
+    queue: Arc<Queue>,
     /// What ticks, readings and snapshots work on. Requests never wait for it.
     control: Mutex<Control>,
 }
@@ -59,6 +70,12 @@ pub struct Ticket {
     held: Held,
     /// The engine refused or failed: how long that took is not its latency.
     failed: bool,
+    /// Its place in flight.
+    pool: Option<Pool>,
+    /// Its answer has begun.
+    begun: bool,
+    /// What it counted in the queue, if it has been there.
+    account: Option<Account>,
 }
 
 impl TierRules {
@@ -78,7 +95,7 @@ impl Engine {
     /// An engine without history, for a document that validates. `seed` keys its hashes and spreads its retry
     /// advice.
     pub fn new(document: &PolicyDocument, seed: u64, now: Tick) -> Self {
-        let meter = Arc::new(Meter::new());
+        let (meter, flow) = (Arc::new(Meter::new()), Arc::new(Flow::new()));
         let signal = document.tiers.as_ref().and_then(|tiers| tiers.latency).map(|tier| tier.signal);
         let engine = Self {
             revision: document.revision.clone(),
@@ -89,10 +106,14 @@ impl Engine {
             gate: Gate::new(),
             limits: Limits::new(&document.limits, seed, now),
             latencies: signal.map(|signal| (signal, Arc::new(Histogram::new()))),
-            control: Mutex::new(Control::new(document, now, &meter)),
+            control: Mutex::new(Control::new(document, now, &meter, &flow)),
             meter,
             gradient: Arc::new(Gradient::new()),
             spread: Arc::new(Spread::new(seed)),
+            places: Places::new(document, seed),
+            permits: Arc::new(Permits::new()),
+            flow,
+            queue: Arc::new(Queue::new()),
         };
         engine.refresh(now, &mut engine.control());
         engine
@@ -121,10 +142,14 @@ impl Engine {
             gate: Gate::new(),
             limits: self.limits.succeed(&document.limits, now),
             latencies: kept.cloned().or_else(fresh),
-            control: Mutex::new(self.control().succeed(document, now, &self.meter)),
+            control: Mutex::new(self.control().succeed(document, now, &self.meter, &self.flow)),
             meter: Arc::clone(&self.meter),
             gradient: Arc::clone(&self.gradient),
             spread: Arc::clone(&self.spread),
+            places: Places::new(document, self.seed),
+            permits: Arc::clone(&self.permits),
+            flow: Arc::clone(&self.flow),
+            queue: Arc::clone(&self.queue),
         };
         engine.refresh(now, &mut engine.control());
         engine
@@ -132,8 +157,8 @@ impl Engine {
 
     /// Judges a request. A refused one spends nothing.
     ///
-    /// In this order: the breaker, the tiers by priority, the limits. Tokens are taken last, and what one of them
-    /// has given comes back when a later one refuses.
+    /// In this order: the breaker, the tiers by priority, the limits, a place in flight. Tokens are taken last, and
+    /// what one of them has given comes back when a later one refuses. One that waits for its place holds them.
     pub fn admit(&self, now: Tick, facts: &Facts<'_>) -> Decision {
         let lane = Lane::of_this_thread();
         if self.meter.offer(lane) {
@@ -141,15 +166,23 @@ impl Engine {
         }
         let class = self.priority.classify(facts);
         match self.ask(now, class, facts) {
-            Ok(ask::Leave { call, shadow, wait, held }) => {
-                self.meter.admit(lane);
-                let timeout = self.breaker.as_ref().and_then(Breaker::timeout);
-                // Waiting for its turn is not the engine's latency.
-                let ticket = Ticket { admitted: now + wait, call, held, failed: false };
-                Decision::Admit(Admission { ticket, class, wait, timeout, shadow })
-            }
+            Ok(Asked::Go(leave)) => Decision::Admit(self.let_in(now, class, leave)),
+            Ok(Asked::Wait(waiting)) => Decision::Queue(waiting),
             Err(refusal) => self.refuse(refusal),
         }
+    }
+
+    fn let_in(&self, now: Tick, class: PriorityClass, leave: Leave) -> Admission {
+        let Leave { call, shadow, wait, held, pool, account } = leave;
+        let lane = Lane::of_this_thread();
+        self.meter.admit(lane);
+        if self.places.is_some() {
+            self.flow.enter(lane);
+        }
+        let timeout = self.breaker.as_ref().and_then(Breaker::timeout);
+        // Waiting for its turn is not the engine's latency.
+        let ticket = Ticket { admitted: now + wait, call, held, failed: false, pool, begun: false, account };
+        Admission { ticket, class, wait, timeout, shadow }
     }
 
     /// The head of the response is there, or will not come. At most once for each ticket.
@@ -159,6 +192,10 @@ impl Engine {
             breaker.responded(now, call, outcome, elapsed);
         }
         ticket.failed = !matches!(outcome, HeadOutcome::Status(..400));
+        if matches!(outcome, HeadOutcome::TimedOut | HeadOutcome::Status(429 | 503)) && self.places.is_some()
+        {
+            self.flow.drop_one(Lane::of_this_thread());
+        }
         if outcome == HeadOutcome::TimedOut {
             // The longest latencies of all would be missing, if only answers counted.
             self.record_latency(LatencySignal::TotalLatency, elapsed);
@@ -167,18 +204,23 @@ impl Engine {
     }
 
     /// The first byte of the response's body is there. A breaker that looks at latency need not wait for the end of
-    /// a stream then; without this it learns of it from `complete`.
+    /// a stream then, and a queue in the engine is seen while it builds up; without this both learn of it from
+    /// `complete`.
     pub fn first_byte(&self, now: Tick, ticket: &mut Ticket) {
         if let (Some(breaker), Some(call)) = (&self.breaker, &mut ticket.call) {
             breaker.first_byte(now, call, FirstByte::After(now.since(ticket.admitted)));
         }
+        if self.places.is_some() && !std::mem::replace(&mut ticket.begun, true) {
+            self.begin(ticket, Some(now), true);
+        }
     }
 
-    /// The request is over. Without `responded` before, it ends without a verdict on the engine.
+    /// The request is over. Without `responded` before, it ends without a verdict on the engine. Returns those who
+    /// waited for it to end.
     #[allow(clippy::needless_pass_by_value)] // a ticket ends here: nobody may complete it twice
-    pub fn complete(&self, now: Tick, ticket: Ticket, completion: &Completion) {
+    pub fn complete(&self, now: Tick, mut ticket: Ticket, completion: &Completion) -> Vec<Place> {
         self.meter.complete(Lane::of_this_thread());
-        if let (Some(breaker), Some(call)) = (&self.breaker, ticket.call) {
+        if let (Some(breaker), Some(call)) = (&self.breaker, ticket.call.take()) {
             let elapsed = now.since(ticket.admitted);
             let first = match completion.first_byte {
                 Some(first) => FirstByte::After(first.since(ticket.admitted)),
@@ -188,10 +230,14 @@ impl Engine {
             };
             breaker.complete(now, call, first);
         }
-        self.limits.complete(now, ticket.held, completion.tokens.as_ref());
-        if ticket.failed {
-            return;
+        self.limits.complete(now, std::mem::take(&mut ticket.held), completion.tokens.as_ref());
+        if !ticket.failed {
+            self.record_latencies(now, &ticket, completion);
         }
+        self.end_place(now, &ticket, completion)
+    }
+
+    fn record_latencies(&self, now: Tick, ticket: &Ticket, completion: &Completion) {
         if completion.whole {
             self.record_latency(LatencySignal::TotalLatency, now.since(ticket.admitted));
         }
@@ -204,14 +250,16 @@ impl Engine {
         }
     }
 
-    /// The request left before it reached the engine: it gives back all that can be given back.
+    /// The request left before it reached the engine: it gives back all that can be given back. Returns
+    /// those who waited for that.
     #[allow(clippy::needless_pass_by_value)] // as in `complete`
-    pub fn cancel(&self, now: Tick, ticket: Ticket) {
+    pub fn cancel(&self, now: Tick, mut ticket: Ticket) -> Vec<Place> {
         self.meter.complete(Lane::of_this_thread());
-        if let (Some(breaker), Some(call)) = (&self.breaker, ticket.call) {
+        if let (Some(breaker), Some(call)) = (&self.breaker, ticket.call.take()) {
             breaker.give_back(now, call);
         }
-        self.limits.cancel(ticket.held);
+        self.limits.cancel(std::mem::take(&mut ticket.held));
+        self.end_place(now, &ticket, &Completion::default())
     }
 
     /// Takes a reading.
@@ -224,13 +272,15 @@ impl Engine {
         self.refresh(now, &mut control);
     }
 
-    /// Closes samples and periods, learns, trips and recovers. To be called every 100 ms by one thread.
-    pub fn tick(&self, now: Tick) {
+    /// Closes samples and periods, learns, trips and recovers. To be called every 100 ms by one thread. Returns those
+    /// whose wait is over.
+    pub fn tick(&self, now: Tick) -> Vec<Place> {
         self.refresh(now, &mut self.control());
         if let Some(breaker) = &self.breaker {
             breaker.tick(now);
         }
         self.limits.grow_ahead();
+        self.turns_of_tick(now)
     }
 
     /// The state at one instant.
@@ -244,6 +294,8 @@ impl Engine {
             tiers: control.status(now),
             limits: self.limits.status(),
             breaker: self.breaker.as_ref().map(|breaker| breaker.status(now)),
+            concurrency: self.concurrency_status(&control),
+            queue: self.queue_status(now),
         }
     }
 

@@ -60,9 +60,10 @@ impl Gradient {
         }
     }
 
-    /// Sets the limit to what `pressure` leaves of `base` requests per second. `demand` is what was offered.
-    pub(crate) fn set(&self, pressure: f64, base: f64, demand: f64) {
-        self.pressure.store(pressure);
+    /// Sets the limit to what `pressure` leaves of `base` requests per second. `demand` is what was offered, `score`
+    /// the pressure as a whole, of which a part may act elsewhere.
+    pub(crate) fn set(&self, score: f64, pressure: f64, base: f64, demand: f64) {
+        self.pressure.store(score);
         self.demand.store(demand);
         if pressure <= 0.0 {
             self.interval.store(0, Relaxed);
@@ -76,6 +77,7 @@ impl Gradient {
         self.interval.store(bucket.interval(), Relaxed);
     }
 
+    /// The one score.
     pub(crate) fn pressure(&self) -> f64 {
         self.pressure.load()
     }
@@ -124,8 +126,12 @@ impl Gradient {
 }
 
 fn rate(pressure: f64, base: f64) -> f64 {
-    let left = 1.0 - (1.0 - LEFT_AT_FULL_PRESSURE) * pressure;
-    (base * left / pressure).max(TRICKLE)
+    (base * left(pressure)).max(TRICKLE)
+}
+
+/// The share of what was admitted without pressure that a pressure over 0 leaves.
+pub(crate) fn left(pressure: f64) -> f64 {
+    (1.0 - (1.0 - LEFT_AT_FULL_PRESSURE) * pressure) / pressure
 }
 
 /// The admitted rate while nothing held it back, and the offered rate.
@@ -206,15 +212,15 @@ mod tests {
     #[test]
     fn without_pressure_nothing_is_limited() {
         let gradient = Gradient::new();
-        gradient.set(1.0, 10.0, 0.0);
-        gradient.set(0.0, 10.0, 0.0);
+        gradient.set(1.0, 1.0, 10.0, 0.0);
+        gradient.set(0.0, 0.0, 10.0, 0.0);
         assert_eq!(passed(&gradient, Medium), 10_000);
     }
 
     #[test]
     fn at_full_pressure_a_quarter_of_the_base_passes_and_high_is_not_limited() {
         let gradient = Gradient::new();
-        gradient.set(1.0, 100.0, 0.0);
+        gradient.set(1.0, 1.0, 100.0, 0.0);
         let medium = passed(&gradient, Medium);
         assert!((250..=260).contains(&medium), "{medium} in 10 s");
         assert_eq!(passed(&gradient, High), 10_000);
@@ -223,7 +229,7 @@ mod tests {
     #[test]
     fn a_trickle_always_passes() {
         let gradient = Gradient::new();
-        gradient.set(1.0, 0.0, 0.0);
+        gradient.set(1.0, 1.0, 0.0, 0.0);
         assert!((10..=11).contains(&passed(&gradient, Medium)));
     }
 
@@ -264,7 +270,7 @@ mod tests {
             requests in proptest::collection::vec((0u64..50, any::<bool>()), 1..200),
         ) {
             let gradient = Gradient::new();
-            gradient.set(p, base, 0.0);
+            gradient.set(p, p, base, 0.0);
             let mut now = 1000;
             for (gap, low) in requests {
                 now += gap;

@@ -41,11 +41,16 @@ impl Lane {
 
     /// Adds one to a counter of this stripe and returns the sum.
     pub(crate) fn increment(self, counter: &AtomicU64) -> u64 {
+        self.add(counter, 1)
+    }
+
+    /// Adds to a counter of this stripe, which may wrap around, and returns the sum.
+    pub(crate) fn add(self, counter: &AtomicU64, more: u64) -> u64 {
         if self.0 == SHARED {
-            return counter.fetch_add(1, Relaxed) + 1;
+            return counter.fetch_add(more, Relaxed).wrapping_add(more);
         }
         // Nobody else writes to it, so that nothing can come between.
-        let sum = counter.load(Relaxed) + 1;
+        let sum = counter.load(Relaxed).wrapping_add(more);
         counter.store(sum, Relaxed);
         sum
     }

@@ -4,6 +4,8 @@
 //!   Facts ──admit──▶ Decision ──(engine answers)── responded ── complete
 //!                       ▲
 //!   Signals ──observe───┤      tick ── learns, trips, recovers      snapshot ──▶ Status
+//!
+//!   Decision::Queue ── its place comes out of complete, leave or tick ──▶ resume ──▶ Decision
 //! ```
 //!
 //! Nothing here reads a clock, does I/O, logs or counts for anybody else: time is an argument, so the same engine
@@ -11,6 +13,7 @@
 //! threads.
 
 mod breaker;
+mod concurrency;
 mod decision;
 mod divisor;
 mod engine;
@@ -23,6 +26,7 @@ mod limit;
 mod meter;
 mod pressure;
 mod priority;
+mod queue;
 mod spread;
 mod sync;
 #[cfg(test)]
@@ -32,9 +36,10 @@ mod tick;
 mod tiers;
 
 pub use decision::{Admission, Answer, Cause, Decision, Refusal, Rule};
-pub use engine::{Engine, Ticket};
+pub use engine::{Engine, Ticket, Waiting};
 pub use facts::{
     Claims, Completion, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, NoClaims, Signal,
     StageReading, Tokens,
 };
+pub use queue::Place;
 pub use tick::Tick;

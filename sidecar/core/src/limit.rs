@@ -224,8 +224,9 @@ impl Limits {
         }
     }
 
+    /// Gives everything back that a request has spent.
     #[cold]
-    fn give_back(&self, judged: &Judged) {
+    pub(crate) fn give_back(&self, judged: &Judged) {
         for (rule, step) in self.rules.iter().zip(&judged.steps) {
             if let Step::Spent(receipt) = step {
                 let cost = rule.price.of_estimate(&judged.tokens);

@@ -21,9 +21,14 @@ impl Spread {
 
     /// Between `least` and half as much again, at least half a second wide; never less than `least`.
     pub(crate) fn over(&self, least: Duration) -> Duration {
+        self.within(least, (least / 2).max(LEAST_SPREAD))
+    }
+
+    /// Between `least` and `width` later.
+    pub(crate) fn within(&self, least: Duration, width: Duration) -> Duration {
         let n = self.given.fetch_add(1, Relaxed);
         let share = (split_mix(self.seed.wrapping_add(n)) >> 11) as f64 / (1u64 << 53) as f64;
-        least + (least / 2).max(LEAST_SPREAD).mul_f64(share)
+        least + width.mul_f64(share)
     }
 }
 

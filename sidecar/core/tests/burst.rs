@@ -107,6 +107,7 @@ impl Replay {
                 assert!(refusal.cause == Cause::Pressure || refusal.cause.as_str().contains(expected));
             }
             Decision::Fallback(..) => panic!("there is no breaker"),
+            Decision::Queue(..) => panic!("there is no queue"),
         }
     }
 

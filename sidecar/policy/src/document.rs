@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::errors::{DocumentError, DocumentErrors};
-use crate::{Breaker, Identity, Limit, Priority, Tiers, lenient};
+use crate::{Breaker, Concurrency, Identity, Limit, Priority, Queue, Tiers, lenient};
 
 /// The version of the document's schema.
 pub const API_VERSION: &str = "policy.tidegate.dev/v1";
@@ -31,6 +31,12 @@ pub struct PolicyDocument {
     /// The circuit breaker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
+    /// The limit of requests in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+    /// Where requests wait that find no place in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queue>,
 }
 
 impl Default for PolicyDocument {
@@ -44,6 +50,8 @@ impl Default for PolicyDocument {
             priority: Priority::default(),
             limits: Vec::new(),
             breaker: None,
+            concurrency: None,
+            queue: None,
         }
     }
 }

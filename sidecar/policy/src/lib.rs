@@ -11,6 +11,7 @@
 //! there is no cluster.
 
 mod breaker;
+mod concurrency;
 mod document;
 mod errors;
 mod identity;
@@ -28,6 +29,7 @@ pub use breaker::{
     Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, InFlight, LatencyPercentile, OutOfMemory,
     Per, SlowCallRatio, Stage, StageBreaker, Trip,
 };
+pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use document::{API_VERSION, PolicyDocument};
 pub use errors::{DocumentError, DocumentErrors};
 pub use identity::{Identity, JwtAlgorithm, JwtIssuer, JwtKeys};

@@ -50,6 +50,60 @@ pub struct Status {
     /// The breaker, when one is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerStatus>,
+    /// The limit of requests in flight, when one is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyStatus>,
+    /// The queue, when one is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStatus>,
+}
+
+/// State of the limit of requests in flight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConcurrencyStatus {
+    /// The policy it comes from.
+    pub policy: String,
+    /// Enforce or Shadow.
+    pub mode: Mode,
+    /// `adaptive`, `gradient2`, `aimd` or `static`.
+    pub algorithm: String,
+    /// Requests that may be in flight, the reserve included.
+    pub limit: u64,
+    /// Of those only high priority may use so many.
+    pub reserve: u64,
+    /// Medium priority may bring the common share up to so many under the present pressure.
+    pub medium: u64,
+    /// Low priority up to so many; 0 while a tier sheds or high finds no place.
+    pub low: u64,
+    /// Requests that hold a place.
+    pub in_flight: u64,
+    /// Requests that found none, since it is in force.
+    pub refused: u64,
+}
+
+/// State of the queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatus {
+    /// The policy it comes from.
+    pub policy: String,
+    /// Enforce or Shadow.
+    pub mode: Mode,
+    /// Requests that may wait.
+    pub max_length: u64,
+    /// Requests that wait.
+    pub length: u64,
+    /// How long the first of them has waited.
+    pub oldest_millis: u64,
+    /// Requests that waited, and how they ended, since the pod started.
+    pub admitted: u64,
+    /// Their time was over.
+    pub timed_out: u64,
+    /// They made room for a higher class, or their class is refused.
+    pub evicted: u64,
+    /// Requests that found the queue full.
+    pub refused: u64,
 }
 
 /// What the inference engine says about its own load. A number that this kind of engine does not tell is absent.

@@ -2,6 +2,7 @@
 //! found at once. Each part of the document has its rules in a module of its own.
 
 mod breaker;
+mod concurrency;
 mod identity;
 mod limit;
 mod priority;
@@ -69,6 +70,12 @@ impl PolicyDocument {
         limit::check(&self.limits, &mut root.field("limits"));
         if let Some(breaker) = &self.breaker {
             breaker::check(breaker, &mut root.field("breaker"));
+        }
+        if let Some(concurrency) = &self.concurrency {
+            concurrency::check(concurrency, &mut root.field("concurrency"));
+        }
+        if let Some(queue) = &self.queue {
+            concurrency::check_queue(queue, &mut root.field("queue"));
         }
         DocumentErrors::unless_empty(errors)
     }

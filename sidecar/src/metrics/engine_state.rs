@@ -26,6 +26,10 @@ pub(super) struct EngineState {
     breaker_state: Family<[Label; 1], Gauge>,
     breaker_transitions: Family<[Label; 2], Counter>,
     breaker_failure_ratio: Real,
+    /// Without labels; none where nothing is configured.
+    concurrency_limit: Family<[Label; 0], Gauge>,
+    concurrency_in_flight: Family<[Label; 0], Gauge>,
+    queue_length: Family<[Label; 0], Gauge>,
 }
 
 impl EngineState {
@@ -55,6 +59,21 @@ impl EngineState {
             "Share of failures among the calls of the breaker's window",
             this.breaker_failure_ratio.clone(),
         );
+        registry.register(
+            "concurrency_limit",
+            "Requests that may be in flight",
+            this.concurrency_limit.clone(),
+        );
+        registry.register(
+            "concurrency_in_flight",
+            "Requests that hold a place in flight",
+            this.concurrency_in_flight.clone(),
+        );
+        registry.register(
+            "queue_length",
+            "Requests that wait for a place in flight",
+            this.queue_length.clone(),
+        );
         this
     }
 
@@ -72,6 +91,7 @@ impl EngineState {
         if let Some(breaker) = &status.breaker {
             self.set_breaker(breaker);
         }
+        self.set_places(status);
     }
 
     fn set_tier(&self, tier: &TierStatus) {
@@ -86,6 +106,20 @@ impl EngineState {
         }
         if let Some(threshold) = tier.threshold {
             self.tier_threshold.get_or_create(&[name]).set(threshold);
+        }
+    }
+
+    fn set_places(&self, status: &Status) {
+        self.concurrency_limit.clear();
+        self.concurrency_in_flight.clear();
+        self.queue_length.clear();
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        if let Some(places) = &status.concurrency {
+            self.concurrency_limit.get_or_create(&[]).set(number(places.limit));
+            self.concurrency_in_flight.get_or_create(&[]).set(number(places.in_flight));
+        }
+        if let Some(queue) = &status.queue {
+            self.queue_length.get_or_create(&[]).set(number(queue.length));
         }
     }
 

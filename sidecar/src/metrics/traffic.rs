@@ -68,7 +68,7 @@ pub enum ProtocolRefusal {
 
 const VERDICTS: [Verdict; 5] =
     [Verdict::Admitted, Verdict::Refused, Verdict::Fallback, Verdict::Unlimited, Verdict::ShadowRefused];
-const CAUSES: [Option<Cause>; 7] = [
+const CAUSES: [Option<Cause>; 10] = [
     None,
     Some(Cause::Tier(TierName::Qps)),
     Some(Cause::Tier(TierName::GpuMemory)),
@@ -76,6 +76,9 @@ const CAUSES: [Option<Cause>; 7] = [
     Some(Cause::Pressure),
     Some(Cause::Limit),
     Some(Cause::Breaker),
+    Some(Cause::Concurrency),
+    Some(Cause::QueueFull),
+    Some(Cause::QueueTimeout),
 ];
 const CLASSES: [Option<PriorityClass>; 4] =
     [None, Some(PriorityClass::Low), Some(PriorityClass::Medium), Some(PriorityClass::High)];
@@ -113,6 +116,7 @@ struct Stripe {
     panics: AtomicU64,
     duration: Histogram,
     first_byte: Histogram,
+    queue: Histogram,
 }
 
 struct Requests([AtomicU64; COMBINATIONS]);
@@ -149,6 +153,11 @@ impl Traffic {
         if let Some(first_byte) = first_byte {
             stripe.first_byte.observe(first_byte);
         }
+    }
+
+    /// A request has waited in the queue.
+    pub fn queued(&self, waited: Duration) {
+        self.stripe().queue.observe(waited);
     }
 
     /// A connection was refused for what it speaks.
@@ -272,7 +281,14 @@ impl Collector for Traffic {
             None,
             MetricType::Histogram,
         )?;
-        self.encode_histogram(&mut first_byte, |stripe| &stripe.first_byte)
+        self.encode_histogram(&mut first_byte, |stripe| &stripe.first_byte)?;
+        let mut queue = encoder.encode_descriptor(
+            "queue_wait_seconds",
+            "What requests in the queue waited, however it ended",
+            None,
+            MetricType::Histogram,
+        )?;
+        self.encode_histogram(&mut queue, |stripe| &stripe.queue)
     }
 }
 
@@ -292,6 +308,9 @@ impl Labels {
             Some(Cause::Pressure) => 4,
             Some(Cause::Limit) => 5,
             Some(Cause::Breaker) => 6,
+            Some(Cause::Concurrency) => 7,
+            Some(Cause::QueueFull) => 8,
+            Some(Cause::QueueTimeout) => 9,
         };
         let class = self.class.map_or(0, |class| class as usize + 1);
         (self.verdict as usize * CAUSES.len() + cause) * CLASSES.len() + class

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use super::client::Client;
 use super::exchange::Failure;
 use super::forward::Awaited;
+use super::request_body::RequestBody;
 
 /// What the engine may send on one stream, and on all of them, before it was taken.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -35,7 +36,7 @@ pub(super) struct Call {
 
 /// The body of a request, on its way to the engine.
 pub(super) struct Upload {
-    body: Incoming,
+    body: RequestBody,
     state: Rc<UploadState>,
 }
 
@@ -47,7 +48,7 @@ struct UploadState {
 
 impl Call {
     /// Sends on the connection that `client` has, or on a new one.
-    pub(super) fn new(client: Rc<Client>, request: Request<Incoming>) -> Self {
+    pub(super) fn new(client: Rc<Client>, request: Request<RequestBody>) -> Self {
         let upload = Rc::new(UploadState::default());
         let request = request.map(|body| Upload { body, state: upload.clone() });
         Self { answer: Box::pin(send(client, request)), upload }

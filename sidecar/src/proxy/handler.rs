@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -9,13 +10,15 @@ use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tidegate_core::{Admission, Claims, Decision, Facts, Headers, NoClaims, Refusal, Tick, Tokens};
+use tidegate_core::{Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal, Tick, Tokens};
 
 use super::answer::{Answer, instead, own};
 use super::client::{Client, Turn};
 use super::codec::Framing;
 use super::exchange::Failure;
 use super::progress::Progress;
+use super::queue;
+use super::request_body::RequestBody;
 use super::request_watch::Framed;
 use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
@@ -40,7 +43,7 @@ pub(super) struct Arrived {
     pub(super) client: Rc<Client>,
     pub(super) parts: Parts,
     /// Until it is sent or read.
-    pub(super) body: Option<Incoming>,
+    pub(super) body: Option<RequestBody>,
     pub(super) framing: Framing,
     pub(super) at: Tick,
     /// How its client wants to be refused.
@@ -59,7 +62,7 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
     // Large enough that it is lent from here on, and not handed from one function to the next.
     let is_call = client.is_stream && grpc::is_call(&parts.headers);
     let dialect = if is_call { Dialect::Grpc } else { Dialect::OpenAi };
-    let mut arrived = Arrived { client, parts, body: Some(body), framing, at, dialect };
+    let mut arrived = Arrived { client, parts, body: Some(RequestBody::new(body)), framing, at, dialect };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
     }
@@ -149,27 +152,40 @@ impl Arrived {
             tokens: Tokens::default(),
         };
         match engine.admit(self.at, &facts) {
-            Decision::Admit(admission) => {
-                let Admission { ticket, class, wait, timeout, shadow } = admission;
-                if let Some(refusal) = &shadow {
-                    self.tell(Verdict::ShadowRefused, refusal);
-                } else {
-                    let labels = Labels { verdict: Verdict::Admitted, cause: None, class: Some(class) };
-                    shared.metrics.traffic.judged(labels);
-                }
-                let mut progress = Progress::new(shared, Some((engine, ticket)), self.at);
-                progress.wait_for_turn(wait).await;
-                self.forward(progress, timeout).await
-            }
-            Decision::Refuse(refusal) => {
-                self.tell(Verdict::Refused, &refusal);
-                Ok(self.refuse(&refusal).await)
-            }
+            Decision::Admit(admission) => self.pass(engine, admission).await,
+            Decision::Refuse(refusal) => Ok(self.turn_away(&refusal).await),
             Decision::Fallback(path, refusal) => {
                 self.tell(Verdict::Fallback, &refusal);
                 self.fall_back(&path, &refusal).await
             }
+            Decision::Queue(waiting) => {
+                // A client that waits for leave to send is not given it before its turn.
+                let body = self.body.as_mut().filter(|_| !self.parts.headers.contains_key(header::EXPECT));
+                match queue::wait(&shared, &engine, waiting, body).await.map_err(Failure::Client)? {
+                    Ok(admission) => self.pass(engine, admission).await,
+                    Err(refusal) => Ok(self.turn_away(&refusal).await),
+                }
+            }
         }
+    }
+
+    async fn pass(&mut self, engine: Arc<Engine>, admission: Admission) -> Result<Answer, Failure> {
+        let Admission { ticket, class, wait, timeout, shadow } = admission;
+        let shared = self.client.shared.clone();
+        if let Some(refusal) = &shadow {
+            self.tell(Verdict::ShadowRefused, refusal);
+        } else {
+            let labels = Labels { verdict: Verdict::Admitted, cause: None, class: Some(class) };
+            shared.metrics.traffic.judged(labels);
+        }
+        let mut progress = Progress::new(shared, Some((engine, ticket)), self.at);
+        progress.wait_for_turn(wait).await;
+        self.forward(progress, timeout).await
+    }
+
+    async fn turn_away(&mut self, refusal: &Refusal) -> Answer {
+        self.tell(Verdict::Refused, refusal);
+        self.refuse(refusal).await
     }
 
     fn count(&self, verdict: Verdict, refusal: Option<&Refusal>) {

@@ -94,7 +94,8 @@ impl Progress {
         let now = self.shared.clock.now();
         if self.waiting {
             if let Some((engine, ticket)) = self.ticket.take() {
-                engine.cancel(now, ticket);
+                let turns = engine.cancel(now, ticket);
+                self.shared.turns.call(&turns);
             }
             return now;
         }
@@ -102,11 +103,12 @@ impl Progress {
         self.shared.metrics.traffic.finished(now.since(self.arrived), first_byte);
         if let Some((engine, ticket)) = self.ticket.take() {
             let events = self.events.as_ref().map_or(0, EventCounter::count);
-            engine.complete(
+            let turns = engine.complete(
                 now,
                 ticket,
                 &Completion { first_byte: self.first_byte, events, whole, tokens: None },
             );
+            self.shared.turns.call(&turns);
         }
         now
     }

@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use super::codec::{Framing, encode_chunk_size, encode_trailers};
+use super::request_body::RequestBody;
 
 /// Pieces of a body up to this size are copied behind the head or each other, so that one send takes them all.
 const COPY_UP_TO: usize = 4 * 1024;
@@ -39,7 +39,7 @@ pub(super) struct Sender {
     /// To be sent after that: the end of a chunk, and of a chunked body.
     tail: BytesMut,
     /// What remains of the body; none when it was taken whole.
-    body: Option<Incoming>,
+    body: Option<RequestBody>,
     chunked: bool,
     /// Of a body with a length, what was not taken yet.
     left: u64,
@@ -49,7 +49,7 @@ pub(super) struct Sender {
 
 impl Sender {
     /// Begins with `head`. A `body` of no bytes is not asked for.
-    pub(super) fn new(head: BytesMut, framing: Framing, body: Option<Incoming>) -> Self {
+    pub(super) fn new(head: BytesMut, framing: Framing, body: Option<RequestBody>) -> Self {
         Self {
             small: head,
             large: Bytes::new(),

@@ -6,11 +6,14 @@ use std::time::Duration;
 use tidegate_policy::report::TierName;
 use tidegate_policy::{Mode, PriorityClass};
 
+use super::places::{Found, Seat, Taken, Waiting};
 use super::{Engine, TierRules};
 use crate::breaker::{Breaker, Call};
+use crate::concurrency::Pool;
 use crate::gate::Shed;
 use crate::gradient::Slowed;
 use crate::limit::{Held, Judged, Passed, TakenToken};
+use crate::queue::Account;
 use crate::{Cause, Decision, Facts, Refusal, Tick};
 
 /// All rules let the request pass.
@@ -22,20 +25,44 @@ pub(super) struct Leave {
     pub(super) wait: Duration,
     /// What it holds of the limits.
     pub(super) held: Held,
+    /// Its place in flight.
+    pub(super) pool: Option<Pool>,
+    /// What it counted in the queue, if it has been there.
+    pub(super) account: Option<Account>,
+}
+
+/// What becomes of a request that no rule refuses.
+pub(super) enum Asked {
+    Go(Leave),
+    Wait(Waiting),
+}
+
+/// What a request has been given on its way.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) judged: Judged,
+    /// Of the gradient.
+    pub(super) token: Option<TakenToken>,
+    /// By the limits.
+    pub(super) passed: Passed,
 }
 
 impl Engine {
-    /// Asks the breaker, the tiers and the limits, in that order.
-    pub(super) fn ask(&self, now: Tick, class: PriorityClass, facts: &Facts<'_>) -> Result<Leave, Refusal> {
+    /// Asks the breaker, the tiers and the limits, in that order, and then for a place in flight.
+    pub(super) fn ask(&self, now: Tick, class: PriorityClass, facts: &Facts<'_>) -> Result<Asked, Refusal> {
         let mut shadow = None;
         let call = self.ask_breaker(now, class, facts, &mut shadow)?;
-        match (self.ask_rules(now, class, facts, &mut shadow), &self.breaker, call) {
-            (Ok(Passed { wait, held, .. }), _, call) => Ok(Leave { call, shadow, wait, held }),
-            (Err(refusal), Some(breaker), Some(call)) => {
-                breaker.give_back(now, call);
+        match self.ask_rules(now, class, facts, &mut shadow) {
+            Ok(Seat::Taken(Taken { pool, account, passed: Passed { wait, held, .. } })) => {
+                Ok(Asked::Go(Leave { call, shadow, wait, held, pool, account }))
+            }
+            Ok(Seat::Queued(queued)) => Ok(Asked::Wait(Waiting::new(now, class, queued, call, shadow))),
+            Err(refusal) => {
+                if let (Some(breaker), Some(call)) = (&self.breaker, call) {
+                    breaker.give_back(now, call);
+                }
                 Err(refusal)
             }
-            (Err(refusal), _, _) => Err(refusal),
         }
     }
 
@@ -67,24 +94,51 @@ impl Engine {
         }
     }
 
-    /// Judges by tiers and limits first, then takes a token of the gradient and those of the limits.
+    /// Judges by tiers and limits first and looks for a place in flight, then takes a token of the gradient and those
+    /// of the limits. Without a place it queues up with them.
     fn ask_rules(
         &self,
         now: Tick,
         class: PriorityClass,
         facts: &Facts<'_>,
         shadow: &mut Option<Refusal>,
-    ) -> Result<Passed, Refusal> {
+    ) -> Result<Seat, Refusal> {
         let slowed = self.enforce(self.ask_tiers(now, class), shadow)?;
         let mut judged = Judged::new();
         self.limits.judge(now, class, facts, &mut judged)?;
+        let found = self.find_place(class, shadow)?;
+        let spent = self.spend(now, class, slowed, &mut judged, shadow);
+        match (found, spent) {
+            (Found::Place(pool), Ok((_, passed))) => Ok(Seat::Taken(Taken { pool, account: None, passed })),
+            (Found::Place(pool), Err(refusal)) => {
+                if let Some(pool) = pool {
+                    self.permits.give_back(pool);
+                }
+                Err(refusal)
+            }
+            (Found::Queue(line), Ok((token, passed))) => {
+                self.queue_up(now, class, line, facts, Given { judged, token, passed })
+            }
+            (Found::Queue(_), Err(refusal)) => Err(refusal),
+        }
+    }
+
+    /// Takes a token of the gradient and those of the limits.
+    fn spend(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        slowed: bool,
+        judged: &mut Judged,
+        shadow: &mut Option<Refusal>,
+    ) -> Result<(Option<TakenToken>, Passed), Refusal> {
         let token = if slowed { None } else { self.enter(now, class, shadow)? };
-        match self.limits.commit(now, class, &mut judged) {
+        match self.limits.commit(now, class, judged) {
             Ok(mut passed) => {
                 if shadow.is_none() {
                     *shadow = passed.shadow.take();
                 }
-                Ok(passed)
+                Ok((token, passed))
             }
             Err(refusal) => {
                 if let Some(token) = token {
@@ -108,11 +162,17 @@ impl Engine {
     fn ask_tiers(&self, now: Tick, class: PriorityClass) -> Result<(), Refusal> {
         let Some(tiers) = &self.tiers else { return Ok(()) };
         if class == PriorityClass::Low
-            && let Some(shed) = self.gate.shed(now)
+            && let Some(refusal) = self.shed_now(now, class)
         {
-            return Err(self.shed(tiers, class, shed));
+            return Err(refusal);
         }
         self.gradient.judge(now, class).map_err(|slowed| self.slowed(tiers, class, slowed))
+    }
+
+    /// The refusal of the tier that sheds, if any does.
+    pub(super) fn shed_now(&self, now: Tick, class: PriorityClass) -> Option<Refusal> {
+        let shed = self.gate.shed(now)?;
+        self.tiers.as_ref().map(|tiers| self.shed(tiers, class, shed))
     }
 
     /// Takes a token of the gradient.

@@ -1,9 +1,10 @@
 //! What happens beside the requests: ticks, readings, and what requests find published of them.
 
-use tidegate_policy::PolicyDocument;
-use tidegate_policy::report::{EngineLoad, TierStatus};
+use tidegate_policy::report::{EngineLoad, TierName, TierStatus};
+use tidegate_policy::{Mode, PolicyDocument};
 
-use super::Engine;
+use super::{Engine, places};
+use crate::concurrency::{Flow, Limiter, Progress};
 use crate::gradient::{Seen, Throughput};
 use crate::lane::Lane;
 use crate::meter::Meter;
@@ -18,20 +19,32 @@ pub(super) struct Control {
     reserved_high: f64,
     /// The newest; it grows old when no other comes.
     reading: Option<EngineReading>,
+    limiter: Option<Limiter>,
 }
 
 impl Control {
-    pub(super) fn new(document: &PolicyDocument, now: Tick, meter: &Meter) -> Self {
+    pub(super) fn new(document: &PolicyDocument, now: Tick, meter: &Meter, flow: &Flow) -> Self {
         let tiers = document.tiers.as_ref();
+        let limiter = places::concurrency(document)
+            .map(|config| Limiter::new(&config, reserved_high(document), now, flow));
         Self {
             tiers: tiers.map(|policy| Tiers::new(policy, now, meter.offered())),
             throughput: Throughput::new(now, Seen::default()),
             reserved_high: reserved_high(document),
             reading: None,
+            limiter,
         }
     }
 
-    pub(super) fn succeed(&self, document: &PolicyDocument, now: Tick, meter: &Meter) -> Self {
+    pub(super) fn succeed(&self, document: &PolicyDocument, now: Tick, meter: &Meter, flow: &Flow) -> Self {
+        let reserved = reserved_high(document);
+        let limiter = places::concurrency(document).map(|config| {
+            let before = self.limiter.as_ref();
+            before.map_or_else(
+                || Limiter::new(&config, reserved, now, flow),
+                |limiter| limiter.succeed(&config, reserved),
+            )
+        });
         let tiers = document.tiers.as_ref().map(|policy| {
             let before = self.tiers.as_ref();
             before.map_or_else(
@@ -42,8 +55,9 @@ impl Control {
         Self {
             tiers,
             throughput: self.throughput.clone(),
-            reserved_high: reserved_high(document),
+            reserved_high: reserved,
             reading: self.reading,
+            limiter,
         }
     }
 
@@ -58,6 +72,10 @@ impl Control {
             // The breaker's.
             Signal::Stage(_) => {}
         }
+    }
+
+    pub(super) fn limiter(&self) -> Option<&Limiter> {
+        self.limiter.as_ref()
     }
 
     pub(super) fn engine_load(&self, now: Tick) -> Option<EngineLoad> {
@@ -86,6 +104,18 @@ impl Control {
         }
     }
 
+    /// The pressure in the two parts by which it acts on medium: on the rate of requests, and on the places in flight.
+    /// Without a limit of places all of it acts on the rate.
+    fn pressures(&self) -> (f64, f64) {
+        let Some(tiers) = &self.tiers else { return (0.0, 0.0) };
+        let by_rate = |standing: &Standing<'_>| self.limiter.is_none() || standing.name == TierName::Qps;
+        let fuse = |rate: bool| {
+            let chosen = tiers.standings().filter(|standing| by_rate(standing) == rate);
+            pressure::fuse(chosen.map(|standing: Standing<'_>| standing.pressure()))
+        };
+        (fuse(true), fuse(false))
+    }
+
     fn shedding(&self) -> bool {
         self.tiers.as_ref().is_some_and(|tiers| tiers.standings().any(|s| s.shedding))
     }
@@ -108,7 +138,7 @@ impl Engine {
         let seen = Seen {
             offered: self.meter.offered(),
             admitted: self.meter.admitted(),
-            slowed: self.gradient.refused(),
+            slowed: self.gradient.refused().wrapping_add(self.flow.totals().refused),
         };
         // Before the tiers: what was admitted up to a trip still counts as not held back.
         let shedding = control.shedding();
@@ -132,16 +162,28 @@ impl Engine {
         }
     }
 
-    fn publish(&self, now: Tick, control: &Control, offered: u64) {
+    fn move_limit(&self, now: Tick, control: &mut Control, pressure: f64) {
+        let (Some(limiter), Some(places)) = (&mut control.limiter, &self.places) else { return };
+        let enforced = self.tiers.as_ref().is_some_and(|tiers| tiers.mode == Mode::Enforce);
+        let progress = Progress {
+            waiting: if self.queue.is_occupied() { self.queue.status().0 } else { 0 },
+            pressure: if enforced { pressure } else { 0.0 },
+            reading: control.reading,
+        };
+        places.advise(limiter.tick(now, &self.flow, &self.permits, progress));
+    }
+
+    fn publish(&self, now: Tick, control: &mut Control, offered: u64) {
+        let (rate, places) = control.pressures();
+        self.move_limit(now, control, places);
         let Some(tiers) = &control.tiers else {
-            self.gradient.set(0.0, 0.0, 0.0);
+            self.gradient.set(0.0, 0.0, 0.0, 0.0);
             self.meter.disarm();
             return;
         };
-        let pressure = pressure::fuse(tiers.standings().map(|standing: Standing<'_>| standing.pressure()));
         let reserved = if control.shedding() { control.reserved_high } else { 0.0 };
         let base = control.throughput.base(tiers.ceiling(), reserved);
-        self.gradient.set(pressure, base, control.throughput.demand());
+        self.gradient.set(rate.max(places), rate, base, control.throughput.demand());
         self.gate.publish(tiers.standings());
         match control.remaining(now, offered) {
             Remaining::Requests(n) => self.meter.arm(n),

@@ -53,6 +53,7 @@ fn admit(engine: &Engine, now: Tick, request: &Request) -> Result<Admission, Ref
         Decision::Admit(admission) => Ok(admission),
         Decision::Refuse(refusal) => Err(refusal),
         Decision::Fallback(path, _) => panic!("sent to {}", path.as_str()),
+        Decision::Queue(waiting) => panic!("{waiting:?}"),
     }
 }
 
@@ -268,3 +269,5 @@ fn the_engines_own_load_is_told_with_its_age_and_outlives_a_change_of_policy() {
     assert_eq!((load.kv_cache_usage, load.waiting, load.running), (Some(0.19), Some(90), None));
     assert_eq!(load.age_millis, 2_500);
 }
+
+mod places;

@@ -1,0 +1,400 @@
+//! Places in flight: how a request finds one, waits for one, and gives it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_policy::report::{ConcurrencyStatus, QueueStatus};
+use tidegate_policy::{Concurrency, KeyPart, LatencySignal, Mode, PolicyDocument, PriorityClass};
+
+use super::ask::{Given, Leave};
+use super::control::Control;
+use super::{Engine, Ticket};
+use crate::breaker::Call;
+use crate::concurrency::{Advice, Pool};
+use crate::lane::Lane;
+use crate::limit::{Hasher, Key, Passed};
+use crate::queue::{Account, End, Joined, Newcomer, Place};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
+use crate::{Cause, Completion, Decision, Facts, Refusal, Rule, Tick, Tokens};
+
+/// What a token of the answer counts in the queue where one of the prompt counts one: a decoding step is paid for by
+/// each, as in "Fairness in Serving Large Language Models" (OSDI 2024).
+const OUTPUT_WEIGHT: u64 = 2;
+
+/// The limit of places, as requests meet it.
+#[derive(Debug)]
+pub(super) struct Places {
+    mode: Mode,
+    rule: Arc<Rule>,
+    latency: LatencySignal,
+    line: Option<Arc<Line>>,
+    /// Nanoseconds, of the last advice.
+    least: AtomicU64,
+    spread: AtomicU64,
+}
+
+/// The queue, as requests meet it.
+#[derive(Debug)]
+pub(super) struct Line {
+    rule: Arc<Rule>,
+    mode: Mode,
+    most: usize,
+    timeout: Duration,
+    tenant: Box<[KeyPart]>,
+    hasher: Hasher,
+}
+
+/// Where a request stands that asked for a place.
+pub(super) enum Found<'a> {
+    /// It has one; none where nothing is enforced.
+    Place(Option<Pool>),
+    /// It may wait.
+    Queue(&'a Arc<Line>),
+}
+
+/// What it has in the end.
+pub(super) enum Seat {
+    Taken(Taken),
+    Queued(Queued),
+}
+
+/// A place in flight.
+pub(super) struct Taken {
+    pub(super) pool: Option<Pool>,
+    pub(super) account: Option<Account>,
+    pub(super) passed: Passed,
+}
+
+/// A place in the queue.
+pub(super) struct Queued {
+    line: Arc<Line>,
+    place: Place,
+    deadline: Tick,
+    account: Account,
+    given: Box<Given>,
+}
+
+/// A request that waits for a place in flight, with all that it holds meanwhile. Belongs to the engine that gave it,
+/// also after that was succeeded by another: to be handed back to `resume` when its turn has come, or to `leave`.
+#[derive(Debug)]
+#[must_use = "a request that neither resumes nor leaves keeps what it holds for ever"]
+pub struct Waiting {
+    line: Arc<Line>,
+    place: Place,
+    class: PriorityClass,
+    since: Tick,
+    deadline: Tick,
+    account: Account,
+    given: Box<Given>,
+    call: Option<Call>,
+    shadow: Option<Refusal>,
+}
+
+impl Waiting {
+    pub(super) fn new(
+        since: Tick,
+        class: PriorityClass,
+        queued: Queued,
+        call: Option<Call>,
+        shadow: Option<Refusal>,
+    ) -> Self {
+        let Queued { line, place, deadline, account, given } = queued;
+        Self { line, place, class, since, deadline, account, given, call, shadow }
+    }
+
+    /// Its place in the queue.
+    pub const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The class it was judged by.
+    pub const fn class(&self) -> PriorityClass {
+        self.class
+    }
+
+    /// When its wait is over at the latest.
+    pub const fn deadline(&self) -> Tick {
+        self.deadline
+    }
+}
+
+/// The limit of places of a document. A queue without one waits for the default.
+pub(super) fn concurrency(document: &PolicyDocument) -> Option<Concurrency> {
+    let of_queue = || document.queue.as_ref().map(|queue| Concurrency::default_of(&queue.policy, queue.mode));
+    document.concurrency.clone().or_else(of_queue)
+}
+
+/// What a request counts among those of other tenants.
+fn cost(tokens: &Tokens) -> u64 {
+    let prompt = u64::from(tokens.input);
+    (prompt + OUTPUT_WEIGHT * u64::from(tokens.output)).max(1)
+}
+
+impl Places {
+    pub(super) fn new(document: &PolicyDocument, seed: u64) -> Option<Self> {
+        let concurrency = concurrency(document)?;
+        let rule =
+            |policy: &str, name: &str| Arc::new(Rule { policy: policy.to_owned(), name: name.to_owned() });
+        let line = document.queue.as_ref().map(|queue| {
+            Arc::new(Line {
+                rule: rule(&queue.policy, "queue"),
+                mode: queue.mode,
+                most: queue.max_length as usize,
+                timeout: queue.timeout_millis.duration(),
+                tenant: queue.tenant.clone().into(),
+                hasher: Hasher::new(seed),
+            })
+        });
+        Some(Self {
+            mode: concurrency.mode,
+            rule: rule(&concurrency.policy, "concurrency"),
+            latency: concurrency.latency,
+            line,
+            least: AtomicU64::new(0),
+            spread: AtomicU64::new(0),
+        })
+    }
+
+    /// Publishes when those who find no place may come again.
+    pub(super) fn advise(&self, advice: Advice) {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.least.store(nanos(advice.least), Relaxed);
+        self.spread.store(nanos(advice.spread), Relaxed);
+    }
+}
+
+impl Engine {
+    /// Takes a place in flight, or says that there is a queue for one.
+    pub(super) fn find_place(
+        &self,
+        class: PriorityClass,
+        shadow: &mut Option<Refusal>,
+    ) -> Result<Found<'_>, Refusal> {
+        let Some(places) = &self.places else { return Ok(Found::Place(None)) };
+        let line = places.line.as_ref().filter(|line| line.mode == Mode::Enforce);
+        // Nobody overtakes those of his own class or of a higher one.
+        if (line.is_none() || self.queue.may_pass(class))
+            && let Some(pool) = self.permits.take(class)
+        {
+            return Ok(Found::Place(Some(pool)));
+        }
+        match line {
+            _ if places.mode == Mode::Shadow => {
+                shadow.get_or_insert_with(|| self.no_place(places, class));
+                Ok(Found::Place(None))
+            }
+            Some(line) => Ok(Found::Queue(line)),
+            None => Err(self.no_place(places, class)),
+        }
+    }
+
+    /// Waits with all that was given, which comes back when the queue is full.
+    #[cold]
+    pub(super) fn queue_up(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        line: &Arc<Line>,
+        facts: &Facts<'_>,
+        given: Given,
+    ) -> Result<Seat, Refusal> {
+        let Key { place, tag } = Key::of(&line.tenant, line.hasher, facts);
+        let account = Account { class, tenant: [place, tag], cost: cost(&facts.tokens) };
+        let deadline = now + line.timeout;
+        let newcomer = Newcomer { account, deadline };
+        match self.queue.join(now, newcomer, line.most, &self.permits) {
+            Joined::Go(pool) => {
+                let taken = Taken { pool: Some(pool), account: Some(account), passed: given.passed };
+                Ok(Seat::Taken(taken))
+            }
+            Joined::Waits(place) => {
+                let (line, given) = (Arc::clone(line), Box::new(given));
+                Ok(Seat::Queued(Queued { line, place, deadline, account, given }))
+            }
+            Joined::Full(length) => {
+                self.refund(class, &given);
+                self.flow.refuse(Lane::of_this_thread());
+                Err(self.unqueued(line, class, Cause::QueueFull, length as f64, line.most as f64))
+            }
+        }
+    }
+
+    /// What has become of a waiting request: it is let in, or refused, and what it held comes back, or it waits on. To
+    /// be asked when its place was returned as one whose wait is over; asking earlier does no harm.
+    pub fn resume(&self, now: Tick, waiting: Waiting) -> Decision {
+        let Some(end) = self.queue.ended(waiting.place) else { return Decision::Queue(waiting) };
+        let Waiting { line, class, since, account, given, call, shadow, .. } = waiting;
+        if let End::Go(pool) = end {
+            let Passed { wait, held, .. } = given.passed;
+            // It has waited for its turn with the others at the same time.
+            let wait = (since + wait).since(now);
+            let leave = Leave { call, shadow, wait, held, pool, account: Some(account) };
+            return Decision::Admit(self.let_in(now, class, leave));
+        }
+        self.hand_back(now, class, &given, call);
+        let most = line.most as f64;
+        let refusal = match end {
+            End::Displaced { length } => self.unqueued(&line, class, Cause::QueueFull, length as f64, most),
+            // A tier that has recovered meanwhile does not bring the request back.
+            End::Shed => self
+                .shed_now(now, class)
+                .unwrap_or_else(|| self.unqueued(&line, class, Cause::QueueFull, most, most)),
+            End::TimedOut | End::Go(_) => {
+                let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+                let (waited, most) = (millis(now.since(since)), millis(line.timeout));
+                self.unqueued(&line, class, Cause::QueueTimeout, waited, most)
+            }
+        };
+        self.refuse(refusal)
+    }
+
+    /// A waiting request is given up, and what it held comes back. Returns those whose wait is over with that.
+    pub fn leave(&self, now: Tick, waiting: Waiting) -> Vec<Place> {
+        let Waiting { place, class, given, call, .. } = waiting;
+        if let Some(End::Go(Some(pool))) = self.queue.leave(place) {
+            self.permits.give_back(pool);
+        }
+        self.hand_back(now, class, &given, call);
+        self.turns(now)
+    }
+
+    /// When the next waiting request has waited for as long as it may: a `tick` then returns it.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        if self.queue.is_occupied() { self.queue.next_deadline() } else { None }
+    }
+
+    /// An answer has begun.
+    pub(super) fn begin(&self, ticket: &Ticket, first: Option<Tick>, told: bool) {
+        let Some(places) = &self.places else { return };
+        let lane = Lane::of_this_thread();
+        self.flow.begin(lane, told);
+        if let (Some(first), false, LatencySignal::TimeToFirstToken) = (first, ticket.failed, places.latency)
+        {
+            self.flow.sample(lane, first.since(ticket.admitted));
+        }
+    }
+
+    /// Gives a place in flight back.
+    pub(super) fn end_place(&self, now: Tick, ticket: &Ticket, completion: &Completion) -> Vec<Place> {
+        let Some(places) = &self.places else { return Vec::new() };
+        if !ticket.begun {
+            self.begin(ticket, completion.first_byte, false);
+        }
+        let lane = Lane::of_this_thread();
+        match (places.latency, completion.first_byte) {
+            _ if ticket.failed => {}
+            (LatencySignal::TotalLatency, _) if completion.whole => {
+                self.flow.sample(lane, now.since(ticket.admitted));
+            }
+            (LatencySignal::TimePerOutputToken, Some(first)) if completion.events > 1 => {
+                let gaps = u32::try_from(completion.events - 1).unwrap_or(u32::MAX);
+                self.flow.sample(lane, now.since(first) / gaps);
+            }
+            _ => {}
+        }
+        if let (Some(account), Some(used)) = (ticket.account, &completion.tokens) {
+            self.queue.settle(account, cost(used));
+        }
+        if let Some(pool) = ticket.pool {
+            self.permits.give_back(pool);
+        }
+        self.turns(now)
+    }
+
+    pub(super) fn turns_of_tick(&self, now: Tick) -> Vec<Place> {
+        if !self.queue.is_occupied() {
+            return Vec::new();
+        }
+        let enforced = self.tiers.as_ref().is_some_and(|tiers| tiers.mode == Mode::Enforce);
+        let shed = enforced && self.gate.shed(now).is_some();
+        self.queue.turns(now, self.places.as_ref().map(|_| &*self.permits), shed)
+    }
+
+    fn turns(&self, now: Tick) -> Vec<Place> {
+        if self.queue.is_occupied() { self.queue.turns(now, Some(&self.permits), false) } else { Vec::new() }
+    }
+
+    fn hand_back(&self, now: Tick, class: PriorityClass, given: &Given, call: Option<Call>) {
+        self.refund(class, given);
+        if let (Some(breaker), Some(call)) = (&self.breaker, call) {
+            breaker.give_back(now, call);
+        }
+    }
+
+    fn refund(&self, class: PriorityClass, given: &Given) {
+        self.limits.give_back(&given.judged);
+        if let Some(token) = given.token {
+            self.gradient.give_back(class, token);
+        }
+    }
+
+    #[cold]
+    fn no_place(&self, places: &Places, class: PriorityClass) -> Refusal {
+        self.flow.refuse(Lane::of_this_thread());
+        let (bounds, in_use) = (self.permits.bounds(), self.permits.in_use());
+        let (used, limit) = match class {
+            PriorityClass::High => (in_use.total(), bounds.reserve.saturating_add(bounds.common)),
+            PriorityClass::Medium => (in_use.common, bounds.medium),
+            PriorityClass::Low => (in_use.common, bounds.low),
+        };
+        Refusal {
+            cause: Cause::Concurrency,
+            rule: Arc::clone(&places.rule),
+            class,
+            observed: f64::from(used) + 1.0,
+            limit: f64::from(limit),
+            retry_after: self.place_advice(places),
+        }
+    }
+
+    #[cold]
+    fn unqueued(
+        &self,
+        line: &Line,
+        class: PriorityClass,
+        cause: Cause,
+        observed: f64,
+        limit: f64,
+    ) -> Refusal {
+        let advice = self.places.as_ref().map_or(Duration::ZERO, |places| self.place_advice(places));
+        Refusal { cause, rule: Arc::clone(&line.rule), class, observed, limit, retry_after: advice }
+    }
+
+    fn place_advice(&self, places: &Places) -> Duration {
+        let nanos = |word: &AtomicU64| Duration::from_nanos(word.load(Relaxed));
+        self.spread.within(nanos(&places.least), nanos(&places.spread))
+    }
+
+    pub(super) fn concurrency_status(&self, control: &Control) -> Option<ConcurrencyStatus> {
+        let limiter = control.limiter()?;
+        let (config, bounds) = (limiter.config(), self.permits.bounds());
+        Some(ConcurrencyStatus {
+            policy: config.policy.clone(),
+            mode: config.mode,
+            algorithm: config.algorithm.as_str().to_owned(),
+            limit: u64::from(limiter.limit()),
+            reserve: u64::from(bounds.reserve),
+            medium: u64::from(bounds.medium),
+            low: u64::from(bounds.low),
+            in_flight: u64::from(self.permits.in_use().total()),
+            refused: self.flow.totals().refused,
+        })
+    }
+
+    pub(super) fn queue_status(&self, now: Tick) -> Option<QueueStatus> {
+        let line = self.places.as_ref()?.line.as_ref()?;
+        let (length, oldest, counts) = self.queue.status();
+        let millis = oldest.map_or(0, |since| now.since(since).as_millis());
+        Some(QueueStatus {
+            policy: line.rule.policy.clone(),
+            mode: line.mode,
+            max_length: line.most as u64,
+            length,
+            oldest_millis: u64::try_from(millis).unwrap_or(u64::MAX),
+            admitted: counts.admitted,
+            timed_out: counts.timed_out,
+            evicted: counts.evicted,
+            refused: counts.refused,
+        })
+    }
+}

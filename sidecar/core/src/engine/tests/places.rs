@@ -1,0 +1,187 @@
+use super::*;
+use crate::{Place, Waiting};
+
+const PLACES: &str = r#""concurrency":{"policy":"inference/llama","mode":"Enforce","algorithm":"static",
+    "initial":4,"min":2,"max":10}"#;
+const QUEUE: &str = r#""queue":{"policy":"inference/llama","mode":"Enforce","maxLength":3,"timeoutMillis":500,
+    "tenant":[{"header":"x-api-key"}]}"#;
+
+fn enqueue(engine: &Engine, now: Tick, request: &Request) -> Waiting {
+    match engine.admit(now, &request.facts()) {
+        Decision::Queue(waiting) => waiting,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn complete(engine: &Engine, now: Tick, admission: Admission) -> Vec<Place> {
+    engine.complete(now, admission.ticket, &Completion::default())
+}
+
+fn resume(engine: &Engine, now: Tick, waiting: Waiting) -> Result<Admission, Refusal> {
+    match engine.resume(now, waiting) {
+        Decision::Admit(admission) => Ok(admission),
+        Decision::Refuse(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn fill(engine: &Engine, class: &str) -> Vec<Admission> {
+    std::iter::from_fn(|| admit(engine, second(1), &Request::priority(class)).ok()).collect()
+}
+
+#[test]
+fn without_a_queue_a_full_class_is_refused_and_names_the_limit_of_places() {
+    let engine = Engine::new(&document(&format!("{PRIORITY},{PLACES}")), 1, second(0));
+    let medium = fill(&engine, "medium");
+    assert_eq!(medium.len(), 3, "one of four is kept for high");
+    let refusal = admit(&engine, second(1), &Request::priority("medium")).unwrap_err();
+    assert_eq!((refusal.cause, refusal.rule.name.as_str()), (Cause::Concurrency, "concurrency"));
+    assert_eq!((refusal.observed, refusal.limit), (4.0, 3.0));
+    assert!(refusal.retry_after > Duration::ZERO);
+    let high = admit(&engine, second(1), &Request::priority("high")).unwrap();
+    let status = engine.snapshot(second(1)).concurrency.unwrap();
+    assert_eq!((status.limit, status.reserve, status.in_flight, status.refused), (4, 1, 4, 2));
+    let _ = complete(&engine, second(1), high);
+    for admission in medium {
+        drop(complete(&engine, second(1), admission));
+    }
+    assert_eq!(fill(&engine, "high").len(), 4, "high uses its reserve and the common share");
+}
+
+#[test]
+fn in_shadow_mode_places_are_counted_and_nobody_is_refused_or_waits() {
+    let json = format!("{PLACES},{QUEUE}").replacen("Enforce", "Shadow", 1);
+    let engine = Engine::new(&document(&json), 1, second(0));
+    let admitted: Vec<_> =
+        (0..10).map(|_| admit(&engine, second(1), &Request::priority("low")).unwrap()).collect();
+    assert_eq!(admitted.iter().filter(|admission| admission.shadow.is_some()).count(), 8);
+    for admission in admitted {
+        drop(complete(&engine, second(1), admission));
+    }
+    assert_eq!(engine.snapshot(second(1)).concurrency.unwrap().in_flight, 0);
+}
+
+#[test]
+fn a_request_waits_for_the_end_of_another() {
+    let engine = Engine::new(&document(&format!("{PLACES},{QUEUE}")), 1, second(0));
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        running.push(admit(&engine, second(1), &Request::priority("medium")).unwrap());
+    }
+    let waiting = enqueue(&engine, second(1), &Request::priority("medium"));
+    assert_eq!(engine.next_deadline(), Some(waiting.deadline()));
+    assert_eq!(engine.snapshot(second(1)).queue.unwrap().length, 1);
+    let Decision::Queue(waiting) = engine.resume(second(1), waiting) else { panic!("too early") };
+    let turns = complete(&engine, second(1), running.pop().unwrap());
+    assert_eq!(turns, [waiting.place()]);
+    running.push(resume(&engine, second(1), waiting).unwrap());
+    assert_eq!(engine.snapshot(second(1)).in_flight, 3);
+    for admission in running {
+        assert!(complete(&engine, second(1), admission).is_empty());
+    }
+}
+
+#[test]
+fn a_wait_that_ends_without_a_place_gives_everything_back() {
+    let json = format!("{PLACES},{QUEUE},{LIMIT}");
+    let engine = Engine::new(&document(&json), 1, second(0));
+    let user = |n: u32| Request::from("10.0.0.1").with("x-api-key", &n.to_string());
+    let running: Vec<_> = (0..3).map(|n| admit(&engine, second(1), &user(n)).unwrap()).collect();
+    let waiting = enqueue(&engine, second(1), &user(7));
+    let place = waiting.place();
+    assert_eq!(admit(&engine, second(1), &user(7)).unwrap_err().cause, Cause::Limit, "it holds its token");
+    assert_eq!(engine.tick(millis(1500)), [place]);
+    let refusal = resume(&engine, millis(1500), waiting).unwrap_err();
+    assert_eq!((refusal.cause, refusal.observed, refusal.limit), (Cause::QueueTimeout, 500.0, 500.0));
+    let again = enqueue(&engine, millis(1500), &user(7));
+    assert!(engine.leave(millis(1500), again).is_empty());
+    let once_more = enqueue(&engine, millis(1500), &user(7));
+    let _ = engine.leave(millis(1500), once_more);
+    drop(running);
+}
+
+#[test]
+fn a_full_queue_refuses_and_says_how_many_wait() {
+    let engine = Engine::new(&document(&format!("{PLACES},{QUEUE}")), 1, second(0));
+    let medium = Request::priority("medium");
+    let _running: Vec<_> = (0..3).map(|_| admit(&engine, second(1), &medium).unwrap()).collect();
+    let waiting: Vec<_> = (0..3).map(|_| enqueue(&engine, second(1), &medium)).collect();
+    let refusal = admit(&engine, second(1), &medium).unwrap_err();
+    assert_eq!((refusal.cause, refusal.rule.name.as_str()), (Cause::QueueFull, "queue"));
+    assert_eq!((refusal.observed, refusal.limit), (3.0, 3.0));
+    let status = engine.snapshot(second(1)).queue.unwrap();
+    assert_eq!((status.length, status.refused), (3, 1));
+    for waiting in waiting {
+        drop(engine.leave(second(1), waiting));
+    }
+}
+
+#[test]
+fn a_policy_that_drops_the_limit_lets_everybody_go_who_waits() {
+    let old = Engine::new(&document(&format!("{PLACES},{QUEUE}")), 1, second(0));
+    let medium = Request::priority("medium");
+    let running: Vec<_> = (0..3).map(|_| admit(&old, second(1), &medium).unwrap()).collect();
+    let waiting = enqueue(&old, second(1), &medium);
+    let new = old.succeed(&PolicyDocument::default(), second(1));
+    assert_eq!(new.tick(second(1)), [waiting.place()]);
+    let freed = resume(&old, second(1), waiting).unwrap();
+    for admission in running.into_iter().chain([freed]) {
+        drop(complete(&old, second(1), admission));
+    }
+    assert_eq!(new.snapshot(second(1)).in_flight, 0);
+}
+
+#[test]
+fn places_and_those_who_wait_for_them_outlive_a_change_of_the_limit() {
+    let old = Engine::new(&document(&format!("{PLACES},{QUEUE}")), 1, second(0));
+    let medium = Request::priority("medium");
+    let mut running: Vec<_> = (0..3).map(|_| admit(&old, second(1), &medium).unwrap()).collect();
+    let waiting = enqueue(&old, second(1), &medium);
+    let raised = PLACES.replace(r#""initial":4"#, r#""initial":6"#);
+    let new = old.succeed(&document(&format!("{raised},{QUEUE}")), second(1));
+    assert_eq!(new.tick(second(1)), [waiting.place()], "there are six places now");
+    running.push(resume(&old, second(1), waiting).unwrap());
+    for admission in running {
+        drop(complete(&old, second(1), admission));
+    }
+    assert_eq!(new.snapshot(second(1)).concurrency.unwrap().in_flight, 0);
+}
+
+#[test]
+fn a_probe_of_the_breaker_comes_back_from_the_queue() {
+    let json = format!("{PLACES},{QUEUE},{}", breaker(""));
+    let engine = Engine::new(&document(&json), 1, second(0));
+    let request = Request::priority("medium");
+    for _ in 0..2 {
+        serve(&engine, second(1), &request, HeadOutcome::Failed).unwrap();
+    }
+    let _: Vec<_> = std::iter::from_fn(|| engine.permits.take(PriorityClass::Medium)).collect();
+    let waiting = enqueue(&engine, second(61), &request);
+    assert_eq!(
+        admit(&engine, second(61), &request).unwrap_err().cause,
+        Cause::Breaker,
+        "it has the only probe"
+    );
+    let _ = engine.leave(second(61), waiting);
+    let again = enqueue(&engine, second(61), &request);
+    let _ = engine.leave(second(61), again);
+}
+
+#[test]
+fn where_places_are_limited_the_rate_gradient_acts_for_the_qps_tier_alone() {
+    let engine = Engine::new(&document(&format!("{},{PLACES}", gpu(10_000))), 1, second(0));
+    read_gpu(&engine, second(1), 90);
+    assert!(engine.snapshot(second(1)).pressure >= 1.0);
+    let mut passed = 0;
+    for n in 0..1000 {
+        if let Ok(admission) = admit(&engine, millis(1000 + n), &Request::priority("medium")) {
+            passed += 1;
+            let _ = complete(&engine, millis(1000 + n), admission);
+        }
+    }
+    assert_eq!(passed, 1000, "one after the other needs one place, whatever the rate");
+    assert_eq!(
+        admit(&engine, second(2), &Request::priority("low")).unwrap_err().cause,
+        Cause::Tier(TierName::GpuMemory)
+    );
+}
