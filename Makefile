@@ -48,6 +48,9 @@ unit: ## Unit, law, differential and process-level tests
 loom: ## Every interleaving of the compare-and-swap loops
 	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release --target-dir target/loom
 
+fuzz: ## What is fuzzed, for FUZZ_SECONDS each: the policy document and sequences of events (nightly and cargo-fuzz)
+	cd fuzz && for target in policy events; do cargo +nightly fuzz run $$target -- -max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; done
+
 clients: ## The official OpenAI clients for Python and Node.js against the sidecar
 	cargo build -p tidegate-sidecar
 	cargo test -p tidegate-e2e --features clients --test clients

@@ -17,6 +17,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("policy", &["serde", "serde_json", "serde_path_to_error", "thiserror"]),
     ("core", &["policy", "arrayvec", "crossbeam-utils", "loom"]),
     ("gpu", &["nvml-wrapper", "serde", "thiserror"]),
+    // What is fuzzed, and nothing of the product: it sees what it judges.
+    ("fuzz", &["core", "policy"]),
     (
         "sidecar",
         &[

@@ -16,6 +16,10 @@ use crate::limit::{Held, Judged, Passed, TakenToken};
 use crate::queue::Account;
 use crate::{Cause, Decision, Facts, Refusal, Tick};
 
+/// Least wait of a client that is refused by what is in flight: nobody knows when that ends, and to come again at once
+/// would only be refused again.
+const UNKNOWN_WAIT: Duration = Duration::from_millis(500);
+
 /// All rules let the request pass.
 pub(super) struct Leave {
     pub(super) call: Option<Call>,
@@ -68,7 +72,10 @@ impl Engine {
 
     /// The answer to a refused request.
     #[cold]
-    pub(super) fn refuse(&self, refusal: Refusal) -> Decision {
+    pub(super) fn refuse(&self, mut refusal: Refusal) -> Decision {
+        if refusal.retry_after.is_zero() {
+            refusal.retry_after = self.spread.over(UNKNOWN_WAIT);
+        }
         let fallback = self.breaker.as_ref().and_then(Breaker::fallback);
         match fallback {
             Some(path) if refusal.cause == Cause::Breaker => Decision::Fallback(path.clone(), refusal),

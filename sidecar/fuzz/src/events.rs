@@ -1,0 +1,252 @@
+//! Sequences of everything that can happen to an engine.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_core::{
+    Completion, Decision, Engine, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, NoClaims,
+    Signal, StageReading, Tick, Ticket, Tokens,
+};
+use tidegate_policy::Stage;
+use tidegate_policy::report::{BreakerState, Status};
+
+use crate::bytes::Bytes;
+use crate::policies;
+
+const SEED: u64 = 7;
+const KEYS: [&str; 4] = ["a", "b", "c", ""];
+const CLASSES: [&str; 4] = ["high", "medium", "low", "none"];
+const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/embeddings"];
+
+/// The headers of a request.
+struct Request {
+    key: &'static str,
+    class: &'static str,
+}
+
+impl Headers for Request {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            "x-api-key" => Some(self.key.as_bytes()),
+            "x-priority" => Some(self.class.as_bytes()),
+            _ => None,
+        }
+    }
+}
+
+/// A request in flight, in the engine and in its twin.
+struct InFlight {
+    engine: Arc<Engine>,
+    ticket: Ticket,
+    twin: Option<(Arc<Engine>, Ticket)>,
+    answered: bool,
+    first_byte: Option<Tick>,
+}
+
+struct World {
+    now: Tick,
+    engine: Arc<Engine>,
+    /// Sees what the engine sees but the requests that it refused: they must have left nothing behind.
+    twin: Option<Arc<Engine>>,
+    in_flight: Vec<InFlight>,
+    breaker: Option<BreakerState>,
+}
+
+/// Plays random admits, answers, ends, readings, ticks and changes of the policy; time stands still or leaps by days.
+/// Whatever happens: nothing panics, what is in flight is what was admitted and has not ended, pressure is a share, a
+/// refusal says when to come again and leaves every later verdict as it would have been without it, and an open
+/// breaker is never closed in one step.
+pub fn events(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    let (document, untouched) = policies::choose(bytes.below(4));
+    let now = Tick::from_nanos(bytes.number());
+    let engine = |_: usize| Arc::new(Engine::new(&document, SEED, now));
+    let mut world = World {
+        now,
+        engine: engine(0),
+        twin: untouched.then(|| engine(1)),
+        in_flight: Vec::new(),
+        breaker: None,
+    };
+    while !bytes.is_empty() {
+        world.step(&mut bytes);
+        world.check();
+    }
+    while let Some(last) = world.in_flight.pop() {
+        world.complete(last, &Completion::default());
+    }
+    world.check();
+}
+
+impl World {
+    fn step(&mut self, bytes: &mut Bytes<'_>) {
+        match bytes.below(16) {
+            0..=5 => self.admit(bytes),
+            6 | 7 => self.respond(bytes),
+            8 => self.first_byte(bytes),
+            9 | 10 => self.end(bytes),
+            11 => self.cancel(bytes),
+            12 => self.pass(bytes),
+            13 => self.both(Engine::tick),
+            14 => self.observe(bytes),
+            _ => self.succeed(bytes),
+        }
+    }
+
+    fn both(&self, act: impl Fn(&Engine, Tick)) {
+        act(&self.engine, self.now);
+        if let Some(twin) = &self.twin {
+            act(twin, self.now);
+        }
+    }
+
+    fn admit(&mut self, bytes: &mut Bytes<'_>) {
+        let headers = Request { key: KEYS[bytes.below(4)], class: CLASSES[bytes.below(4)] };
+        let facts = Facts {
+            method: "POST",
+            path: PATHS[bytes.below(2)],
+            client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, bytes.byte() % 3)),
+            headers: &headers,
+            claims: &NoClaims,
+            tokens: Tokens { input: u32::from(bytes.byte()), cached: 0, output: u32::from(bytes.byte()) },
+        };
+        match self.engine.admit(self.now, &facts) {
+            Decision::Admit(admission) => {
+                let twin = self.twin.as_ref().map(|twin| match twin.admit(self.now, &facts) {
+                    Decision::Admit(admission) => (Arc::clone(twin), admission.ticket),
+                    other => panic!("refused only where others had been refused before: {other:?}"),
+                });
+                self.in_flight.push(InFlight {
+                    engine: Arc::clone(&self.engine),
+                    ticket: admission.ticket,
+                    twin,
+                    answered: false,
+                    first_byte: None,
+                });
+            }
+            Decision::Refuse(refusal) | Decision::Fallback(_, refusal) => {
+                assert!(refusal.retry_after > Duration::ZERO, "{refusal:?}");
+                assert!(refusal.observed.is_finite() && refusal.limit.is_finite(), "{refusal:?}");
+                assert!(!refusal.rule.name.is_empty(), "{refusal:?}");
+            }
+        }
+    }
+
+    fn respond(&mut self, bytes: &mut Bytes<'_>) {
+        let n = bytes.below(self.in_flight.len());
+        let outcome = match bytes.below(8) {
+            0 => HeadOutcome::TimedOut,
+            1 => HeadOutcome::Failed,
+            2 => HeadOutcome::Status(500),
+            3 => HeadOutcome::Status(503),
+            4 => HeadOutcome::Status(u16::from(bytes.byte()) << 8),
+            _ => HeadOutcome::Status(200),
+        };
+        let now = self.now;
+        if let Some(request) = self.in_flight.get_mut(n).filter(|request| !request.answered) {
+            request.answered = true;
+            request.engine.responded(now, &mut request.ticket, outcome);
+            if let Some((twin, ticket)) = &mut request.twin {
+                twin.responded(now, ticket, outcome);
+            }
+        }
+    }
+
+    fn first_byte(&mut self, bytes: &mut Bytes<'_>) {
+        let (n, now) = (bytes.below(self.in_flight.len()), self.now);
+        let request = self.in_flight.get_mut(n);
+        if let Some(request) = request.filter(|r| r.answered && r.first_byte.is_none()) {
+            request.first_byte = Some(now);
+            request.engine.first_byte(now, &mut request.ticket);
+            if let Some((twin, ticket)) = &mut request.twin {
+                twin.first_byte(now, ticket);
+            }
+        }
+    }
+
+    fn end(&mut self, bytes: &mut Bytes<'_>) {
+        let tokens =
+            Tokens { input: u32::MAX, cached: u32::from(bytes.byte()), output: u32::from(bytes.byte()) };
+        let (n, whole) = (bytes.below(self.in_flight.len()), bytes.below(2) == 0);
+        let counted = bytes.below(2) == 0;
+        if n < self.in_flight.len() {
+            let request = self.in_flight.swap_remove(n);
+            let completion = Completion {
+                first_byte: request.first_byte,
+                events: bytes.number(),
+                whole,
+                tokens: counted.then_some(tokens),
+            };
+            self.complete(request, &completion);
+        }
+    }
+
+    fn complete(&self, request: InFlight, completion: &Completion) {
+        request.engine.complete(self.now, request.ticket, completion);
+        if let Some((twin, ticket)) = request.twin {
+            twin.complete(self.now, ticket, completion);
+        }
+    }
+
+    fn cancel(&mut self, bytes: &mut Bytes<'_>) {
+        let n = bytes.below(self.in_flight.len());
+        if n < self.in_flight.len() && !self.in_flight[n].answered {
+            let request = self.in_flight.swap_remove(n);
+            request.engine.cancel(self.now, request.ticket);
+            if let Some((twin, ticket)) = request.twin {
+                twin.cancel(self.now, ticket);
+            }
+        }
+    }
+
+    fn pass(&mut self, bytes: &mut Bytes<'_>) {
+        let passed = match bytes.below(5) {
+            0 => Duration::ZERO,
+            1 => Duration::from_nanos(bytes.number()),
+            2 => Duration::from_millis(u64::from(bytes.byte())),
+            3 => Duration::from_secs(u64::from(bytes.byte())),
+            _ => Duration::from_hours(u64::from(bytes.byte())),
+        };
+        self.now = self.now + passed;
+    }
+
+    fn observe(&self, bytes: &mut Bytes<'_>) {
+        let at = self.now;
+        let signal = match bytes.below(3) {
+            0 => Signal::GpuMemory(GpuMemoryReading { used: bytes.number(), total: bytes.number(), at }),
+            1 => Signal::Engine(EngineReading {
+                kv_cache_usage: Some(f64::from(bytes.byte()) / 100.0),
+                running: Some(bytes.number()),
+                waiting: Some(bytes.number()),
+                preemptions: Some(bytes.number()),
+                at,
+            }),
+            _ => Signal::Stage(StageReading {
+                stage: Stage::ALL[bytes.below(Stage::ALL.len())],
+                p99: Some(Duration::from_millis(bytes.number())),
+                out_of_memory: Some(bytes.number()),
+                at,
+            }),
+        };
+        self.both(|engine, now| engine.observe(now, signal));
+    }
+
+    fn succeed(&mut self, bytes: &mut Bytes<'_>) {
+        let (document, untouched) = policies::choose(bytes.below(4));
+        self.engine = Arc::new(self.engine.succeed(&document, self.now));
+        // A document under which refused requests leave something behind ends the comparison.
+        self.twin = self.twin.take().filter(|_| untouched).map(|t| Arc::new(t.succeed(&document, self.now)));
+        self.breaker = None;
+    }
+
+    fn check(&mut self) {
+        let status: Status = self.engine.snapshot(self.now);
+        assert_eq!(status.in_flight, self.in_flight.len() as u64, "in flight");
+        assert!((0.0..=1.0).contains(&status.pressure), "pressure {}", status.pressure);
+        let breaker = status.breaker.map(|breaker| breaker.state);
+        let illegal = (self.breaker, breaker) == (Some(BreakerState::Open), Some(BreakerState::Closed));
+        assert!(!illegal, "an open breaker was closed in one step");
+        self.breaker = breaker;
+    }
+}

@@ -1,0 +1,50 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Pieces of documents, so that random text is often nearly one.
+const SEEDS: &[&str] = &[
+    r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"r"}"#,
+    r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"r","limits":[{"policy":"a/a","name":"n","mode":"Enforce",
+       "key":["path"],"limit":1,"windowMillis":1,"algorithm":{"slidingWindow":{"subWindows":60}}}]}"#,
+    r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"r","breaker":{"policy":"a/b","mode":"Shadow",
+       "openMillis":2678400000,"halfOpen":{"probes":1000,"rampMillis":2678400000},
+       "trip":{"errorRatio":{"threshold":1e-300,"windowCalls":1024,"minimumRequests":1},"inFlight":{"max":1}}}}"#,
+    r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"r","tiers":{"policy":"a/b","mode":"Enforce",
+       "recovery":{"belowRatio":1e-300,"holdMillis":1},"qps":{"sampleIntervalMillis":1,"windowMillis":2,"max":1e9},
+       "gpuMemory":{"maxBytes":18446744073709551615,"staleAfterMillis":1,"onStale":"HoldLast"}}}"#,
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_bytes_break_the_reader_of_policies(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        policy(&bytes);
+    }
+
+    #[test]
+    fn no_damaged_document_breaks_the_reader_of_policies(
+        seed in 0..SEEDS.len(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..4), 0..6),
+    ) {
+        let mut bytes = SEEDS[seed].as_bytes().to_vec();
+        for (at, byte, kind) in damage {
+            let at = at.index(bytes.len());
+            match kind {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, b"019-.{}[]\",:"[usize::from(byte) % 12]),
+                2 if bytes.len() > 1 => drop(bytes.remove(at)),
+                _ => bytes[at] = b'0' + byte % 10,
+            }
+        }
+        policy(&bytes);
+    }
+
+    #[test]
+    fn no_sequence_of_events_breaks_a_promise_of_the_engine(
+        bytes in proptest::collection::vec(any::<u8>(), 0..1500),
+    ) {
+        events(&bytes);
+    }
+}
