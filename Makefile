@@ -16,7 +16,7 @@ DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny unit loom clients e2e bench bench-quality gen images clean-clusters
+.PHONY: help demo demo-standalone test check deny unit loom clients e2e bench bench-core bench-quality gen images clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -58,8 +58,11 @@ clients: ## The official OpenAI clients for Python and Node.js against the sidec
 e2e: ## End-to-end tests on a real cluster
 	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
 
-bench: ## CPU and memory beside nginx and HAProxy, nanoseconds per decision beside governor: report/bench.md
+bench: ## CPU and memory beside nginx and HAProxy, decisions beside their bounds and peers: report/bench.md
 	cargo run --quiet --profile image -p tidegate-e2e -- bench
+
+bench-core: ## Decisions beside their bounds and peers alone: report/bench.md
+	$(E2E) bench --no-proxies
 
 bench-quality: ## Goodput of admission policies against a model of an engine, in virtual time: report/quality
 	cargo run --quiet --profile image -p tidegate-e2e -- bench-quality $(if $(QUICK),--quick) $(if $(PUBLISH),--publish docs)

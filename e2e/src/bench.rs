@@ -44,8 +44,11 @@ pub struct BenchArgs {
     #[arg(long, value_delimiter = ',', default_value = "nginx,haproxy,tidegate")]
     peers: Vec<String>,
     /// Leave the decision benchmark out.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_proxies")]
     no_decide: bool,
+    /// Leave the proxies out.
+    #[arg(long)]
+    no_proxies: bool,
     /// Directory of the report.
     #[arg(long, default_value = "report")]
     out: PathBuf,
@@ -57,8 +60,12 @@ pub struct BenchArgs {
 /// Runs `tidegate-e2e bench`.
 pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::start();
-    packages::ensure(&progress, &NEEDS).await?;
-    let peers = peers(&args, &progress).await?;
+    let peers = if args.no_proxies {
+        Vec::new()
+    } else {
+        packages::ensure(&progress, &NEEDS).await?;
+        peers(&args, &progress).await?
+    };
     let directory = tempfile::tempdir()?;
     let effort = Effort { rounds: args.rounds, length: Duration::from_secs(args.seconds) };
     let mut versions = Vec::new();
@@ -74,7 +81,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         decisions: if args.no_decide {
             Vec::new()
         } else {
-            progress.during("cargo bench -p tidegate-core", decide::run()).await?
+            progress.during("benchmarks of the core and its peers", decide::run()).await?
         },
     };
     println!("{}", report.write(&args.out)?);

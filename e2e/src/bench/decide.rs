@@ -1,75 +1,83 @@
-//! Nanoseconds per decision, from the criterion benchmark of the core.
+//! What a decision costs and that it is right, from the benchmark of the core and that of its peers.
 
-use std::{
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::process;
 
-/// One benchmark's result.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Timing {
-    /// Group and function.
+/// One figure of the benchmarks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What was measured.
     pub name: String,
-    /// Median, in nanoseconds.
-    pub median: f64,
-    /// The median's 95 % confidence interval.
-    pub interval: (f64, f64),
+    /// Nothing when it could not be measured.
+    pub value: Option<f64>,
+    /// Of the value.
+    pub unit: String,
+    /// Promised is this or less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
+    /// Promised is this or more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<f64>,
+    /// How it was measured, or why it could not be.
+    pub note: String,
 }
 
-/// Runs `cargo bench` on the core's decision benchmark.
-pub async fn run() -> anyhow::Result<Vec<Timing>> {
-    let began = SystemTime::now();
-    let mut command = process::command("cargo");
-    command.args(["bench", "--quiet", "-p", "tidegate-core", "--bench", "decide"]);
-    process::output(&mut command).await?;
-    collect(&target_directory().join("criterion"), began)
+impl Figure {
+    /// Whether it is as promised. None without a promise.
+    pub fn holds(&self) -> Option<bool> {
+        match (self.value, self.at_most, self.at_least) {
+            (_, None, None) => None,
+            (None, ..) => Some(false),
+            (Some(value), Some(bound), _) => Some(value <= bound),
+            (Some(value), None, Some(bound)) => Some(value >= bound),
+        }
+    }
+
+    /// What was promised, for people.
+    pub fn bound(&self) -> String {
+        match (self.at_most, self.at_least) {
+            (Some(bound), _) => format!("≤ {bound}"),
+            (_, Some(bound)) => format!("≥ {bound}"),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Runs both benchmarks. The peers are no part of the workspace: they bring dependencies that the product may not
+/// have.
+pub async fn run() -> anyhow::Result<Vec<Figure>> {
+    let mut core = process::command("cargo");
+    core.args(["bench", "--quiet", "-p", "tidegate-core", "--bench", "decide"]);
+    let mut figures = figures(&process::output(&mut core).await?)?;
+    let mut peers = process::command("cargo");
+    peers.args(["run", "--quiet", "--release", "--manifest-path", "sidecar/core/peers/Cargo.toml"]);
+    peers.arg("--target-dir").arg(target_directory().join("peers"));
+    match process::output(&mut peers).await {
+        Ok(output) => figures.extend(self::figures(&output)?),
+        Err(error) => figures.push(Figure {
+            name: "beside limitador and sentinel-core".to_owned(),
+            value: None,
+            unit: "ratio".to_owned(),
+            at_most: Some(0.2),
+            at_least: None,
+            note: format!("{error:#}").lines().next().unwrap_or_default().to_owned(),
+        }),
+    }
+    Ok(figures)
 }
 
 fn target_directory() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new("target").to_owned(), PathBuf::from)
 }
 
-/// Every result below `directory` that was written since `began`, by name.
-fn collect(directory: &Path, began: SystemTime) -> anyhow::Result<Vec<Timing>> {
-    let mut timings = Vec::new();
-    let mut folders = vec![directory.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let estimates = folder.join("new/estimates.json");
-        let fresh = |file: &Path| Ok::<_, std::io::Error>(file.metadata()?.modified()? >= began);
-        if estimates.exists() && fresh(&estimates)? {
-            let file = folder.join("new/benchmark.json");
-            let timing = timing(&read(&file)?, &read(&estimates)?);
-            timings.push(timing.with_context(|| format!("{} is not criterion's", file.display()))?);
-        }
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if entry.path().is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    timings.sort_by(|a: &Timing, b| a.name.cmp(&b.name));
-    Ok(timings)
-}
-
-fn read(file: &Path) -> anyhow::Result<Value> {
-    let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
-    serde_json::from_slice(&bytes).with_context(|| file.display().to_string())
-}
-
-fn timing(benchmark: &Value, estimates: &Value) -> Option<Timing> {
-    let median = &estimates["median"];
-    let interval = &median["confidence_interval"];
-    Some(Timing {
-        name: benchmark["full_id"].as_str()?.to_owned(),
-        median: median["point_estimate"].as_f64()?,
-        interval: (interval["lower_bound"].as_f64()?, interval["upper_bound"].as_f64()?),
-    })
+/// One JSON object in each line.
+fn figures(output: &str) -> anyhow::Result<Vec<Figure>> {
+    let parse = |line| serde_json::from_str(line).with_context(|| format!("not a figure: {line}"));
+    output.lines().filter(|line| line.starts_with('{')).map(parse).collect()
 }
 
 #[cfg(test)]
@@ -77,16 +85,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_of_earlier_runs_are_left_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let new = dir.path().join("decide/full/new");
-        std::fs::create_dir_all(&new).unwrap();
-        std::fs::write(new.join("benchmark.json"), r#"{"full_id": "decide/full"}"#).unwrap();
-        let estimates = r#"{"median": {"point_estimate": 71.5, "confidence_interval": {"lower_bound": 70.0, "upper_bound": 73.0}}}"#;
-        std::fs::write(new.join("estimates.json"), estimates).unwrap();
-        let timings = collect(dir.path(), SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(timings, [Timing { name: "decide/full".into(), median: 71.5, interval: (70.0, 73.0) }]);
-        let later = SystemTime::now() + std::time::Duration::from_hours(1);
-        assert!(collect(dir.path(), later).unwrap().is_empty());
+    fn a_figure_that_was_not_measured_breaks_its_promise() {
+        let lines = "{\"name\":\"a\",\"value\":1.0,\"unit\":\"ns\",\"at_most\":1.0,\"note\":\"\"}\nnoise\n\
+            {\"name\":\"b\",\"value\":null,\"unit\":\"ns\",\"at_least\":1.0,\"note\":\"no valgrind\"}\n\
+            {\"name\":\"c\",\"value\":0.9,\"unit\":\"ns\",\"at_least\":1.0,\"note\":\"\"}\n\
+            {\"name\":\"d\",\"value\":0.9,\"unit\":\"ns\",\"note\":\"\"}\n";
+        let holds: Vec<_> = figures(lines).unwrap().iter().map(Figure::holds).collect();
+        assert_eq!(holds, [Some(true), Some(false), Some(false), None]);
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{cpu::Rounds, decide::Timing, memory::Footprint, process::Memory};
+use super::{cpu::Rounds, decide::Figure, memory::Footprint, process::Memory};
 
 /// What the sidecar is called in the tables.
 const OURS: &str = "tidegate";
@@ -44,8 +44,8 @@ pub struct Report {
     pub memory: Vec<Footprint>,
     /// Seconds between the last close and the last reading of the memory.
     pub settle_seconds: u64,
-    /// Nanoseconds per decision.
-    pub decisions: Vec<Timing>,
+    /// What a decision costs, and that it is right.
+    pub decisions: Vec<Figure>,
 }
 
 impl Report {
@@ -81,6 +81,10 @@ impl Report {
                 broken.push(format!("{rss} KiB are resident {when}: promised are {most}"));
             }
         }
+        broken.extend(self.decisions.iter().filter(|figure| figure.holds() == Some(false)).map(|figure| {
+            let value = figure.value.map_or_else(|| "not measured".to_owned(), |value| format!("{value:.2}"));
+            format!("{}: {value} {}: promised is {}", figure.name, figure.unit, figure.bound())
+        }));
         broken
     }
 
@@ -155,11 +159,17 @@ impl Report {
         if self.decisions.is_empty() {
             return;
         }
-        *text += "\n## Nanoseconds per decision\n\nMedian of criterion's samples, with the 95 % interval of the \
-            median.\n\n| decision | ns |\n|---|---|\n";
-        for timing in &self.decisions {
-            let (low, high) = timing.interval;
-            let _ = writeln!(text, "| {} | {:.1} ({low:.1}–{high:.1}) |", timing.name, timing.median);
+        *text += "\n## Decisions\n\nThe core by itself, by cycle counter less its own overhead; rounds with stolen time are \
+            discarded. Ratios are of one run.\n\n| figure | value | promised | | |\n|---|---|---|---|---|\n";
+        for figure in &self.decisions {
+            let value = figure.value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
+            let verdict = match figure.holds() {
+                Some(true) => "PASS",
+                Some(false) => "**FAIL**",
+                None => "",
+            };
+            let (name, unit, bound, note) = (&figure.name, &figure.unit, figure.bound(), &figure.note);
+            let _ = writeln!(text, "| {name} | {value} {unit} | {bound} | {verdict} | {note} |");
         }
     }
 }
@@ -200,7 +210,14 @@ mod tests {
             cpu: vec![Rounds { scenario: SCENARIOS[0], rounds: rounds.collect() }],
             memory: vec![footprint],
             settle_seconds: 60,
-            decisions: vec![Timing { name: "full".to_owned(), median: 70.0, interval: (69.0, 71.0) }],
+            decisions: vec![Figure {
+                name: "full".to_owned(),
+                value: Some(70.0),
+                unit: "ns".to_owned(),
+                at_most: Some(100.0),
+                at_least: None,
+                note: "warm".to_owned(),
+            }],
         }
     }
 
@@ -208,7 +225,7 @@ mod tests {
     fn ratios_are_taken_within_a_round_so_that_noise_cancels() {
         let text = report(9.0, 4000).markdown();
         assert!(text.contains("| 30.0 (10.0) | 36.0 (12.0) | 27.0 (9.0) | **0.90** | **0.75** |"), "{text}");
-        assert!(text.contains("| full | 70.0 (69.0–71.0) |"), "{text}");
+        assert!(text.contains("| full | 70.00 ns | ≤ 100 | PASS | warm |"), "{text}");
     }
 
     #[test]
