@@ -146,6 +146,8 @@ pub(super) mod tests {
             last_trigger_reason: None,
             half_open_in_millis: Some(1500),
             transitions: Vec::new(),
+            groups: None,
+            stages: Vec::new(),
         };
         Status { tiers: vec![tier], breaker: Some(breaker), pressure: 0.5, ..Status::default() }
     }
