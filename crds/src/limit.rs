@@ -6,10 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, HeaderName};
 
-/// One limit: so many requests per window for each value of the key.
+/// One limit: so many requests per window, or in flight, for each value of the key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.burst) || self.algorithm == 'TokenBucket'").message(Limit::BURST))]
+#[x_kube(validation = Rule::new("has(self.window) != (self.algorithm == 'Concurrency')").message(Limit::WINDOW))]
+#[x_kube(validation = Rule::new(
+    "!has(self.burst) || self.algorithm == 'TokenBucket' || self.algorithm == 'LeakyBucket'"
+).message(Limit::BURST))]
+#[x_kube(validation = Rule::new("!has(self.initial) || self.algorithm == 'TokenBucket'").message(Limit::INITIAL))]
+#[x_kube(validation = Rule::new(
+    "!has(self.initial) || self.initial <= (has(self.burst) ? self.burst : self.limit)"
+).message(Limit::TOO_FULL))]
+#[x_kube(validation = Rule::new("!has(self.maxWait) || self.algorithm == 'LeakyBucket'").message(Limit::MAX_WAIT))]
+#[x_kube(validation = Rule::new("self.algorithm != 'SlidingLog' || self.limit <= 10000").message(Limit::LOG))]
 #[x_kube(validation = Rule::new(
     "!has(self.subWindows) || self.algorithm == 'SlidingWindow'"
 ).message(Limit::SUB_WINDOWS))]
@@ -25,19 +34,36 @@ pub struct Limit {
     /// How they are counted.
     #[serde(default)]
     pub algorithm: Algorithm,
-    /// Requests per window.
+    /// Requests per window; of `Concurrency` requests in flight.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub limit: i64,
-    /// The window.
-    pub window: Duration,
-    /// Only for `TokenBucket`: how many requests may come at once; `limit` when left out.
+    /// The window. Every algorithm but `Concurrency` has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Duration>,
+    /// Only for `TokenBucket` and `LeakyBucket`: what the bucket holds, so how many requests may come at once; `limit`
+    /// when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub burst: Option<i64>,
+    /// Only for `TokenBucket`: what is in each bucket when the sidecar starts; `burst` when left out. From there it fills
+    /// at the rate of the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub initial: Option<i64>,
+    /// Only for `LeakyBucket`: requests leave the bucket one after another at the rate of the limit, and one that would
+    /// wait longer than this is refused. When left out nobody waits, and what the bucket cannot hold is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_wait: Option<Duration>,
     /// Only for `SlidingWindow`: the number of slots the window moves by; 10 when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 60))]
     pub sub_windows: Option<i32>,
+    /// Values of the key that are counted each for itself, rounded up to the room for a power of two; all others share
+    /// one count. 74880 when left out, of `SlidingLog` 1152. A `SlidingLog` takes 8 bytes for each of them and of
+    /// `limit`, and all that a pod's limits ask for here may take 64 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_000_000))]
+    pub max_keys: Option<i32>,
 }
 
 impl Limit {
@@ -45,7 +71,22 @@ impl Limit {
     pub const NAME: &str = "not a name: write lower-case letters, digits and '-', such as per-user";
     /// What is said about a burst where there is no bucket.
     pub const BURST: &str =
-        "burst is the size of a token bucket: write algorithm: TokenBucket, or leave burst out";
+        "burst is the size of a bucket: write algorithm: TokenBucket or LeakyBucket, or leave burst out";
+    /// What is said about a window that is missing, or that cannot be.
+    pub const WINDOW: &str =
+        "requests are counted by window, but for those in flight: write window, or, for Concurrency, none";
+    /// What is said about a fill where there is no bucket of tokens.
+    pub const INITIAL: &str =
+        "initial is what a token bucket begins with: write algorithm: TokenBucket, or leave initial out";
+    /// What is said about a fill that does not fit.
+    pub const TOO_FULL: &str =
+        "initial does not fit the bucket: write at most burst, or limit where burst is left out";
+    /// What is said about waiting where nobody waits.
+    pub const MAX_WAIT: &str =
+        "maxWait is for requests that queue: write algorithm: LeakyBucket, or leave maxWait out";
+    /// What is said about a log that is too long.
+    pub const LOG: &str =
+        "too much for an exact log: write a limit of at most 10000, or algorithm: SlidingWindow";
     /// What is said about sub-windows where there is no window.
     pub const SUB_WINDOWS: &str =
         "subWindows divide a sliding window: write algorithm: SlidingWindow, or leave subWindows out";
@@ -71,8 +112,7 @@ pub struct KeyPart {
 
 impl KeyPart {
     /// What is said about a part that is both or neither.
-    pub const EXACTLY_ONE: &str =
-        "a part of a key is one thing: write header: x-api-key, jwtClaim: sub, or source: Path or ClientIP";
+    pub const EXACTLY_ONE: &str = "a part of a key is one thing: write header: x-api-key, jwtClaim: sub, or source: Path, Method or ClientIP";
 }
 
 /// A property of the request other than a header.
@@ -80,6 +120,8 @@ impl KeyPart {
 pub enum KeySource {
     /// The path, without its query.
     Path,
+    /// The method.
+    Method,
     /// The address of the client's end of the connection.
     ClientIP,
 }
@@ -90,6 +132,14 @@ pub enum Algorithm {
     /// Refills evenly; `burst` requests may come at once.
     #[default]
     TokenBucket,
-    /// At most `limit` requests in any trailing window.
+    /// At most `limit` requests in any trailing window, counted in slots; a request counts for up to one slot longer.
     SlidingWindow,
+    /// At most `limit` requests in any trailing window, exactly. For limits of up to 10000.
+    SlidingLog,
+    /// At most `limit` requests in each window, from the first to the last instant of it.
+    FixedWindow,
+    /// A bucket that leaks evenly: refuses what it cannot hold, or, with `maxWait`, lets requests out one after another.
+    LeakyBucket,
+    /// At most `limit` requests in flight.
+    Concurrency,
 }

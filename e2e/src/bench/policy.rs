@@ -29,6 +29,7 @@ pub fn full() -> Result<PolicyDocument, ScalarError> {
             high_allowed_from: Vec::new(),
         },
         limits: limits()?,
+        limit_memory_bytes: None,
         breaker: Some(breaker()?),
         ..PolicyDocument::default()
     })
@@ -80,6 +81,7 @@ fn limits() -> Result<Vec<Limit>, ScalarError> {
             limit: 1_000_000_000,
             window_millis: Some(Millis::new(60_000)?),
             cost: Cost::Requests,
+            max_keys: None,
         })
     };
     let by_key = || Ok(KeyPart::Header(HeaderName::new("x-api-key")?));

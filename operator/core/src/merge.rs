@@ -61,7 +61,8 @@ pub enum Part {
     Priority,
     /// The breaker, to a policy that goes before.
     Breaker,
-    /// All its limits: together with those of the policies before it they are more than a sidecar judges.
+    /// All its limits: together with those of the policies before it they are more than a sidecar judges, or has
+    /// memory for.
     Limits,
 }
 
@@ -142,7 +143,9 @@ impl<'a> Merge<'a> {
         if limits.is_empty() {
             return;
         }
-        if self.document.limits.len() + limits.len() <= PolicyDocument::MAX_LIMITS {
+        let fits = self.document.limits.len() + limits.len() <= PolicyDocument::MAX_LIMITS
+            && self.document.limit_memory_with(limits) <= PolicyDocument::LIMIT_MEMORY_BYTES;
+        if fits {
             self.decided.insert(Part::Limits, &policy.key);
             self.document.limits.extend_from_slice(limits);
         } else {

@@ -28,6 +28,10 @@ pub struct PolicyDocument {
     /// Limits by key, at most 64.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// What the keys may take of those limits that are exact logs or say how many keys they have.
+    /// [`PolicyDocument::LIMIT_MEMORY_BYTES`] when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_memory_bytes: Option<u64>,
     /// The circuit breaker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
@@ -49,6 +53,7 @@ impl Default for PolicyDocument {
             identity: None,
             priority: Priority::default(),
             limits: Vec::new(),
+            limit_memory_bytes: None,
             breaker: None,
             concurrency: None,
             queue: None,
@@ -61,6 +66,14 @@ impl PolicyDocument {
     pub const MAX_BYTES: usize = 1 << 20;
     /// Most rules that one pod can be asked to judge.
     pub const MAX_LIMITS: usize = 64;
+    /// What the keys of limits may take together, where it has to be asked for: 64 MiB.
+    pub const LIMIT_MEMORY_BYTES: u64 = 64 << 20;
+
+    /// What the keys of its limits take, and of these, as far as they have to ask for it: exact logs, and rules that
+    /// say how many keys they have.
+    pub fn limit_memory_with(&self, limits: &[Limit]) -> u64 {
+        self.limits.iter().chain(limits).map(Limit::asked_bytes).fold(0, u64::saturating_add)
+    }
 
     /// Parses and validates. Errors name the place and what to write there.
     pub fn from_json(json: &[u8]) -> Result<Self, DocumentErrors> {

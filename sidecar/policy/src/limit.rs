@@ -27,6 +27,10 @@ pub struct Limit {
     /// What a request counts.
     #[serde(default, skip_serializing_if = "Cost::is_requests")]
     pub cost: Cost,
+    /// Keys that are counted each for itself, as far as room goes a power of two more; the others share one counter.
+    /// [`Limit::KEYS`] or, of an exact log, [`Limit::LOGGED_KEYS`] when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_keys: Option<u32>,
 }
 
 /// One part of a key. A part that a request lacks counts as empty.
@@ -114,6 +118,54 @@ pub struct TokenWeights {
 impl Limit {
     /// Largest limit of an exact log.
     pub const MOST_LOGGED: u64 = 10_000;
+    /// Keys that are counted each for itself.
+    pub const KEYS: u32 = 74_880;
+    /// The same of an exact log.
+    pub const LOGGED_KEYS: u32 = 1_152;
+    /// Most keys that a rule can be told to count each for itself.
+    pub const MOST_KEYS: u32 = 4_000_000;
+    /// How many times a rule can make more room.
+    pub const GENERATIONS: usize = 6;
+    /// Keys in a bucket.
+    const BUCKET: u32 = 8;
+
+    /// The buckets of eight keys that a rule makes room for one generation after another, each eight times the one
+    /// before; the last no larger than it has to be.
+    pub fn buckets(&self) -> [u32; Self::GENERATIONS] {
+        let usual = if self.algorithm == Algorithm::SlidingLog { Self::LOGGED_KEYS } else { Self::KEYS };
+        let mut missing = self.max_keys.unwrap_or(usual).div_ceil(Self::BUCKET);
+        let mut next = 16;
+        std::array::from_fn(|generation| {
+            let buckets = if generation == 0 { next } else { missing.next_power_of_two().min(next) };
+            let buckets = if generation > 0 && missing == 0 { 0 } else { buckets };
+            missing = missing.saturating_sub(buckets);
+            next *= 8;
+            buckets
+        })
+    }
+
+    /// Bytes that each key takes.
+    pub fn key_bytes(&self) -> u64 {
+        let words = match self.algorithm {
+            Algorithm::TokenBucket { .. }
+            | Algorithm::LeakyBucket { .. }
+            | Algorithm::FixedWindow
+            | Algorithm::Concurrency => 1,
+            Algorithm::SlidingWindow { sub_windows } => u64::from(sub_windows) + 1,
+            Algorithm::SlidingLog => self.limit.saturating_add(1),
+        };
+        words.saturating_add(1).saturating_mul(8)
+    }
+
+    /// Bytes that all its keys take when there are as many as there is room for, if that has to be asked for: by an
+    /// exact log, and where the number of keys is written. Nothing otherwise.
+    pub fn asked_bytes(&self) -> u64 {
+        if self.max_keys.is_none() && self.algorithm != Algorithm::SlidingLog {
+            return 0;
+        }
+        let buckets: u64 = self.buckets().into_iter().map(u64::from).sum();
+        self.key_bytes().saturating_mul(buckets * u64::from(Self::BUCKET))
+    }
 }
 
 impl Cost {

@@ -67,7 +67,7 @@ impl PolicyDocument {
             identity::check(identity, &mut root.field("identity"));
         }
         priority::check(&self.priority, &mut root.field("priority"));
-        limit::check(&self.limits, &mut root.field("limits"));
+        limit::check(self, &mut root.field("limits"));
         if let Some(breaker) = &self.breaker {
             breaker::check(breaker, &mut root.field("breaker"));
         }

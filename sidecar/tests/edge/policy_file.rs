@@ -52,6 +52,7 @@ fn one_request(revision: &str) -> String {
         limit: 1,
         window_millis: serde_json::from_value(86_400_000.into()).unwrap(),
         cost: Cost::Requests,
+        max_keys: None,
     };
     let document =
         PolicyDocument { revision: revision.to_owned(), limits: vec![limit], ..PolicyDocument::default() };

@@ -5,6 +5,7 @@
 mod connections;
 mod decisions;
 mod framing;
+mod limits;
 mod sequences;
 mod streaming;
 mod support;

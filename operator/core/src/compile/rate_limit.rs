@@ -1,5 +1,7 @@
 //! The parts of a `RateLimitPolicy`.
 
+mod limit;
+
 use std::collections::BTreeSet;
 
 use tidegate_crds::{
@@ -15,8 +17,8 @@ use super::scalar::{
     bytes, count, count32, factor, header, is_label, millis, mode, percentile, rate, ratio, ratio_or_none,
 };
 
-const DEFAULT_SUB_WINDOWS: i32 = 10;
 const MOST_REQUESTS: i64 = 1_000_000_000;
+const MOST_KEYS: i32 = document::Limit::MOST_KEYS.cast_signed();
 
 pub(super) fn parts(policy: &str, spec: &RateLimitPolicySpec, problems: &mut Problems) -> Option<Parts> {
     let one = spec.tiers.is_some() || spec.identity.is_some() || spec.priority.is_some();
@@ -258,9 +260,13 @@ fn limit(
         .enumerate()
         .map(|(i, part)| problems.keep(format!("{field}.key[{i}]"), key_part(part)))
         .collect();
-    let algorithm = problems.keep(field, algorithm(spec));
+    let algorithm = problems.keep(field, limit::algorithm(spec));
     let limit = problems.keep(format!("{field}.limit"), count(spec.limit, 1, MOST_REQUESTS));
-    let window = problems.keep(format!("{field}.window"), millis(&spec.window));
+    let window =
+        optional(spec.window.as_ref(), |window| problems.keep(format!("{field}.window"), millis(window)));
+    let keys = optional(spec.max_keys, |keys| {
+        problems.keep(format!("{field}.maxKeys"), count32(keys, 1, MOST_KEYS))
+    });
     Some(document::Limit {
         policy: policy.to_owned(),
         name: spec.name.clone(),
@@ -268,8 +274,10 @@ fn limit(
         key: key.into_iter().collect::<Option<_>>()?,
         algorithm: algorithm?,
         limit: limit?,
-        window_millis: Some(window?),
+        window_millis: window?,
+        // The sidecar does not know how many tokens a request will use.
         cost: document::Cost::Requests,
+        max_keys: keys?,
     })
 }
 
@@ -277,27 +285,9 @@ fn key_part(part: &KeyPart) -> Result<document::KeyPart, String> {
     match (&part.header, &part.jwt_claim, part.source) {
         (Some(name), None, None) => header(name).map(document::KeyPart::Header),
         (None, Some(claim), None) => Ok(document::KeyPart::JwtClaim(claim.clone())),
+        (None, None, Some(crd::KeySource::Method)) => Ok(document::KeyPart::Method),
         (None, None, Some(crd::KeySource::Path)) => Ok(document::KeyPart::Path),
         (None, None, Some(crd::KeySource::ClientIP)) => Ok(document::KeyPart::ClientIp),
         _ => Err(KeyPart::EXACTLY_ONE.to_owned()),
-    }
-}
-
-fn algorithm(spec: &crd::Limit) -> Result<document::Algorithm, String> {
-    match spec.algorithm {
-        crd::Algorithm::TokenBucket if spec.sub_windows.is_some() => Err(crd::Limit::SUB_WINDOWS.to_owned()),
-        crd::Algorithm::SlidingWindow if spec.burst.is_some() => Err(crd::Limit::BURST.to_owned()),
-        crd::Algorithm::TokenBucket => {
-            let burst = count(spec.burst.unwrap_or(spec.limit), 1, MOST_REQUESTS);
-            burst
-                .map(|burst| document::Algorithm::TokenBucket { burst, initial: None })
-                .map_err(|e| format!("burst {e}"))
-        }
-        crd::Algorithm::SlidingWindow => {
-            let slots = count32(spec.sub_windows.unwrap_or(DEFAULT_SUB_WINDOWS), 1, 60);
-            slots
-                .map(|sub_windows| document::Algorithm::SlidingWindow { sub_windows })
-                .map_err(|e| format!("subWindows {e}"))
-        }
     }
 }

@@ -183,7 +183,7 @@ fn limits_count_by_their_keys() {
   - {name: per-user, key: [{header: X-Api-Key}, {source: Path}], limit: 600, window: 1m, burst: 100}
   - {name: per-client, key: [{source: ClientIP}], algorithm: SlidingWindow, limit: 50, window: 10s, subWindows: 5}
   - {name: whole-pod, limit: 900, window: 1s}
-  - {name: sliding, algorithm: SlidingWindow, limit: 1, window: 1s}",
+  - {name: sliding, algorithm: SlidingWindow, limit: 800, window: 1s}",
     );
     let limit = |name: &str, key: Vec<KeyPart>, algorithm, limit, window| Limit {
         policy: "inference/llama".to_owned(),
@@ -194,6 +194,7 @@ fn limits_count_by_their_keys() {
         limit,
         window_millis: Some(millis(window)),
         cost: Cost::Requests,
+        max_keys: None,
     };
     assert_eq!(
         compiled.unwrap().parts.limits,
@@ -213,8 +214,57 @@ fn limits_count_by_their_keys() {
                 10_000
             ),
             limit("whole-pod", vec![], Algorithm::TokenBucket { burst: 900, initial: None }, 900, 1000),
-            limit("sliding", vec![], Algorithm::SlidingWindow { sub_windows: 10 }, 1, 1000),
+            limit("sliding", vec![], Algorithm::SlidingWindow { sub_windows: 10 }, 800, 1000),
         ]
+    );
+}
+
+#[test]
+fn every_algorithm_compiles_with_its_own_fields_alone() {
+    let algorithm = |limit: &str| {
+        let policy = rate_limit_of(&format!("{{limits: [{{name: a, limit: 20, {limit}}}]}}"));
+        policy.map(|compiled| compiled.parts.limits[0].algorithm).map_err(|problems| problems.to_string())
+    };
+    let wait = Some(millis(2000));
+    for (limit, expected) in [
+        ("window: 1s, initial: 5", Algorithm::TokenBucket { burst: 20, initial: Some(5) }),
+        ("window: 1s, algorithm: SlidingLog", Algorithm::SlidingLog),
+        ("window: 1s, algorithm: FixedWindow", Algorithm::FixedWindow),
+        ("window: 1s, algorithm: LeakyBucket", Algorithm::LeakyBucket { burst: 20, max_wait_millis: None }),
+        (
+            "window: 1s, algorithm: LeakyBucket, burst: 9, maxWait: 2s",
+            Algorithm::LeakyBucket { burst: 9, max_wait_millis: wait },
+        ),
+        ("algorithm: Concurrency", Algorithm::Concurrency),
+    ] {
+        assert_eq!(algorithm(limit), Ok(expected), "{limit}");
+    }
+    for (limit, message) in [
+        ("algorithm: FixedWindow", tidegate_crds::Limit::WINDOW),
+        ("algorithm: Concurrency, window: 1s", tidegate_crds::Limit::WINDOW),
+        ("window: 1s, algorithm: SlidingLog, burst: 3", tidegate_crds::Limit::BURST),
+        ("window: 1s, algorithm: LeakyBucket, initial: 3", tidegate_crds::Limit::INITIAL),
+        ("window: 1s, initial: 21", tidegate_crds::Limit::TOO_FULL),
+        ("window: 1s, maxWait: 1s", tidegate_crds::Limit::MAX_WAIT),
+        ("window: 1s, algorithm: FixedWindow, subWindows: 3", tidegate_crds::Limit::SUB_WINDOWS),
+    ] {
+        assert_eq!(algorithm(limit), Err(format!("spec.limits[0]: {message}")), "{limit}");
+    }
+}
+
+#[test]
+fn a_limit_that_another_hides_is_a_problem_of_the_policy() {
+    let problems = rate_limit_of(
+        "
+  limits:
+  - {name: per-user, key: [{header: x-api-key}], limit: 100, window: 1s}
+  - {name: pod, limit: 50, window: 1s}",
+    )
+    .unwrap_err()
+    .to_string();
+    assert!(
+        problems.contains("limits[0].limit: 100 is never reached, since \"pod\" admits less"),
+        "{problems}"
     );
 }
 
@@ -400,7 +450,7 @@ fn every_mistake_is_reported_with_its_field() {
             "spec.limits[0].limit: 0 is out of range",
             "spec.limits[0].window: \"0s\" is out of range",
             "spec.limits[1].name: \"a\" is there twice",
-            "spec.limits[1]: burst is the size of a token bucket",
+            "spec.limits[1]: burst is the size of a bucket",
             "spec.limits[2]: subWindows divide a sliding window",
             "spec.limits[3].key[0]: a part of a key is one thing",
             "spec.limits[4].name: \"Per_User\" is not a name",
@@ -519,7 +569,7 @@ proptest::proptest! {
         let latency = tiers.latency.as_mut().unwrap();
         latency.percentile = texts[4].as_str().into();
         latency.max = Some(texts[5].as_str().into());
-        policy.spec.limits[0].window = texts[6].as_str().into();
+        policy.spec.limits[0].window = Some(texts[6].as_str().into());
         policy.spec.limits[0].name.clone_from(&texts[7]);
         if let Err(problems) = rate_limit(&policy) {
             for problem in problems.as_slice() {

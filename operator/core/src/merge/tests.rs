@@ -29,7 +29,9 @@ fn key(name: &str) -> PolicyKey {
 }
 
 fn limits(count: usize) -> String {
-    let limits: Vec<_> = (0..count).map(|i| format!("{{name: l{i}, limit: 1, window: 1s}}")).collect();
+    let limits: Vec<_> = (0..count)
+        .map(|i| format!("{{name: l{i}, key: [{{header: h{i}}}], limit: 1, window: 1s}}"))
+        .collect();
     format!("{{limits: [{}]}}", limits.join(","))
 }
 

@@ -46,7 +46,7 @@ impl LimitRule {
             price: Price::new(limit.cost),
             law,
             born: now,
-            table: Arc::new(Table::new(law)),
+            table: Arc::new(Table::new(law, limit.buckets())),
             refused: Arc::new(AtomicU64::new(0)),
         }
     }
@@ -54,10 +54,10 @@ impl LimitRule {
     /// The rule with new parameters and the counters of this one.
     pub(crate) fn succeed(&self, limit: &Limit, key: usize, now: Tick) -> Self {
         let law = Law::new(limit, self.born);
-        let table = if law.reads(self.law) {
+        let table = if law.reads(self.law) && self.table.has(limit.buckets()) {
             Arc::clone(&self.table)
         } else {
-            Arc::new(self.table.converted(self.law, law, now))
+            Arc::new(self.table.converted(self.law, law, limit.buckets(), now))
         };
         Self {
             mode: limit.mode,

@@ -1,8 +1,8 @@
 //! The states of many keys: found without a lock, bounded, and never taken from a key that is in use.
 //!
-//! Keys live in buckets of [`WAYS`]. There are up to four generations of buckets, each eight times the one before;
-//! a key goes into the first that has room, so a pod with few keys touches little memory; in the last generation
-//! it has a second bucket to choose. A key may take the place of one whose state says no more than that of a key
+//! Keys live in buckets of [`WAYS`]. There are generations of buckets, each eight times the one before; a key goes into
+//! the first that has room, so a pod with few keys touches little memory; in the last generation it has a second
+//! bucket to choose. A key may take the place of one whose state says no more than that of a key
 //! never seen; nobody else is ever put out. As long as there is room, that state must have said so for a while, so
 //! that keys in use stay where they are. When all is full, new keys share one overflow state until room comes back.
 //!
@@ -13,6 +13,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use tidegate_policy::Limit;
+
 use super::key::Key;
 use super::law::{Law, Taken};
 use crate::Tick;
@@ -20,11 +22,8 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, in_total_order};
 
 /// Keys in a bucket: their tags fill one cache line.
 const WAYS: usize = if cfg!(loom) { 1 } else { 8 };
-/// Buckets of the generations: room for 74,880 keys.
-const BUCKETS: &[usize] = if cfg!(loom) { &[1] } else { &[16, 128, 1024, 8192] };
-/// Where a key may be, in order: a generation, and how far its hash is turned to pick the bucket there.
-const PROBES: &[(usize, u32)] =
-    if cfg!(loom) { &[(0, 0)] } else { &[(0, 0), (1, 0), (2, 0), (3, 0), (3, 32)] };
+/// How often there can be made more room.
+const GENERATIONS: usize = Limit::GENERATIONS;
 /// Keys that are inserted at the same time wait for each other only if they share a latch.
 const LATCHES: usize = if cfg!(loom) { 1 } else { 64 };
 /// Attempts before a key that others keep moving is judged by the overflow.
@@ -39,7 +38,11 @@ const LEAVING: u64 = u64::MAX;
 /// The states of all keys of one rule.
 pub(crate) struct Table {
     words: usize,
-    generations: [OnceLock<Generation>; BUCKETS.len()],
+    /// Buckets of each generation; the first that has none ends them.
+    buckets: [u32; GENERATIONS],
+    /// Generations that have buckets.
+    last: usize,
+    generations: [OnceLock<Generation>; GENERATIONS],
     latches: Box<[AtomicBool]>,
     keys: AtomicU64,
     overflow: Box<[AtomicU64]>,
@@ -113,9 +116,13 @@ impl Generation {
 }
 
 impl Table {
-    pub(crate) fn new(law: Law) -> Self {
+    /// A table of so many buckets, each a power of two, in its generations.
+    pub(crate) fn new(law: Law, buckets: [u32; GENERATIONS]) -> Self {
+        let buckets = if cfg!(loom) { std::array::from_fn(|g| u32::from(g == 0)) } else { buckets };
         let table = Self {
             words: law.words(),
+            last: buckets.iter().take_while(|buckets| **buckets > 0).count().saturating_sub(1),
+            buckets,
             generations: std::array::from_fn(|_| OnceLock::new()),
             latches: (0..LATCHES).map(|_| AtomicBool::new(false)).collect(),
             keys: AtomicU64::new(0),
@@ -123,6 +130,11 @@ impl Table {
         };
         table.generation_or_new(0);
         table
+    }
+
+    /// Whether it has this shape.
+    pub(crate) fn has(&self, buckets: [u32; GENERATIONS]) -> bool {
+        self.buckets == buckets
     }
 
     /// Keys that have a state of their own.
@@ -213,12 +225,12 @@ impl Table {
 
     /// A table for another law of the same kind, with all states converted. Requests that pass meanwhile under
     /// the old law are not in it.
-    pub(crate) fn converted(&self, old: Law, new: Law, now: Tick) -> Self {
-        let table = Self::new(new);
+    pub(crate) fn converted(&self, old: Law, new: Law, buckets: [u32; GENERATIONS], now: Tick) -> Self {
+        let table = Self::new(new, buckets);
         table.keys.store(self.keys(), Ordering::Relaxed);
         new.convert(old, now, &self.overflow, &table.overflow);
         for (g, from) in self.generations.iter().enumerate() {
-            let Some(from) = from.get() else { break };
+            let Some(from) = from.get().filter(|_| table.buckets[g] == self.buckets[g]) else { break };
             let to = table.generation_or_new(g);
             for way in 0..(from.buckets.len() * WAYS) as u32 {
                 let tag = from.tag(way).load(Ordering::SeqCst);
@@ -238,14 +250,20 @@ impl Table {
     /// Makes room ahead of need, so that no request has to.
     pub(crate) fn grow_ahead(&self) {
         let made = self.generations.iter().take_while(|g| g.get().is_some()).count();
-        let room: usize = BUCKETS[..made].iter().map(|buckets| buckets * WAYS).sum();
-        if made < BUCKETS.len() && self.keys() * 2 > room as u64 {
+        let room: u64 = self.buckets[..made].iter().map(|buckets| u64::from(*buckets) * WAYS as u64).sum();
+        if made <= self.last && self.keys() * 2 > room {
             self.generation_or_new(made);
         }
     }
 
     fn generation_or_new(&self, g: usize) -> &Generation {
-        self.generations[g].get_or_init(|| Generation::new(BUCKETS[g], self.words))
+        self.generations[g].get_or_init(|| Generation::new(self.buckets[g].max(1) as usize, self.words))
+    }
+
+    /// Where a key may be, in order: a generation, and how far its hash is turned to pick the bucket there.
+    fn probes(&self) -> impl Iterator<Item = (usize, u32)> + Clone {
+        let last = self.last;
+        (0..last + 2).map(move |n| if n <= last { (n, 0) } else { (last, 32) })
     }
 
     fn tag(&self, place: Place) -> Option<&AtomicU64> {
@@ -287,12 +305,10 @@ impl Table {
             return found;
         }
         let long_whole = Tick::from_nanos(now.since(Tick::from_duration(KEPT)).as_nanos() as u64);
-        let made = PROBES.iter().take_while(|(g, _)| self.generations[*g].get().is_some()).count();
-        let (made, rest) = PROBES.split_at(made);
-        made.iter()
-            .find_map(|&probe| self.settle_in(law, long_whole, probe, key))
-            .or_else(|| rest.iter().find_map(|&probe| self.settle_in(law, long_whole, probe, key)))
-            .or_else(|| PROBES.iter().find_map(|&probe| self.settle_in(law, now, probe, key)))
+        // Where there is room at all, then where somebody could go.
+        self.probes()
+            .find_map(|probe| self.settle_in(law, long_whole, probe, key))
+            .or_else(|| self.probes().find_map(|probe| self.settle_in(law, now, probe, key)))
     }
 
     /// Takes an empty way of one bucket, or one whose key could be forgotten already at `whole`.
@@ -309,7 +325,7 @@ impl Table {
     fn scan(&self, key: Key) -> Scan {
         let tag = tag_of(key);
         let mut leaving = false;
-        for &(g, turn) in PROBES {
+        for (g, turn) in self.probes() {
             let Some(generation) = self.generations[g].get() else { break };
             let bucket = generation.bucket(key, turn);
             for (way, known) in generation.buckets[bucket].0.iter().enumerate() {

@@ -21,6 +21,7 @@ fn bucket(name: &str, limit: u64, burst: u64, key: Vec<KeyPart>) -> Limit {
         limit,
         window_millis: Some(Millis::new(1000).unwrap()),
         cost: Cost::Requests,
+        max_keys: None,
     }
 }
 
@@ -272,6 +273,24 @@ fn buckets_that_begin_empty_fill_up_from_the_beginning_of_the_rule_and_not_of_th
     assert_eq!(passed(&limits, 5900, "cid"), 10);
     let next = limits.succeed(&[Limit { limit: 11, ..cold }], millis(6000));
     assert_eq!(passed(&next, 6000, "dan"), 10, "a change of numbers is no new beginning");
+}
+
+#[test]
+fn a_key_takes_what_the_document_is_judged_by_and_most_at_most_a_cache_line() {
+    for algorithm in [
+        Algorithm::TokenBucket { burst: 9, initial: None },
+        Algorithm::LeakyBucket { burst: 9, max_wait_millis: None },
+        Algorithm::FixedWindow,
+        Algorithm::SlidingWindow { sub_windows: 10 },
+        Algorithm::SlidingLog,
+        Algorithm::Concurrency,
+    ] {
+        let limit = with(algorithm, 100);
+        let bytes = 8 * (1 + law::Law::new(&limit, millis(0)).words() as u64);
+        assert_eq!(bytes, limit.key_bytes(), "{algorithm:?}");
+        let small = !matches!(algorithm, Algorithm::SlidingLog | Algorithm::SlidingWindow { .. });
+        assert!(bytes <= 64 || !small, "{algorithm:?}: {bytes}");
+    }
 }
 
 proptest! {

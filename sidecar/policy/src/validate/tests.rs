@@ -5,7 +5,7 @@ use crate::{DocumentErrors, PolicyDocument};
 /// A document in which every field is written.
 fn full() -> Value {
     let limit = |algorithm: Value, cost: Value| {
-        let mut limit = json!({"policy": "a/b", "name": "key", "mode": "Enforce", "key": [], "limit": 100,
+        let mut limit = json!({"policy": "a/b", "name": algorithm.to_string(), "mode": "Enforce", "key": [], "limit": 100,
             "algorithm": algorithm, "cost": cost});
         if algorithm != "concurrency" {
             limit["windowMillis"] = json!(1000);
@@ -42,6 +42,7 @@ fn full() -> Value {
             limit(json!("fixedWindow"), json!("totalTokens")),
             limit(json!("concurrency"), json!("requests")),
         ],
+        "limitMemoryBytes": 67_108_864,
         "breaker": {
             "policy": "a/b", "mode": "Enforce",
             "trip": {
@@ -60,6 +61,7 @@ fn full() -> Value {
             "fallback": {"path": "/fallback"},
         },
     });
+    document["limits"][0]["maxKeys"] = json!(1000);
     document["limits"][0]["key"] =
         json!([{"header": "x-api-key"}, {"jwtClaim": "sub"}, "path", "method", "clientIp"]);
     document
@@ -145,6 +147,8 @@ const BAD: &[(&str, &[&str])] = &[
     ("limits[].algorithm.slidingWindow.subWindows", &["0", "61", "-1"]),
     ("limits[].limit", REQUESTS),
     ("limits[].windowMillis", MILLIS),
+    ("limits[].maxKeys", &["0", "4000001", "-1", "1.5"]),
+    ("limitMemoryBytes", &["-1", "1.5"]),
     ("limits[].cost", MODE),
     ("limits[].cost.tokens.input", WEIGHT),
     ("limits[].cost.tokens.cached", WEIGHT),

@@ -9,6 +9,7 @@ use loom::thread;
 use super::*;
 use crate::limit::token_bucket::TokenBucket;
 
+const BUCKETS: [u32; GENERATIONS] = [1, 0, 0, 0, 0, 0];
 const ONE: Key = Key { place: 0, tag: 11 };
 const TWO: Key = Key { place: 0, tag: 22 };
 
@@ -20,7 +21,7 @@ fn law() -> Law {
 fn a_key_that_spends_while_another_wants_its_place_is_not_put_out() {
     loom::model(|| {
         let (law, now) = (law(), Tick::from_nanos(1));
-        let table = Arc::new(Table::new(law));
+        let table = Arc::new(Table::new(law, BUCKETS));
         table.insert(law, now, ONE);
         let other = {
             let table = Arc::clone(&table);
@@ -46,7 +47,7 @@ fn a_key_that_spends_while_another_wants_its_place_is_not_put_out() {
 fn two_requests_on_a_new_key_share_one_budget() {
     loom::model(|| {
         let (law, now) = (law(), Tick::from_nanos(1));
-        let table = Arc::new(Table::new(law));
+        let table = Arc::new(Table::new(law, BUCKETS));
         let passed = Arc::new(AtomicUsize::new(0));
         let other = {
             let (table, passed) = (Arc::clone(&table), Arc::clone(&passed));

@@ -6,6 +6,7 @@ use crate::limit::token_bucket::TokenBucket;
 use crate::spread::split_mix;
 
 const CAPACITY: u64 = 74_880;
+const BUCKETS: [u32; GENERATIONS] = [16, 128, 1024, 8192, 0, 0];
 
 fn second(n: u64) -> Tick {
     Tick::from_nanos(n * 1_000_000_000)
@@ -23,7 +24,7 @@ fn key(n: u64) -> Key {
 #[test]
 fn every_key_has_a_budget_of_its_own() {
     let (law, now) = (bucket(2, 2), second(1));
-    let table = Table::new(law);
+    let table = Table::new(law, BUCKETS);
     for n in 0..10_000 {
         for _ in 0..2 {
             table.take(law, now, key(n), 1, None).unwrap();
@@ -38,7 +39,7 @@ fn every_key_has_a_budget_of_its_own() {
 #[test]
 fn a_flood_of_keys_neither_grows_without_end_nor_touches_the_budget_of_others() {
     let (law, now) = (bucket(1, 3), second(1));
-    let table = Table::new(law);
+    let table = Table::new(law, BUCKETS);
     for n in 0..100 {
         table.take(law, now, key(n), 1, None).unwrap();
         table.take(law, now, key(n), 1, None).unwrap();
@@ -59,7 +60,7 @@ fn a_flood_of_keys_neither_grows_without_end_nor_touches_the_budget_of_others() 
 #[test]
 fn keys_that_are_whole_again_make_room_for_new_ones() {
     let law = bucket(60, 1);
-    let table = Table::new(law);
+    let table = Table::new(law, BUCKETS);
     for n in 0..300_000 {
         let _ = table.take(law, second(1), key(n), 1, None);
     }
@@ -73,7 +74,7 @@ fn keys_that_are_whole_again_make_room_for_new_ones() {
 #[test]
 fn keys_in_use_stay_where_they_are_and_forgotten_ones_do_not_make_the_table_grow() {
     let law = bucket(60_000, 1);
-    let table = Table::new(law);
+    let table = Table::new(law, BUCKETS);
     for n in 0..50_000 {
         let now = Tick::from_nanos(n * 20_000_000);
         table.take(law, now, key(1), 1, table.find(key(1))).unwrap();
@@ -87,7 +88,7 @@ fn keys_in_use_stay_where_they_are_and_forgotten_ones_do_not_make_the_table_grow
 #[test]
 fn a_table_converted_to_another_rate_remembers_every_key() {
     let (old, new) = (bucket(60, 5), bucket(600, 5));
-    let table = Table::new(old);
+    let table = Table::new(old, BUCKETS);
     let now = second(1);
     let mut spent = HashMap::new();
     for n in 0..5_000 {
@@ -97,7 +98,7 @@ fn a_table_converted_to_another_rate_remembers_every_key() {
             }
         }
     }
-    let table = table.converted(old, new, now);
+    let table = table.converted(old, new, BUCKETS, now);
     for n in 0..5_000 {
         let left = 5 - spent.get(&n).copied().unwrap_or(0);
         let passed = (0..6).filter(|_| table.take(new, now, key(n), 1, None).is_ok()).count();
@@ -108,7 +109,7 @@ fn a_table_converted_to_another_rate_remembers_every_key() {
 #[test]
 fn threads_that_share_a_key_never_spend_more_than_it_has() {
     let (law, now) = (bucket(1, 1000), second(1));
-    let table = Table::new(law);
+    let table = Table::new(law, BUCKETS);
     let passed = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {

@@ -1,0 +1,55 @@
+//! How a limit counts.
+
+use tidegate_crds::{Algorithm, Limit};
+use tidegate_policy as document;
+
+use super::super::scalar::{count, count32, millis};
+use super::MOST_REQUESTS;
+
+const DEFAULT_SUB_WINDOWS: i32 = 10;
+
+/// The algorithm with its parameters, or which of the fields does not go with it.
+pub(super) fn algorithm(spec: &Limit) -> Result<document::Algorithm, String> {
+    check_fields(spec)?;
+    Ok(match spec.algorithm {
+        Algorithm::TokenBucket => {
+            let burst = burst(spec)?;
+            let fits = |initial| count(initial, 0, MOST_REQUESTS).map_err(|e| format!("initial {e}"));
+            let initial = spec.initial.map(fits).transpose()?;
+            if initial.is_some_and(|initial| initial > burst) {
+                return Err(Limit::TOO_FULL.to_owned());
+            }
+            document::Algorithm::TokenBucket { burst, initial }
+        }
+        Algorithm::LeakyBucket => {
+            let wait = spec.max_wait.as_ref().map(millis).transpose().map_err(|e| format!("maxWait {e}"))?;
+            document::Algorithm::LeakyBucket { burst: burst(spec)?, max_wait_millis: wait }
+        }
+        Algorithm::SlidingWindow => {
+            let slots = count32(spec.sub_windows.unwrap_or(DEFAULT_SUB_WINDOWS), 1, 60);
+            document::Algorithm::SlidingWindow { sub_windows: slots.map_err(|e| format!("subWindows {e}"))? }
+        }
+        Algorithm::SlidingLog if spec.limit > document::Limit::MOST_LOGGED.cast_signed() => {
+            return Err(Limit::LOG.to_owned());
+        }
+        Algorithm::SlidingLog => document::Algorithm::SlidingLog,
+        Algorithm::FixedWindow => document::Algorithm::FixedWindow,
+        Algorithm::Concurrency => document::Algorithm::Concurrency,
+    })
+}
+
+fn check_fields(spec: &Limit) -> Result<(), String> {
+    let is = |algorithms: &[Algorithm]| algorithms.contains(&spec.algorithm);
+    let mistakes = [
+        (spec.window.is_some() == is(&[Algorithm::Concurrency]), Limit::WINDOW),
+        (spec.burst.is_some() && !is(&[Algorithm::TokenBucket, Algorithm::LeakyBucket]), Limit::BURST),
+        (spec.initial.is_some() && !is(&[Algorithm::TokenBucket]), Limit::INITIAL),
+        (spec.max_wait.is_some() && !is(&[Algorithm::LeakyBucket]), Limit::MAX_WAIT),
+        (spec.sub_windows.is_some() && !is(&[Algorithm::SlidingWindow]), Limit::SUB_WINDOWS),
+    ];
+    mistakes.into_iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, message)| Err(message.to_owned()))
+}
+
+fn burst(spec: &Limit) -> Result<u64, String> {
+    count(spec.burst.unwrap_or(spec.limit), 1, MOST_REQUESTS).map_err(|e| format!("burst {e}"))
+}
