@@ -1,10 +1,11 @@
 //! The engine simulator: OpenAI-compatible endpoints in front of a model of batching and KV cache, in the manner of
-//! vLLM, with a control port by which it is told to fail, hang, slow down or run out of memory.
+//! vLLM, over HTTP/1.1 and HTTP/2, and one call of gRPC, with a control port by which it is told to fail, hang, slow down or run out of memory.
 
 pub mod api;
 pub mod control;
 pub mod driver;
 pub mod faults;
+pub mod grpc;
 pub mod memory;
 pub mod metrics;
 pub mod openai;
@@ -14,9 +15,9 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 use anyhow::{Context as _, bail};
 use axum::Router;
 use clap::Args;
-use hyper::server::conn::http1;
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
     service::TowerToHyperService,
 };
 use tokio::{
@@ -200,9 +201,9 @@ async fn serve_connection(stream: TcpStream, router: Router) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("TCP_NODELAY: {error}");
     }
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = connection.await {
         tracing::debug!("connection: {error}");
     }

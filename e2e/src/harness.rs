@@ -11,6 +11,7 @@
 mod diagnosis;
 mod engine;
 mod http;
+mod http2;
 mod lab;
 pub mod release;
 pub mod tls;
@@ -20,6 +21,7 @@ mod worker;
 
 pub use engine::{CONTROL_PORT, ENGINE_PORT, Engine};
 pub use http::{Answer, Http};
+pub use http2::Http2;
 pub use lab::{Lab, RELEASE_NAMESPACE, admin_url, alone, engine_url, in_namespace, pod_ip};
 pub use traffic::{Client, Tally, Traffic};
 pub use wait::{eventually, holds};

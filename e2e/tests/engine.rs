@@ -14,7 +14,11 @@ use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tidegate_e2e::{
-    engine::{Engine, EngineArgs},
+    engine::{
+        Engine, EngineArgs,
+        grpc::{LIVE, SERVER_LIVE},
+    },
+    harness::Http2,
     load::{self, Mix, Spec, client::Client, plan},
 };
 
@@ -270,4 +274,15 @@ async fn a_kept_connection_that_the_engine_closed_is_replaced_unnoticed() {
     let args = EngineArgs { listen: address, ..fast() };
     let _again = Engine::start(&args).await.unwrap();
     assert_eq!(client.send(request()).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn http_2_and_a_call_of_grpc_are_answered_as_over_a_network() {
+    let engine = Engine::start(&fast()).await.unwrap();
+    let mut client = Http2::connect(&format!("http://{}", engine.address)).await.unwrap();
+    let prompt = r#"{"model": "llama-sim", "prompt": "tide", "max_tokens": 3, "stream": true}"#;
+    let (events, _) = client.post("/v1/completions", "application/json", prompt).await.unwrap();
+    assert!(events.body().ends_with(b"data: [DONE]\n\n"), "{events:?}");
+    let (live, trailers) = client.post(SERVER_LIVE, "application/grpc", vec![0; 5]).await.unwrap();
+    assert_eq!((&live.body()[..], trailers["grpc-status"].as_bytes()), (&LIVE[..], &b"0"[..]));
 }

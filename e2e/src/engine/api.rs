@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     driver::{Driver, Event, Generation},
+    grpc,
     openai::{Answer, Endpoint, Request, error},
 };
 
@@ -38,6 +39,7 @@ pub fn router(api: Api) -> Router {
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .route("/fallback/{*path}", any(fallback))
+        .route(grpc::SERVER_LIVE, post(grpc::server_live))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use serde_json::{Value, json};
-use tidegate_e2e::harness::{Engine, Lab, admin_url, engine_url, in_namespace};
+use tidegate_e2e::harness::{Engine, Lab, engine_url, in_namespace};
 
 fn init_containers(pod: &Pod) -> Vec<String> {
     let spec = pod.spec.clone().unwrap_or_default();
@@ -126,28 +126,6 @@ async fn a_pod_label_injects_where_the_namespace_does_not() -> anyhow::Result<()
         assert_eq!(init_containers(&plain), Vec::<String>::new());
         let labelled = admitted(lab, "labelled", |pod| pod["metadata"]["labels"]["tidegate.dev/inject"] = json!("enabled"));
         assert_eq!(init_containers(&labelled.await?).len(), 2);
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test]
-async fn what_is_not_http_is_refused_on_a_guarded_port() -> anyhow::Result<()> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    in_namespace(async |lab| {
-        lab.apply_permissive_policy().await?;
-        let pods = lab.engine(&Engine::new("llama")).await?;
-        let address = engine_url(&pods[0])?.replace("http://", "");
-        let mut connection = tokio::net::TcpStream::connect(address).await?;
-        connection.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await?;
-        let mut answer = Vec::new();
-        let end =
-            tokio::time::timeout(std::time::Duration::from_secs(10), connection.read_to_end(&mut answer))
-                .await;
-        assert!(end.is_ok(), "the connection stays open");
-        let metrics = lab.http.get(&format!("{}/metrics", admin_url(&pods[0])?)).await?.body;
-        let refused = metrics.lines().find(|line| line.starts_with("tidegate_protocol_refused_total{"));
-        assert!(refused.is_some_and(|line| !line.ends_with(" 0")), "{refused:?}");
         Ok(())
     })
     .await

@@ -10,4 +10,5 @@ mod injection;
 mod isolation;
 mod lifecycle;
 mod policy;
+mod protocols;
 mod tiers;
