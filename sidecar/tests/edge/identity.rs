@@ -111,8 +111,8 @@ fn passes(sidecar: &Sidecar, token: &str) -> bool {
     sidecar.request("/v1/models", &[("authorization", &authorization)]).unwrap().status == 200
 }
 
-fn judged(sidecar: &Sidecar, outcome: &str) -> f64 {
-    sidecar.metric(&format!("tidegate_jwt_total{{outcome=\"{outcome}\"}}")).unwrap_or_default()
+fn judged(sidecar: &Sidecar, outcome: &str) -> u64 {
+    sidecar.metric(&format!("tidegate_jwt_total{{outcome=\"{outcome}\"}}")).unwrap_or_default() as u64
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_limit_counts_by_the_claim_of_a_verified_token() {
     assert!(!passes(&sidecar, &ann), "her request is spent");
     assert!(!passes(&sidecar, &elliptic.token(&claims("ann"))), "and she is the same with another token");
     assert!(passes(&sidecar, &elliptic.token(&claims("bob"))));
-    assert_eq!((judged(&sidecar, "verified"), judged(&sidecar, "cached")), (3.0, 1.0));
+    assert_eq!((judged(&sidecar, "verified"), judged(&sidecar, "cached")), (3, 1));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn no_token_that_is_not_its_issuers_is_believed() {
     for (token, outcome) in cases {
         let before = judged(&sidecar, outcome);
         assert!(!passes(&sidecar, &token), "{outcome}: {token}");
-        assert_eq!(judged(&sidecar, outcome), before + 1.0, "{outcome}: {token}");
+        assert_eq!(judged(&sidecar, outcome), before + 1, "{outcome}: {token}");
     }
     assert!(passes(&sidecar, &good));
 }
@@ -176,7 +176,7 @@ fn a_policy_with_other_keys_takes_the_belief_from_tokens_that_were_cached() {
     std::fs::write(file.path(), text).unwrap();
     eventually("the second policy", || (sidecar.status()["revision"] == "r2").then_some(()));
     assert!(passes(&sidecar, &old), "not believed: the first on the empty key");
-    assert_eq!(judged(&sidecar, "unknown_key"), 1.0);
+    assert_eq!(judged(&sidecar, "unknown_key"), 1);
     assert!(passes(&sidecar, &after.token(&claims("cid"))));
 }
 
