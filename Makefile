@@ -16,7 +16,7 @@ DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny unit loom clients e2e bench bench-core bench-quality gen images clean-clusters
+.PHONY: help demo demo-standalone test check deny unit loom fuzz clients e2e bench bench-core bench-quality gen images clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

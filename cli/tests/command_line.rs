@@ -93,7 +93,7 @@ fn the_short_form_of_a_breaker_compiles_to_a_whole_document() {
             "mode": "Enforce",
             "trip": {"consecutiveFailures": {"count": 5}},
             "openMillis": 60000,
-            "halfOpen": {"probes": 1},
+            "halfOpen": {"probes": 1, "rampMillis": 6000},
             "timeoutMillis": 3000,
             "fallback": {"path": "/fallback/payment"},
         })

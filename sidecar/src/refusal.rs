@@ -144,7 +144,9 @@ fn message(refusal: &Refusal) -> String {
             "too many requests of {class} priority under the present load: {observed:.1} over {limit:.1}"
         ),
         Cause::Limit => format!("limit {rule:?} is exceeded: {observed:.0} over {limit:.0}"),
-        Cause::Breaker => "the circuit breaker of this service is open".to_owned(),
+        Cause::Breaker => format!(
+            "the circuit breaker of this service is open: {rule} was {observed:.2} against a limit of {limit:.2}"
+        ),
         Cause::Concurrency => {
             format!("too many requests of {class} priority are in flight: {observed:.0} over {limit:.0}")
         }

@@ -346,3 +346,6 @@ impl Breaker {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod vectors;

@@ -180,3 +180,42 @@ impl Cell {
         self.windows[0].as_ref().and_then(|window| window.counts(now).ratio())
     }
 }
+
+#[cfg(test)]
+#[cfg(loom)]
+mod models {
+    use std::time::Duration;
+
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn no_more_are_in_flight_than_allowed_and_a_refused_one_leaves_no_place_taken() {
+        loom::model(|| {
+            let timing = Timing {
+                open: Duration::from_secs(1),
+                probes: 1,
+                consecutive_failures: None,
+                ramp: Duration::ZERO,
+            };
+            let conditions = || Conditions {
+                timing,
+                windowed: [None; WINDOWED],
+                max_in_flight: Some(1),
+                failure_statuses: Vec::new(),
+            };
+            let now = Tick::from_nanos(1);
+            let cell = Arc::new(Cell::new(&conditions()));
+            let other = {
+                let cell = Arc::clone(&cell);
+                let conditions = conditions();
+                thread::spawn(move || cell.admit(now, &conditions).is_ok())
+            };
+            let mine = cell.admit(now, &conditions()).is_ok();
+            assert!(mine ^ other.join().unwrap(), "one of both is in flight");
+            assert_eq!(cell.state.state(), BreakerState::Open);
+            assert_eq!(cell.in_flight.load(Relaxed), 1);
+        });
+    }
+}

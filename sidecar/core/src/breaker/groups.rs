@@ -33,13 +33,17 @@ impl Groups {
         let key = Key::of(&self.key, Hasher::new(self.seed), facts);
         // 0 means free. A value whose hash it is has the neighbour's.
         let hash = key.tag.max(1);
-        self.owners.iter().position(|owner| claims(owner, hash)).map_or(0, |i| i + 1)
+        place_of(&self.owners, hash)
     }
 
     /// Values that have a breaker of their own.
     pub(super) fn taken(&self) -> usize {
         self.owners.iter().take_while(|owner| owner.load(Relaxed) != 0).count()
     }
+}
+
+fn place_of(owners: &[AtomicU64], hash: u64) -> usize {
+    owners.iter().position(|owner| claims(owner, hash)).map_or(0, |i| i + 1)
 }
 
 /// Whether this place is the value's, or was free and is now.
@@ -50,5 +54,44 @@ fn claims(owner: &AtomicU64, hash: u64) -> bool {
             Err(winner) => winner == hash,
         },
         present => present == hash,
+    }
+}
+
+#[cfg(test)]
+#[cfg(loom)]
+mod models {
+    use loom::thread;
+
+    use super::*;
+
+    fn places(hashes: [u64; 2], owners: usize) -> [usize; 2] {
+        let owners: Arc<[AtomicU64]> = (0..owners).map(|_| AtomicU64::new(0)).collect();
+        let other = {
+            let owners = Arc::clone(&owners);
+            thread::spawn(move || place_of(&owners, hashes[1]))
+        };
+        let mine = place_of(&owners, hashes[0]);
+        [mine, other.join().unwrap()]
+    }
+
+    #[test]
+    fn two_of_one_group_that_come_first_at_once_share_its_breaker() {
+        loom::model(|| assert_eq!(places([5, 5], 2), [1, 1]));
+    }
+
+    #[test]
+    fn two_groups_that_come_first_at_once_have_a_breaker_each() {
+        loom::model(|| {
+            let places = places([5, 6], 2);
+            assert!(places == [1, 2] || places == [2, 1], "{places:?}");
+        });
+    }
+
+    #[test]
+    fn of_two_groups_that_race_for_the_last_place_one_shares() {
+        loom::model(|| {
+            let places = places([5, 6], 1);
+            assert!(places == [1, 0] || places == [0, 1], "{places:?}");
+        });
     }
 }
