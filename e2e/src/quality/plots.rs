@@ -77,6 +77,7 @@ fn lines(
     let mut chart = ChartBuilder::on(area)
         .caption(caption, CAPTION)
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(40)
         .y_label_area_size(60)
         .build_cartesian_2d(0.0..width, 0.0..highest * 1.3)?;
@@ -140,15 +141,15 @@ fn by_priority(results: &Results, area: &Area<'_>) -> anyhow::Result<()> {
     let mut chart = ChartBuilder::on(area)
         .caption("Requests answered within their objective: high, medium, low", CAPTION)
         .margin(12)
+        .margin_right(30)
         .x_label_area_size(30)
-        .y_label_area_size(290)
-        .build_cartesian_2d(0.0..1.0, 0.0..count)?;
-    // A policy's name stands at the lower border of its row.
+        .y_label_area_size(370)
+        .build_cartesian_2d(0.0..1.0, -0.5..count - 0.5)?;
     let name = |y: &f64| names.get((count - 1.0 - y).round() as usize).cloned().unwrap_or_default();
     chart
         .configure_mesh()
         .disable_y_mesh()
-        .y_labels(names.len() + 1)
+        .y_labels(names.len())
         .y_label_formatter(&name)
         .x_label_formatter(&|share: &f64| format!("{:.0} %", share * 100.0))
         .label_style(FONT)
@@ -158,7 +159,7 @@ fn by_priority(results: &Results, area: &Area<'_>) -> anyhow::Result<()> {
     for (class, colour) in classes {
         let at = index(class);
         let bars = results.policies.iter().enumerate().map(|(row, policy)| {
-            let bottom = count - 1.0 - row as f64 + 0.25 * (2 - at) as f64 + 0.05;
+            let bottom = count - 1.0 - row as f64 + 0.25 * (2 - at) as f64 - 0.375;
             let share = spread(policy, |score| score.attained[at]).0;
             Rectangle::new([(0.0, bottom), (share, bottom + 0.22)], colour.filled())
         });

@@ -1,41 +1,98 @@
-//! The policy of the bench as the operator would compile it.
+//! The policy of the bench as the operator would compile it: the defaults of every field, but for those that the
+//! tuning moves.
 
 use serde_json::{Value, json};
 
-/// The document for one value of each axis.
-pub(super) fn json(values: &[f64], learned_qps: bool) -> Value {
-    let millis = |seconds: f64| (seconds * 1000.0).round() as u64;
-    let [longest, hold, period] = [values[0], values[1], values[2]].map(millis);
-    let mut document = json!({
-        "apiVersion": "policy.tidegate.dev/v1",
-        "revision": "quality",
-        "priority": {
-            "from": [{"header": "x-priority"}],
-            "default": "Medium",
-            "reservedHigh": 0.2,
-            "highAllowedFrom": [{"cidr": "10.0.0.0/8"}],
-        },
-        "tiers": {
+/// What the policy has.
+#[derive(Debug, Clone)]
+pub(super) struct Parts {
+    pub(super) tiers: bool,
+    pub(super) learned_qps: bool,
+    /// A limit of requests in flight with a queue before it.
+    pub(super) in_flight: bool,
+    pub(super) algorithm: Value,
+    /// The limit in the beginning.
+    pub(super) initial: u32,
+    pub(super) longest_wait: f64,
+    pub(super) memory: f64,
+    pub(super) hold: f64,
+}
+
+pub(super) fn millis(seconds: f64) -> u64 {
+    (seconds * 1000.0).round() as u64
+}
+
+impl Parts {
+    /// Everything, for one value of each axis.
+    pub(super) fn all(values: &[f64]) -> Self {
+        let [tolerance, longest_wait, memory, hold] = [values[0], values[1], values[2], values[3]];
+        Self {
+            tiers: true,
+            learned_qps: true,
+            in_flight: true,
+            algorithm: json!({"adaptive": {"tolerance": tolerance}}),
+            initial: 20,
+            longest_wait,
+            memory,
+            hold,
+        }
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let mut document = json!({
+            "apiVersion": "policy.tidegate.dev/v1",
+            "revision": "quality",
+            "priority": {
+                "from": [{"header": "x-priority"}],
+                "default": "Medium",
+                "reservedHigh": 0.2,
+                "highAllowedFrom": [{"cidr": "10.0.0.0/8"}],
+            },
+        });
+        if self.tiers {
+            document["tiers"] = self.tiers();
+        }
+        if self.in_flight {
+            document["concurrency"] = json!({
+                "policy": "bench/quality", "mode": "Enforce", "algorithm": self.algorithm,
+                "initial": self.initial, "min": 4, "max": 1000,
+            });
+            document["queue"] = json!({
+                "policy": "bench/quality", "mode": "Enforce", "maxLength": 64,
+                "timeoutMillis": millis(self.longest_wait), "tenant": [{"header": "x-tenant"}],
+            });
+        }
+        document
+    }
+
+    fn tiers(&self) -> Value {
+        let mut tiers = json!({
             "policy": "bench/quality",
             "mode": "Enforce",
-            "recovery": {"belowRatio": 0.9, "holdMillis": hold},
+            "recovery": {"belowRatio": 0.9, "holdMillis": millis(self.hold)},
+            "gpuMemory": {
+                "maxUtilization": self.memory,
+                "staleAfterMillis": 10_000,
+                "onStale": "Ignore",
+            },
             "latency": {
                 "signal": "TimeToFirstToken",
                 "percentile": 0.99,
-                "periodMillis": period,
-                "periods": 2,
-                "minimumSamples": 5,
+                "periodMillis": 10_000,
+                "periods": 3,
+                "minimumSamples": 100,
                 "learned": {"factor": 1.8, "minimumPeriods": 6},
-                "maxMillis": longest,
             },
-        },
-    });
-    if learned_qps {
-        document["tiers"]["qps"] = json!({
-            "sampleIntervalMillis": 1000,
-            "windowMillis": 300_000,
-            "learned": {"sigma": 2.0, "factor": 1.5, "floor": 1.0, "minimumSamples": 30},
         });
+        if self.learned_qps {
+            tiers["qps"] = json!({
+                "sampleIntervalMillis": 1000,
+                "windowMillis": 300_000,
+                "learned": {
+                    "sigma": 2.0, "factor": 1.5, "floor": 10.0, "minimumSamples": 60,
+                },
+            });
+        }
+        tiers
     }
-    document
 }
