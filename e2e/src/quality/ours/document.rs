@@ -14,7 +14,6 @@ pub(super) struct Parts {
     /// The limit in the beginning.
     pub(super) initial: u32,
     pub(super) longest_wait: f64,
-    pub(super) memory: f64,
     pub(super) hold: f64,
 }
 
@@ -25,7 +24,7 @@ pub(super) fn millis(seconds: f64) -> u64 {
 impl Parts {
     /// Everything, for one value of each axis.
     pub(super) fn all(values: &[f64]) -> Self {
-        let [tolerance, longest_wait, memory, hold] = [values[0], values[1], values[2], values[3]];
+        let [tolerance, longest_wait, hold] = [values[0], values[1], values[2]];
         Self {
             tiers: true,
             learned_qps: true,
@@ -33,7 +32,6 @@ impl Parts {
             algorithm: json!({"adaptive": {"tolerance": tolerance}}),
             initial: 20,
             longest_wait,
-            memory,
             hold,
         }
     }
@@ -70,11 +68,6 @@ impl Parts {
             "policy": "bench/quality",
             "mode": "Enforce",
             "recovery": {"belowRatio": 0.9, "holdMillis": millis(self.hold)},
-            "gpuMemory": {
-                "maxUtilization": self.memory,
-                "staleAfterMillis": 10_000,
-                "onStale": "Ignore",
-            },
             "latency": {
                 "signal": "TimeToFirstToken",
                 "percentile": 0.99,
