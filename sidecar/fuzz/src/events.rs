@@ -88,7 +88,7 @@ impl World {
             9 | 10 => self.end(bytes),
             11 => self.cancel(bytes),
             12 => self.pass(bytes),
-            13 => self.both(Engine::tick),
+            13 => self.both(|engine, now| drop(engine.tick(now))),
             14 => self.observe(bytes),
             _ => self.succeed(bytes),
         }
@@ -125,6 +125,8 @@ impl World {
                     first_byte: None,
                 });
             }
+            // No document of the fuzzer has a queue.
+            Decision::Queue(waiting) => panic!("there is no queue: {waiting:?}"),
             Decision::Refuse(refusal) | Decision::Fallback(_, refusal) => {
                 assert!(refusal.retry_after > Duration::ZERO, "{refusal:?}");
                 assert!(refusal.observed.is_finite() && refusal.limit.is_finite(), "{refusal:?}");
