@@ -1,10 +1,11 @@
 //! What a decision costs, and that it is right: each figure beside its bound, and beside its peer in the same run.
 //!
-//! `cargo bench -p tidegate-core --bench decide [-- SECTION…]`; sections: chain, single, scaling, flood, mutex, oracle,
+//! `cargo bench -p tidegate-core --bench decide [-- SECTION…]`; sections: chain, single, allocations, scaling, flood, mutex, oracle,
 //! instructions. Standard output has one JSON object for each figure, standard error a table. `make bench` puts them
 //! into its report.
 #![allow(clippy::panic)] // a benchmark that is refused measures nothing
 
+mod allocations;
 mod calm;
 mod chain;
 mod cycles;
@@ -21,9 +22,10 @@ use figure::Figure;
 
 type Section = (&'static str, fn() -> Vec<Figure>);
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     ("chain", chain::run),
     ("single", single::run),
+    ("allocations", allocations::run),
     ("scaling", scaling::run),
     ("flood", flood::run),
     ("mutex", mutex::run),

@@ -101,7 +101,7 @@ fn rate(engine: &Engine, work: Work, thread: u32, stop: &AtomicBool) -> f64 {
 }
 
 /// CPU time of this thread, in seconds.
-fn own_time() -> f64 {
+pub(crate) fn own_time() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -12,8 +12,9 @@ use governor::{Quota, RateLimiter};
 use tidegate_core::Tick;
 
 use crate::figure::{Figure, median};
+use crate::scaling::own_time;
 use crate::traffic::{Clock, Request, SINGLE, admit, engine, introduce, uniform};
-use crate::{calm, cycles};
+use crate::calm;
 
 const ROUND: usize = 100_000;
 const ROUNDS: usize = 15;
@@ -81,15 +82,9 @@ fn compare(name: &str, callers: u32) -> [Figure; 4] {
     ]
 }
 
-/// Nanoseconds for each request.
+/// Nanoseconds of this thread's own time for each request: a mean of wall time would count the neighbours' slices.
 fn cost(requests: &[Request], mut decide: impl FnMut(&Request)) -> f64 {
-    let start = cycles::start();
+    let start = own_time();
     requests.iter().for_each(&mut decide);
-    let cycles = cycles::end() - start;
-    cycles as f64 * length() / requests.len() as f64
-}
-
-fn length() -> f64 {
-    static LENGTH: std::sync::OnceLock<f64> = std::sync::OnceLock::new();
-    *LENGTH.get_or_init(cycles::length)
+    (own_time() - start) * 1e9 / requests.len() as f64
 }

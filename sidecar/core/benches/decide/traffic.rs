@@ -18,14 +18,14 @@ pub(crate) const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revisio
   "priority":{"from":[{"header":"x-priority"}],"default":"Medium","reservedHigh":0.2,
     "highAllowedFrom":[{"cidr":"10.0.0.0/8"}]},
   "limits":[
-    {"policy":"n/p","name":"in-flight","mode":"Enforce","key":[],"algorithm":"concurrency","limit":1000000},
+    {"policy":"n/p","name":"in-flight","mode":"Enforce","key":[],"algorithm":"concurrency","limit":16000000},
     {"policy":"n/p","name":"leak","mode":"Enforce","key":[],
       "algorithm":{"leakyBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000},
-    {"policy":"n/p","name":"per-client","mode":"Enforce","key":["clientIp"],
+    {"policy":"n/p","name":"per-client","mode":"Enforce","key":["clientIp"],"maxKeys":1048576,
       "algorithm":{"slidingWindow":{"subWindows":6}},"limit":500000000,"windowMillis":60000},
     {"policy":"n/p","name":"pod","mode":"Enforce","key":[],
       "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000},
-    {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],
+    {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],"maxKeys":1048576,
       "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000}],
   "breaker":{"policy":"n/p","mode":"Enforce","openMillis":60000,"halfOpen":{"probes":1},
     "timeoutMillis":3000,"trip":{"consecutiveFailures":{"count":5},
@@ -34,7 +34,7 @@ pub(crate) const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revisio
 
 /// One token bucket by header and nothing else.
 pub(crate) const SINGLE: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench","limits":[
-    {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],
+    {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],"maxKeys":1048576,
       "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000}],
   "priority":{"from":[],"default":"Medium","highAllowedFrom":[]}}"#;
 
@@ -79,7 +79,7 @@ impl Request {
     }
 }
 
-/// An engine for a policy of which every keyed rule has room for `keys` keys.
+/// An engine for a policy that validates.
 pub(crate) fn engine(json: &str) -> Engine {
     match PolicyDocument::from_json(json.as_bytes()) {
         Ok(document) => Engine::new(&document, 42, Tick::from_nanos(1)),
