@@ -6,7 +6,7 @@ use crate::figure::Figure;
 use crate::traffic::{Request, engine};
 
 /// Ten requests a day for each key, so that no budget comes back during the flood.
-const POLICY: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench","limits":[
+const POLICY: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench","limitMemoryBytes":268435456,"limits":[
     {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],"maxKeys":1048576,
       "algorithm":{"tokenBucket":{"burst":10}},"limit":10,"windowMillis":86400000}],
   "priority":{"from":[],"default":"Medium","highAllowedFrom":[]}}"#;
@@ -30,7 +30,7 @@ pub(crate) fn run() -> Vec<Figure> {
     let flooded = resident_bytes();
     let wrong = (0..RESIDENTS).filter(|resident| {
         let left = (0..=BUDGET).take_while(|_| passes(&engine, now, *resident)).count() as u32;
-        left != BUDGET - spends(resident)
+        left != BUDGET - spends(*resident)
     });
     let per_key = (full - empty) / keys.max(1) as f64;
     vec![

@@ -75,7 +75,9 @@ fn total(scenario: &str, requests: u32) -> Result<f64, String> {
         .stderr(Stdio::null());
     let status =
         valgrind.status().map_err(|_| "valgrind is missing: install the package valgrind".to_owned())?;
-    let total = read_total(&counts).ok_or_else(|| format!("callgrind said nothing ({status})"));
+    let total = read_total(&counts)
+        .filter(|_| status.success())
+        .ok_or_else(|| format!("the counted process failed ({status})"));
     // A file that is left behind in the temporary folder harms nobody.
     _ = std::fs::remove_file(&counts);
     total

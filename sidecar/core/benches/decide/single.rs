@@ -11,10 +11,10 @@ use governor::nanos::Nanos;
 use governor::{Quota, RateLimiter};
 use tidegate_core::Tick;
 
+use crate::calm;
 use crate::figure::{Figure, median};
 use crate::scaling::own_time;
 use crate::traffic::{Clock, Request, SINGLE, admit, engine, introduce, uniform};
-use crate::calm;
 
 const ROUND: usize = 100_000;
 const ROUNDS: usize = 15;

@@ -8,7 +8,7 @@ use tidegate_core::{
 use tidegate_policy::PolicyDocument;
 
 /// Everything on: breaker with three conditions, all tiers, priority, and five limits with two keys between them.
-pub(crate) const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench",
+pub(crate) const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench","limitMemoryBytes":268435456,
   "tiers":{"policy":"n/p","mode":"Enforce",
     "qps":{"sampleIntervalMillis":1000,"windowMillis":300000,"max":1000000000},
     "gpuMemory":{"maxUtilization":0.75,"staleAfterMillis":10000,"onStale":"Ignore"},
@@ -26,14 +26,14 @@ pub(crate) const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revisio
     {"policy":"n/p","name":"pod","mode":"Enforce","key":[],
       "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000},
     {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],"maxKeys":1048576,
-      "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000}],
+      "algorithm":{"tokenBucket":{"burst":100000000}},"limit":100000000,"windowMillis":1000}],
   "breaker":{"policy":"n/p","mode":"Enforce","openMillis":60000,"halfOpen":{"probes":1},
     "timeoutMillis":3000,"trip":{"consecutiveFailures":{"count":5},
       "errorRatio":{"threshold":0.5,"windowMillis":30000,"minimumRequests":20},
       "slowCallRatio":{"threshold":0.3,"slowerThanMillis":1000,"windowMillis":10000,"minimumRequests":20}}}}"#;
 
 /// One token bucket by header and nothing else.
-pub(crate) const SINGLE: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench","limits":[
+pub(crate) const SINGLE: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench","limitMemoryBytes":268435456,"limits":[
     {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],"maxKeys":1048576,
       "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000}],
   "priority":{"from":[],"default":"Medium","highAllowedFrom":[]}}"#;
