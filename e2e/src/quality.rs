@@ -108,9 +108,9 @@ impl Effort {
             warm_up: Duration::from_mins(5),
             level: Duration::from_mins(2),
             recovery: Duration::from_mins(3),
-            seeds: 8,
-            tuning_seeds: 3,
-            tries: 32,
+            seeds: 5,
+            tuning_seeds: 2,
+            tries: 24,
         }
     }
 
