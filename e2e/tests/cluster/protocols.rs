@@ -25,7 +25,11 @@ async fn http_2_events_and_grpc_pass_an_injected_pod() -> anyhow::Result<()> {
         let prompt = r#"{"model": "llama-sim", "prompt": "tide", "max_tokens": 8, "stream": true}"#;
         let (events, _) = client.post("/v1/completions", "application/json", prompt).await?;
         assert_eq!(events.status(), 200);
-        assert_eq!(field(events.headers(), "content-type"), "text/event-stream");
+        assert!(
+            field(events.headers(), "content-type").starts_with("text/event-stream"),
+            "{:?}",
+            events.headers()
+        );
         let text = String::from_utf8_lossy(events.body());
         assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
         let (live, trailers) = client.post(SERVER_LIVE, GRPC, Bytes::from_static(&EMPTY)).await?;
