@@ -27,6 +27,7 @@ mod meter;
 mod pressure;
 mod priority;
 mod queue;
+mod resource;
 mod spread;
 mod sync;
 #[cfg(test)]
@@ -42,4 +43,5 @@ pub use facts::{
     StageReading, Tokens,
 };
 pub use queue::Place;
+pub use resource::{Lease, Level, ResourceLimiter, ResourceRefusal, Units, UnknownResource};
 pub use tick::Tick;

@@ -26,14 +26,13 @@ use tidegate_policy::report::LimitStatus;
 use tidegate_policy::{Algorithm, KeyPart, Limit, Mode, PolicyDocument, PriorityClass};
 
 pub(crate) use hash::Hasher;
-pub(crate) use held::Held;
+pub(crate) use held::{Held, Hold};
 pub(crate) use key::Key;
 pub(crate) use law::Taken as TakenToken;
+pub(crate) use rule::LimitRule;
 pub(crate) use token_bucket::TokenBucket;
 
 use crate::{Facts, Refusal, Tick, Tokens};
-use held::Hold;
-use rule::LimitRule;
 use table::{Place, Receipt};
 
 const MAX: usize = PolicyDocument::MAX_LIMITS;
@@ -189,7 +188,10 @@ impl Limits {
 
     /// The request has ended. `used` is what it really used, if anybody knows.
     pub(crate) fn complete(&self, now: Tick, held: Held, used: Option<&Tokens>) {
-        held.release(|hold| self.rules[hold.rule].settle(now, &hold, used));
+        held.release(|hold| {
+            let rule = &self.rules[hold.rule];
+            rule.settle(now, &hold, used.map(|used| rule.price.of(used)));
+        });
     }
 
     /// The request did not take place: all that it holds is given back.
@@ -276,6 +278,9 @@ fn longer(one: Option<Refused>, other: Refused) -> Refused {
     one.filter(|one| one.until >= other.until).unwrap_or(other)
 }
 
+#[cfg(test)]
+#[cfg(loom)]
+mod models;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;

@@ -18,6 +18,7 @@ mod identity;
 mod lenient;
 mod limit;
 mod priority;
+mod resource;
 mod scalar;
 mod tiers;
 mod validate;
@@ -35,6 +36,7 @@ pub use errors::{DocumentError, DocumentErrors};
 pub use identity::{Identity, JwtAlgorithm, JwtIssuer, JwtKeys};
 pub use limit::{Algorithm, Cost, KeyPart, Limit, TokenWeights};
 pub use priority::{Claimant, Priority, PriorityClass, PrioritySource};
+pub use resource::{Quota, ResourceLimits};
 pub use scalar::{
     Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, StatusMatch, Weight,
 };

@@ -17,6 +17,15 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// The hash of one string, or of none, which is another than the empty string's.
+    pub(crate) fn of_bytes(bytes: Option<&[u8]>, mut hasher: Hasher) -> Self {
+        if let Some(bytes) = bytes {
+            hasher.write(bytes);
+        }
+        let [place, tag] = hasher.finish();
+        Self { place, tag }
+    }
+
     /// The hash of the parts in their order, by a fresh hasher. A part that the request lacks counts as empty.
     pub(crate) fn of(parts: &[KeyPart], mut hasher: Hasher, facts: &Facts<'_>) -> Self {
         for part in parts {

@@ -186,3 +186,7 @@ impl Law {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

@@ -13,7 +13,7 @@ use super::key::Key;
 use super::law::Law;
 use super::table::{Place, Receipt, Table};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
-use crate::{Cause, Refusal, Rule, Tick, Tokens};
+use crate::{Cause, Refusal, Rule, Tick};
 
 /// A rule in force.
 #[derive(Debug)]
@@ -111,11 +111,10 @@ impl LimitRule {
     }
 
     /// The request has ended. `used` is what it really used, if anybody knows.
-    pub(crate) fn settle(&self, now: Tick, hold: &Hold, used: Option<&Tokens>) {
+    pub(crate) fn settle(&self, now: Tick, hold: &Hold, used: Option<u32>) {
         if matches!(self.law, Law::Concurrency(_)) {
             self.give_back(hold.key, hold.receipt, hold.cost);
         } else if let Some(used) = used {
-            let used = self.price.of(used);
             if used < hold.cost {
                 self.give_back(hold.key, hold.receipt, hold.cost - used);
             } else if used > hold.cost {
@@ -136,6 +135,11 @@ impl LimitRule {
         self.refused.fetch_add(1, Relaxed);
     }
 
+    /// What counts for a key, and what may.
+    pub(crate) fn load(&self, now: Tick, key: Key) -> (u64, u64) {
+        (self.table.outstanding(self.law, now, self.table.find(key)), self.law.size())
+    }
+
     /// The refusal that names this rule. Observed is what counts already and the request itself, against what may
     /// count at once: the bucket's size, the window's limit or the permits.
     pub(crate) fn refusal(
@@ -146,13 +150,13 @@ impl LimitRule {
         cost: u32,
         until: Tick,
     ) -> Refusal {
-        let outstanding = self.table.outstanding(self.law, now, self.table.find(key));
+        let (outstanding, limit) = self.load(now, key);
         Refusal {
             cause: Cause::Limit,
             rule: Arc::clone(&self.rule),
             class,
             observed: outstanding as f64 + f64::from(cost),
-            limit: self.law.size() as f64,
+            limit: limit as f64,
             retry_after: if until == Tick::NEVER { Duration::MAX } else { until.since(now) },
         }
     }

@@ -11,10 +11,13 @@ use super::law::Taken;
 use super::round::{COUNT, COUNT_BITS, ROUND, is_later};
 use crate::Tick;
 use crate::divisor::Divisor;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, in_total_order};
 
 /// Shorter sub-windows would be finer than clocks of several threads agree, and wear out the round numbers.
 const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Attempts of a request that others keep out of a place that none of them takes.
+const PATIENCE: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// The parameters of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +68,15 @@ impl SlidingWindow {
     /// Counts a request, or says when there will be room.
     ///
     /// The request is counted first and the ring added up afterwards: of two that race for the last place at
-    /// least one sees the other, so both can never pass.
+    /// least one sees the other, so both can never pass. Both may see each other, give back and try again; who has had
+    /// no luck for long is refused, and may come again at once.
     pub(crate) fn take(self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<Taken, Tick> {
         let cost = u64::from(cost);
         let mut position = self.judge_from(self.position(now), now, cost, ring)?;
-        loop {
+        for _ in 0..PATIENCE {
             let slot = &ring[position.slot as usize];
             if let Some(sum) = count(slot, position.round, cost) {
+                in_total_order();
                 if self.survey(position, ring).is_ok_and(|others| others + sum <= self.limit) {
                     return Ok(Taken { before: position.slot, after: position.round });
                 }
@@ -79,6 +84,7 @@ impl SlidingWindow {
             }
             position = self.judge_from(position, now, cost, ring)?;
         }
+        Err(now + Duration::from_nanos(1))
     }
 
     /// Takes `amount` of the count back, unless its sub-window is gone already.

@@ -6,7 +6,7 @@ use crate::{DocumentErrors, PolicyDocument};
 fn full() -> Value {
     let limit = |algorithm: Value, cost: Value| {
         let mut limit = json!({"policy": "a/b", "name": algorithm.to_string(), "mode": "Enforce", "key": [], "limit": 100,
-            "algorithm": algorithm, "cost": cost});
+            "algorithm": algorithm, "cost": cost, "maxKeys": 1000});
         if algorithm != "concurrency" {
             limit["windowMillis"] = json!(1000);
         }
@@ -66,7 +66,6 @@ fn full() -> Value {
             "fallback": {"path": "/fallback"},
         },
     });
-    document["limits"][0]["maxKeys"] = json!(1000);
     document["limits"][0]["key"] =
         json!([{"header": "x-api-key"}, {"jwtClaim": "sub"}, "path", "method", "clientIp"]);
     document

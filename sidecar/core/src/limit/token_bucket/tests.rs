@@ -55,7 +55,77 @@ fn absurd_parameters_do_not_overflow() {
     assert!(bucket.judge(nanos(u64::MAX), 1, &word).is_ok());
 }
 
+/// As many in the profile of the benchmarks; a tenth where nothing is optimised.
+const EVENTS: u64 = if cfg!(debug_assertions) { 1_000_000 } else { 10_000_000 };
+
+#[test]
+fn millions_of_events_are_judged_as_by_governor() {
+    let interval = Duration::from_nanos(333_333);
+    let quota = Quota::with_period(interval).unwrap().allow_burst(NonZeroU32::new(7).unwrap());
+    let clock = FakeRelativeClock::default();
+    let theirs = RateLimiter::direct_with_clock(quota, clock.clone());
+    let ours = TokenBucket { interval: 333_333, tolerance: 6 * 333_333, origin: 0, paced: false };
+    let word = AtomicU64::new(0);
+    let (mut now, mut passed) = (0, 0u64);
+    for n in 0..EVENTS {
+        // From bursts within a microsecond to pauses of two milliseconds.
+        let gap = crate::spread::split_mix(n) % if n % 100 < 90 { 100_000 } else { 2_000_000 };
+        now += gap;
+        clock.advance(Duration::from_nanos(gap));
+        let pass = ours.take(nanos(now), 1, &word).is_ok();
+        assert_eq!(theirs.check().is_ok(), pass, "event {n} at {now} ns");
+        passed += u64::from(pass);
+    }
+    assert!((EVENTS / 10..EVENTS).contains(&passed), "{passed} of {EVENTS}");
+}
+
 proptest! {
+    #[test]
+    fn in_any_time_no_more_passes_than_its_rate_and_the_burst(
+        interval in 1u64..1_000_000_000, burst in 1u64..20,
+        steps in proptest::collection::vec((0u64..2_000_000_000, 1u32..6), 1..100),
+    ) {
+        let bucket = TokenBucket { interval, tolerance: interval * (burst - 1), origin: 0, paced: false };
+        let word = AtomicU64::new(0);
+        let (mut now, mut log) = (0, Vec::new());
+        for (gap, cost) in steps {
+            now += gap;
+            if bucket.take(nanos(now), cost, &word).is_ok() {
+                log.push((now, u64::from(cost)));
+            }
+            let mut sum = 0;
+            for (at, cost) in log.iter().rev() {
+                sum += cost;
+                prop_assert!(sum <= (now - at) / interval + burst, "{} since {}", sum, at);
+            }
+        }
+    }
+
+    /// What is settled counts as it was used, whatever was estimated.
+    #[test]
+    fn estimates_that_are_settled_leave_what_was_used(
+        burst in 10u64..100,
+        steps in proptest::collection::vec((0u64..3_000_000, 1u32..10, 0u32..20), 1..100),
+    ) {
+        // Never full again meanwhile: ten tokens an hour.
+        let bucket = TokenBucket::new(10, Duration::from_hours(1), burst);
+        let word = AtomicU64::new(0);
+        let (mut now, mut used) = (1_000_000_000, 0);
+        for (gap, estimate, real) in steps {
+            now += gap;
+            let Ok(taken) = bucket.take(nanos(now), estimate, &word) else { continue };
+            now += gap;
+            if real < estimate {
+                bucket.give_back(taken, estimate - real, &word);
+            } else {
+                bucket.charge(nanos(now), real - estimate, &word);
+            }
+            used += u64::from(real);
+            let outstanding = bucket.outstanding(nanos(now), &word);
+            prop_assert!(outstanding <= used && outstanding + 1 >= used, "{} of {}", outstanding, used);
+        }
+    }
+
     #[test]
     fn one_nanosecond_before_its_retry_after_a_request_is_refused_and_then_it_passes(
         limit in 1u64..1000, window in 1u64..100_000, burst in 1u64..50,

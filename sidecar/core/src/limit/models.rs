@@ -1,0 +1,117 @@
+//! Two rules at once, whose states race. Run with
+//! `RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release models`.
+
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::concurrency::Concurrency;
+use super::sliding_log::SlidingLog;
+use super::sliding_window::SlidingWindow;
+use super::*;
+use crate::sync::{AtomicU64, Ordering};
+
+fn now() -> Tick {
+    Tick::from_nanos(5_000_000_000)
+}
+
+/// Takes from both or from none, as `commit` does.
+fn take_both(permits: Concurrency, bucket: TokenBucket, words: &[AtomicU64; 2]) -> bool {
+    if permits.take(now(), 1, &words[0]).is_err() {
+        return false;
+    }
+    if bucket.take(now(), 1, &words[1]).is_ok() {
+        return true;
+    }
+    permits.give_back(1, &words[0]);
+    false
+}
+
+#[test]
+fn of_two_requests_for_the_last_token_one_passes_and_the_permit_of_the_other_comes_back() {
+    loom::model(|| {
+        let permits = Concurrency::new(2);
+        let bucket = TokenBucket::new(1, Duration::from_secs(1), 1);
+        let words = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let other = {
+            let words = Arc::clone(&words);
+            thread::spawn(move || take_both(permits, bucket, &words))
+        };
+        let one = take_both(permits, bucket, &words);
+        let other = other.join().unwrap();
+        assert!(one != other, "the token is there for one of them");
+        assert_eq!(words[0].load(Ordering::SeqCst), 1, "and so is the permit");
+    });
+}
+
+#[test]
+fn a_spurious_refusal_needs_somebody_who_takes_and_gives_back_meanwhile() {
+    loom::model(|| {
+        let permits = Concurrency::new(1);
+        let bucket = TokenBucket::new(1, Duration::from_secs(1), 1);
+        let words = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        // The token is gone: whoever has the permit gives it back.
+        bucket.take(now(), 1, &words[1]).unwrap();
+        let other = {
+            let words = Arc::clone(&words);
+            thread::spawn(move || take_both(permits, bucket, &words))
+        };
+        let _ = permits.take(now(), 1, &words[0]).map(|_| permits.give_back(1, &words[0]));
+        assert!(!other.join().unwrap());
+        assert_eq!(words[0].load(Ordering::SeqCst), 0);
+        assert!(permits.take(now(), 1, &words[0]).is_ok(), "afterwards nothing is in the way");
+    });
+}
+
+#[test]
+fn two_requests_for_the_last_place_of_a_log_do_not_both_get_it() {
+    loom::model(|| {
+        let log = SlidingLog::new(2, Duration::from_secs(1));
+        let state: Arc<[AtomicU64; 3]> = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        log.take(now(), &*state).unwrap();
+        let other = {
+            let state = Arc::clone(&state);
+            thread::spawn(move || log.take(now(), &*state).is_ok())
+        };
+        let one = log.take(now(), &*state).is_ok();
+        let other = other.join().unwrap();
+        assert!(one != other);
+        assert_eq!(log.outstanding(now(), &*state), 2);
+    });
+}
+
+#[test]
+fn two_requests_for_the_last_place_of_a_ring_do_not_both_get_it() {
+    loom::model(|| {
+        let window = SlidingWindow::new(1, Duration::from_secs(1), 1);
+        let ring: Arc<[AtomicU64; 2]> = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        let other = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || window.take(now(), 1, &*ring).is_ok())
+        };
+        // It begins the next part of the window.
+        let later = Tick::from_nanos(now().as_nanos() + 1_000_000_000);
+        let one = window.take(later, 1, &*ring).is_ok();
+        let other = other.join().unwrap();
+        assert!(!(one && other));
+    });
+}
+
+#[test]
+fn a_refund_and_a_debt_at_once_are_both_counted() {
+    loom::model(|| {
+        let bucket = TokenBucket::new(10, Duration::from_secs(1), 10);
+        let word = Arc::new(AtomicU64::new(0));
+        let taken = bucket.take(now(), 6, &word).unwrap();
+        let other = {
+            let word = Arc::clone(&word);
+            thread::spawn(move || {
+                bucket.charge(now(), 3, &word);
+            })
+        };
+        bucket.give_back(taken, 4, &word);
+        other.join().unwrap();
+        assert_eq!(bucket.outstanding(now(), &word), 5);
+    });
+}
