@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use super::Config;
 use super::http2::Origin;
 use super::pool::Pool;
@@ -52,6 +54,10 @@ pub(super) struct Client {
     sweeps: Cell<u16>,
     /// The client does not take what was written.
     blocked: Cell<bool>,
+    /// Everything that hyper had to send was sent.
+    flushed: Cell<bool>,
+    /// Interim responses, to be sent before anything else.
+    pub(super) interim: RefCell<BytesMut>,
 }
 
 /// Whom a connection waits for.
@@ -99,6 +105,8 @@ impl Client {
             turn: Cell::new(Turn::Idle),
             sweeps: Cell::new(0),
             blocked: Cell::new(false),
+            flushed: Cell::new(true),
+            interim: RefCell::default(),
         }
     }
 
@@ -118,6 +126,19 @@ impl Client {
     pub(super) fn wrote(&self, blocked: bool) {
         if self.blocked.replace(blocked) != blocked {
             self.sweeps.set(0);
+        }
+    }
+
+    /// hyper has sent everything, or has more.
+    pub(super) fn flushed(&self, flushed: bool) {
+        self.flushed.set(flushed);
+    }
+
+    /// Passes interim responses on, for which hyper has no way. Only while nothing else waits to be sent: else they
+    /// could come into the middle of an earlier response, and no client depends on them.
+    pub(super) fn send_interim(&self, responses: &[u8]) {
+        if self.flushed.get() && !self.is_stream {
+            self.interim.borrow_mut().extend_from_slice(responses);
         }
     }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Buf as _;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -157,8 +158,22 @@ impl AsyncRead for Watched {
     }
 }
 
+impl Watched {
+    /// Interim responses go before what hyper wants to send.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut interim = self.client.interim.borrow_mut();
+        while !interim.is_empty() {
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &interim))?;
+            interim.advance(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.client.flushed(false);
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, data);
         self.client.wrote(written.is_pending());
         written
@@ -169,6 +184,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.client.flushed(false);
+        ready!(self.poll_interim(cx))?;
         // A head and a small body go as one buffer: copying them is cheaper than what the kernel does for several.
         let mut small = [0; COPY_UP_TO];
         let written = match join(pieces, &mut small) {
@@ -183,7 +200,10 @@ impl AsyncWrite for Watched {
         self.stream.is_write_vectored()
     }
 
+    /// hyper calls it when it has nothing left to send.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
+        self.client.flushed(true);
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

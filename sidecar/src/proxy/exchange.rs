@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::client::Turn;
@@ -11,6 +11,9 @@ use super::codec::{BodyDecoder, Broken, Decoded, ResponseHead, parse_response};
 use super::forward::Awaited;
 use super::sender::{Sender, Unsent};
 use super::upstream::Upstream;
+
+/// No more interim responses are kept than fit into this and one more.
+const MAX_INTERIM: usize = 4 * 1024;
 
 /// Why there is no response, or no more of it.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +62,8 @@ pub(super) struct Exchange {
     body: BodyDecoder,
     reusable: bool,
     send_failed: bool,
+    /// Interim responses that the client is to see, none when it would not understand them.
+    interim: Option<BytesMut>,
 }
 
 impl Exchange {
@@ -72,6 +77,21 @@ impl Exchange {
             body: BodyDecoder::Done,
             reusable: true,
             send_failed: false,
+            interim: None,
+        }
+    }
+
+    /// The client understands interim responses.
+    pub(super) fn with_interim(mut self) -> Self {
+        self.interim = Some(BytesMut::new());
+        self
+    }
+
+    /// 100 answers an expectation, and those are not passed on; the client's is answered by hyper.
+    fn keep_interim(&mut self, head: &ResponseHead) {
+        let kept = self.interim.as_mut().filter(|kept| kept.len() < MAX_INTERIM);
+        if let Some(kept) = kept.filter(|_| head.status != StatusCode::CONTINUE) {
+            head.encode_interim(kept);
         }
     }
 
@@ -99,8 +119,10 @@ impl Exchange {
             if !self.upstream.received.is_empty() {
                 match parse_response(&mut self.upstream.received, &self.method)? {
                     Some(head) if self.is_final(head.status)? => return Poll::Ready(Ok(self.answered(head))),
-                    // An interim response. There is no way to pass it on that all clients understand.
-                    Some(_) => continue,
+                    Some(head) => {
+                        self.keep_interim(&head);
+                        continue;
+                    }
                     None => {}
                 }
             }
@@ -208,6 +230,10 @@ impl Awaited for Exchange {
 
     fn waits_for_client(&self) -> bool {
         self.sender.waits_for_client()
+    }
+
+    fn take_interim(&mut self) -> Option<BytesMut> {
+        self.interim.as_mut().filter(|kept| !kept.is_empty()).map(BytesMut::split)
     }
 }
 

@@ -48,6 +48,11 @@ pub(super) trait Awaited {
 
     /// Whether everything that the client has sent so far was sent on, and more is to come.
     fn waits_for_client(&self) -> bool;
+
+    /// Interim responses that have come, to be passed on.
+    fn take_interim(&mut self) -> Option<BytesMut> {
+        None
+    }
 }
 
 /// Why there is no head of a response.
@@ -177,6 +182,9 @@ impl Arrived {
             let sender = Sender::new(self.encode(target, upgrade), self.framing, self.body.take());
             let method = self.parts.method.clone();
             let mut exchange = Box::new(Exchange::new(upstream, sender, method, upgrade));
+            if self.parts.version == Version::HTTP_11 {
+                *exchange = exchange.with_interim();
+            }
             match wait_for_head(&client, &mut *exchange, timeout).await {
                 Ok(head) => return Ok(Answered::Http1(exchange, head)),
                 Err(NoHead::Failed(Failure::ClosedUnanswered))
@@ -216,6 +224,9 @@ async fn wait_for_head<A: Awaited>(
     let Some(timeout) = timeout else {
         return std::future::poll_fn(|cx| {
             let polled = awaited.poll_answer(cx);
+            if let Some(interim) = awaited.take_interim() {
+                client.send_interim(&interim);
+            }
             client.turn_to(awaited.turn());
             polled
         })
@@ -224,7 +235,11 @@ async fn wait_for_head<A: Awaited>(
     };
     let mut deadline = pin!(tokio::time::sleep(timeout));
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(polled) = awaited.poll_answer(cx) {
+        let polled = awaited.poll_answer(cx);
+        if let Some(interim) = awaited.take_interim() {
+            client.send_interim(&interim);
+        }
+        if let Poll::Ready(polled) = polled {
             return Poll::Ready(polled.map_err(NoHead::from));
         }
         client.turn_to(awaited.turn());

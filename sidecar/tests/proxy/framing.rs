@@ -189,16 +189,42 @@ fn answers_without_a_body_keep_their_fields_and_the_connection() {
 }
 
 #[test]
-fn interim_responses_are_not_taken_for_the_answer() {
+fn interim_responses_are_passed_on_and_not_taken_for_the_answer() {
     let engine = Engine::answering(|_| {
         format!(
-            "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n{}",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x\r\nX: 1\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n{}",
             ok("final")
         )
     });
     let proxy = Proxy::new(engine.address);
-    let response = proxy.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!((response.status, response.text()), (200, "final"));
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.read_to("\r\n\r\n"), "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+        assert_eq!(client.read_to("\r\n\r\n"), "HTTP/1.1 102 Processing\r\n\r\n");
+        let response = client.response();
+        assert_eq!((response.status, response.text()), (200, "final"));
+    }
+    let old = proxy.ask("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!((old.status, old.text()), (200, "final"), "HTTP/1.0 knows no interim responses");
+}
+
+#[test]
+fn an_interim_response_arrives_before_the_engine_has_an_answer() {
+    let (seen, wait_seen) = std::sync::mpsc::channel::<()>();
+    let wait_seen = std::sync::Mutex::new(wait_seen);
+    let engine = Engine::new(move |_, mut peer| {
+        peer.request();
+        peer.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+        wait_seen.lock().unwrap().recv_timeout(crate::support::DEADLINE).unwrap();
+        peer.send(&ok("final"));
+    });
+    let proxy = Proxy::new(engine.address);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_to("\r\n\r\n"), "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+    seen.send(()).unwrap();
+    assert_eq!(client.response().text(), "final");
 }
 
 #[test]

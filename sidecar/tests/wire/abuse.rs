@@ -66,7 +66,8 @@ fn floods_of_http_2_end_their_connection_and_no_other() {
         let name = format!("x-{number}");
         frame(CONTINUATION, 0, 1, &head(&[(&name, &"v".repeat(100))])[6..])
     });
-    assert_eq!(endless_head, Some(ENHANCE_YOUR_CALM));
+    // What of the flood is read after the goodbye was decided on can put another reason in its place.
+    assert!(matches!(endless_head, Some(PROTOCOL_ERROR | ENHANCE_YOUR_CALM)), "{endless_head:?}");
     eventually("both are counted", || (refused(&sidecar, "http2") == 2).then_some(()));
     assert_eq!(ask(sidecar.data), 200);
 }

@@ -1,6 +1,6 @@
 //! Response heads of the engine.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
@@ -21,6 +21,21 @@ pub(in crate::proxy) struct ResponseHead {
     pub(in crate::proxy) keep_alive: bool,
     /// The protocol that a 101 switches to.
     pub(in crate::proxy) upgrade: Option<HeaderValue>,
+}
+
+impl ResponseHead {
+    /// Appends it as an interim response.
+    pub(in crate::proxy) fn encode_interim(&self, out: &mut BytesMut) {
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        out.put_slice(format!("HTTP/1.1 {} {reason}\r\n", self.status.as_str()).as_bytes());
+        for (name, value) in &self.headers {
+            out.put_slice(name.as_str().as_bytes());
+            out.put_slice(b": ");
+            out.put_slice(value.as_bytes());
+            out.put_slice(b"\r\n");
+        }
+        out.put_slice(b"\r\n");
+    }
 }
 
 /// Most fields of a response head.
