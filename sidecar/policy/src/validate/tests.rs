@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use crate::{DocumentErrors, PolicyDocument};
 
 /// A document in which every field is written.
+#[allow(clippy::too_many_lines)] // one document
 fn full() -> Value {
     let limit = |algorithm: Value, cost: Value| {
         let mut limit = json!({"policy": "a/b", "name": algorithm.to_string(), "mode": "Enforce", "key": [], "limit": 100,
