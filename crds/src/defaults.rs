@@ -126,3 +126,15 @@ pub(crate) fn trip_in_flight() -> i32 {
 pub(crate) fn groups() -> i32 {
     64
 }
+
+pub(crate) fn concurrency_initial() -> i32 {
+    20
+}
+
+pub(crate) fn concurrency_min() -> i32 {
+    4
+}
+
+pub(crate) fn concurrency_max() -> i32 {
+    1000
+}

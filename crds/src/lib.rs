@@ -17,6 +17,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod circuit_breaker;
+mod concurrency;
 mod defaults;
 mod definition;
 mod identity;
@@ -32,6 +33,7 @@ pub use circuit_breaker::{
     CircuitBreakerPolicy, CircuitBreakerPolicySpec, ErrorRatio, GroupBy, HalfOpen, InFlight,
     LatencyPercentile, Open, SlowCallRatio, Trip,
 };
+pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use definition::{definitions, unknown_fields};
 pub use identity::{Identity, Jwks, JwtAlgorithm, JwtIssuer};
 pub use limit::{Algorithm, KeyPart, KeySource, Limit};

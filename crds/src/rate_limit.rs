@@ -3,7 +3,9 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, Limit, Mode, PodSelector, Priority, RateLimitPolicyStatus, TargetRef, Tiers};
+use crate::{
+    Concurrency, Identity, Limit, Mode, PodSelector, Priority, Queue, RateLimitPolicyStatus, TargetRef, Tiers,
+};
 
 /// Protects the pods of an inference engine from more load than they can take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -45,7 +47,7 @@ use crate::{Identity, Limit, Mode, PodSelector, Priority, RateLimitPolicyStatus,
     "!has(self.targetRefs) || size(self.targetRefs) == 0 || !has(self.selector)"
 ).message(RateLimitPolicySpec::ONE_TARGET))]
 #[x_kube(validation = Rule::new(
-    "has(self.tiers) || has(self.identity) || has(self.priority) || (has(self.limits) && size(self.limits) > 0)"
+    "has(self.tiers) || has(self.identity) || has(self.priority) || has(self.concurrency) || has(self.queue) || (has(self.limits) && size(self.limits) > 0)"
 ).message(RateLimitPolicySpec::NOTHING))]
 pub struct RateLimitPolicySpec {
     /// The objects whose pods the policy acts on. Excludes `selector`; without both it is the default of its whole
@@ -77,6 +79,13 @@ pub struct RateLimitPolicySpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub limits: Vec<Limit>,
+    /// How many requests may be in flight, taken whole from the most specific policy that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+    /// Where requests wait that find no place in flight, taken whole from the most specific policy that has it. Without
+    /// `concurrency` in any policy of the pod they wait for places of the default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queue>,
 }
 
 impl RateLimitPolicySpec {
@@ -84,6 +93,5 @@ impl RateLimitPolicySpec {
     pub const ONE_TARGET: &str =
         "targetRefs and selector exclude each other: write one of them, or neither for the whole namespace";
     /// What is said about a policy that limits nothing.
-    pub const NOTHING: &str =
-        "the policy limits nothing: write tiers, identity, priority, limits or several of them";
+    pub const NOTHING: &str = "the policy limits nothing: write tiers, identity, priority, limits, concurrency, queue or several of them";
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use kube::core::cel::{Validator, apply_defaults};
 use serde_json::Value;
 use tidegate_crds::{
-    Bytes, CircuitBreakerPolicySpec, Claimant, Decimal, Duration, GpuMemoryTier, HeaderName, Jwks, KeyPart,
-    LatencyTier, Limit, Percentage, PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement,
-    StatusMatch, TargetRef, Tiers, Trip,
+    Bytes, CircuitBreakerPolicySpec, Claimant, Concurrency, Decimal, Duration, GpuMemoryTier, HeaderName,
+    Jwks, KeyPart, LatencyTier, Limit, Percentage, PrioritySource, QpsTier, RateLimitPolicySpec,
+    SelectorRequirement, StatusMatch, TargetRef, Tiers, Trip,
 };
 
 const RATE_LIMIT: &str = "RateLimitPolicy";
@@ -80,6 +80,9 @@ const ACCEPTED: &[(&str, &str)] = &[
     (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {uri: 'https://a/keys?b', caBundle: pem}}]}}"),
     (RATE_LIMIT, "{priority: {from: [{jwtClaim: tier}, {header: X-Priority}]}}"),
     (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, key: [{jwtClaim: /realm/user}]}]}"),
+    (RATE_LIMIT, "{concurrency: {}}"),
+    (RATE_LIMIT, "{concurrency: {algorithm: Adaptive, initial: 2, min: 2, max: 100000, target: 2s}}"),
+    (RATE_LIMIT, "{queue: {maxLength: 64, timeout: 2s, tenant: [{header: x-api-key}]}}"),
     (BREAKER, "{targetService: payment-service, failureThreshold: 5}"),
     (BREAKER, "{selector: {}, trip: {errorRatio: {}}}"),
     (BREAKER, "{targetRefs: [{kind: Service, name: a}], trip: {slowCallRatio: {}}}"),
@@ -114,6 +117,9 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (RATE_LIMIT, "{priority: {}, targetRefs: [{kind: Deployment, name: a}]}", TargetRef::KINDS),
     (RATE_LIMIT, "{priority: {}, targetRefs: [{group: apps, kind: Service, name: a}]}", TargetRef::KINDS),
     (RATE_LIMIT, "{priority: {}, targetRefs: [{kind: Pod, name: a}]}", TargetRef::KINDS),
+    (RATE_LIMIT, "{concurrency: {initial: 5, min: 6}}", Concurrency::ORDER),
+    (RATE_LIMIT, "{concurrency: {max: 10}}", Concurrency::ORDER),
+    (RATE_LIMIT, "{concurrency: {algorithm: Aimd, target: 2s}}", Concurrency::TARGET),
     (RATE_LIMIT, "{tiers: {}}", Tiers::NONE),
     (RATE_LIMIT, "{tiers: {qps: {}}}", QpsTier::NONE),
     (RATE_LIMIT, "{tiers: {qps: {max: 1, window: 1s}}}", QpsTier::WINDOW),

@@ -4,6 +4,7 @@
 //! CEL rules of the resources say most of it earlier, and in the same words.
 
 mod circuit_breaker;
+mod concurrency;
 mod identity;
 mod problems;
 mod rate_limit;
@@ -12,7 +13,7 @@ mod target;
 
 use kube::ResourceExt;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
-use tidegate_policy::{Breaker, Identity, Limit, PolicyDocument, Priority, Tiers};
+use tidegate_policy::{Breaker, Concurrency, Identity, Limit, PolicyDocument, Priority, Queue, Tiers};
 
 pub use problems::{Problem, Problems};
 
@@ -43,6 +44,10 @@ pub struct Parts {
     pub limits: Vec<Limit>,
     /// Taken whole from the policy that wins.
     pub breaker: Option<Breaker>,
+    /// Taken whole from the policy that wins.
+    pub concurrency: Option<Concurrency>,
+    /// Taken whole from the policy that wins.
+    pub queue: Option<Queue>,
 }
 
 /// Compiles a `RateLimitPolicy`. Every mistake is reported, with its field and what to write there.
@@ -90,6 +95,8 @@ fn judge_as_a_sidecar(parts: &Parts, problems: &mut Problems) {
         priority: parts.priority.clone().unwrap_or_default(),
         limits: parts.limits.clone(),
         breaker: parts.breaker.clone(),
+        concurrency: parts.concurrency.clone(),
+        queue: parts.queue.clone(),
         ..PolicyDocument::default()
     };
     if let Err(errors) = document.validate() {

@@ -61,6 +61,10 @@ pub enum Part {
     Priority,
     /// The breaker, to a policy that goes before.
     Breaker,
+    /// The limit of requests in flight, to a policy that goes before.
+    Concurrency,
+    /// The queue, to a policy that goes before.
+    Queue,
     /// All its limits: together with those of the policies before it they are more than a sidecar judges, or has
     /// memory for.
     Limits,
@@ -74,6 +78,8 @@ impl Part {
             Self::Identity => "identity",
             Self::Priority => "priority",
             Self::Breaker => "breaker",
+            Self::Concurrency => "concurrency",
+            Self::Queue => "queue",
             Self::Limits => "limits",
         }
     }
@@ -125,6 +131,16 @@ impl<'a> Merge<'a> {
             && self.wins(Part::Breaker, &policy.key)
         {
             self.document.breaker = Some(breaker.clone());
+        }
+        if let Some(concurrency) = &parts.concurrency
+            && self.wins(Part::Concurrency, &policy.key)
+        {
+            self.document.concurrency = Some(concurrency.clone());
+        }
+        if let Some(queue) = &parts.queue
+            && self.wins(Part::Queue, &policy.key)
+        {
+            self.document.queue = Some(queue.clone());
         }
         self.add_limits(policy);
     }

@@ -10,19 +10,20 @@ use tidegate_crds::{
 };
 use tidegate_policy as document;
 
-use super::Parts;
 use super::identity::identity;
 use super::problems::{Problems, optional};
 use super::scalar::{
     bytes, count, count32, factor, header, is_label, millis, mode, percentile, rate, ratio, ratio_or_none,
 };
+use super::{Parts, concurrency};
 
 const MOST_REQUESTS: i64 = 1_000_000_000;
 const MOST_KEYS: i32 = document::Limit::MOST_KEYS.cast_signed();
 
 pub(super) fn parts(policy: &str, spec: &RateLimitPolicySpec, problems: &mut Problems) -> Option<Parts> {
     let one = spec.tiers.is_some() || spec.identity.is_some() || spec.priority.is_some();
-    if !one && spec.limits.is_empty() {
+    let shares = spec.concurrency.is_some() || spec.queue.is_some();
+    if !one && !shares && spec.limits.is_empty() {
         problems.add("spec", RateLimitPolicySpec::NOTHING);
     }
     let mode = mode(spec.mode);
@@ -30,7 +31,18 @@ pub(super) fn parts(policy: &str, spec: &RateLimitPolicySpec, problems: &mut Pro
     let identity = optional(spec.identity.as_ref(), |spec| identity(policy, spec, problems));
     let priority = optional(spec.priority.as_ref(), |spec| priority(spec, problems));
     let limits = limits(policy, mode, &spec.limits, problems);
-    Some(Parts { tiers: tiers?, identity: identity?, priority: priority?, limits: limits?, breaker: None })
+    let concurrency =
+        optional(spec.concurrency.as_ref(), |spec| concurrency::concurrency(policy, mode, spec, problems));
+    let queue = optional(spec.queue.as_ref(), |spec| concurrency::queue(policy, mode, spec, problems));
+    Some(Parts {
+        tiers: tiers?,
+        identity: identity?,
+        priority: priority?,
+        limits: limits?,
+        breaker: None,
+        concurrency: concurrency?,
+        queue: queue?,
+    })
 }
 
 fn tiers(
@@ -139,11 +151,7 @@ fn latency(spec: &LatencyTier, problems: &mut Problems) -> Option<document::Late
     let learned = optional(spec.learned.as_ref(), |spec| learned_latency(spec, problems));
     let max = optional(spec.max.as_ref(), |max| problems.keep("spec.tiers.latency.max", millis(max)));
     Some(document::LatencyTier {
-        signal: match spec.signal {
-            LatencySignal::TotalLatency => document::LatencySignal::TotalLatency,
-            LatencySignal::TimeToFirstToken => document::LatencySignal::TimeToFirstToken,
-            LatencySignal::TimePerOutputToken => document::LatencySignal::TimePerOutputToken,
-        },
+        signal: signal(spec.signal),
         percentile: percentile?,
         period_millis: period?,
         periods: periods?,
@@ -151,6 +159,14 @@ fn latency(spec: &LatencyTier, problems: &mut Problems) -> Option<document::Late
         learned: learned?,
         max_millis: max?,
     })
+}
+
+pub(super) const fn signal(signal: LatencySignal) -> document::LatencySignal {
+    match signal {
+        LatencySignal::TotalLatency => document::LatencySignal::TotalLatency,
+        LatencySignal::TimeToFirstToken => document::LatencySignal::TimeToFirstToken,
+        LatencySignal::TimePerOutputToken => document::LatencySignal::TimePerOutputToken,
+    }
 }
 
 fn learned_latency(spec: &crd::LearnedLatency, problems: &mut Problems) -> Option<document::LearnedLatency> {
@@ -281,7 +297,7 @@ fn limit(
     })
 }
 
-fn key_part(part: &KeyPart) -> Result<document::KeyPart, String> {
+pub(super) fn key_part(part: &KeyPart) -> Result<document::KeyPart, String> {
     match (&part.header, &part.jwt_claim, part.source) {
         (Some(name), None, None) => header(name).map(document::KeyPart::Header),
         (None, Some(claim), None) => Ok(document::KeyPart::JwtClaim(claim.clone())),

@@ -632,3 +632,36 @@ fn keys_of_an_issuer_are_in_one_place_and_of_a_form_that_can_be_read() {
     assert!(wrong("{inline: no}").contains("not a JSON Web Key Set"));
     assert!(wrong("{uri: 'http://a/b'}").contains("https://issuer/keys"));
 }
+
+#[test]
+fn every_field_of_concurrency_and_queue_reaches_the_document() {
+    let parts = rate_limit_of(
+        "
+  mode: Shadow
+  concurrency: {algorithm: Adaptive, initial: 30, min: 8, max: 300, signal: TotalLatency, target: 3s}
+  queue: {maxLength: 64, timeout: 2s, tenant: [{header: x-api-key}]}",
+    )
+    .unwrap()
+    .parts;
+    assert_eq!(
+        parts.concurrency.unwrap(),
+        tidegate_policy::Concurrency {
+            policy: "inference/llama".to_owned(),
+            mode: Mode::Shadow,
+            algorithm: tidegate_policy::ConcurrencyAlgorithm::Adaptive {
+                target_millis: Some(millis(3000)),
+                tolerance: None,
+                kv_cache: None,
+            },
+            initial: 30,
+            min: 8,
+            max: 300,
+            latency: LatencySignal::TotalLatency,
+        }
+    );
+    let queue = parts.queue.unwrap();
+    assert_eq!((queue.max_length, queue.timeout_millis, queue.mode), (64, millis(2000), Mode::Shadow));
+    assert_eq!(queue.tenant.len(), 1);
+    assert_refused(rate_limit_of("{concurrency: {initial: 3}}"), &["spec.concurrency.initial: "]);
+    assert_refused(rate_limit_of("{queue: {maxLength: 0, timeout: 2s}}"), &["spec.queue.maxLength: "]);
+}

@@ -157,6 +157,8 @@ fn asked(stored: &StoredPolicy) -> BTreeSet<Part> {
         (parts.tiers.is_some(), Part::Tiers),
         (parts.priority.is_some(), Part::Priority),
         (parts.breaker.is_some(), Part::Breaker),
+        (parts.concurrency.is_some(), Part::Concurrency),
+        (parts.queue.is_some(), Part::Queue),
         (!parts.limits.is_empty(), Part::Limits),
     ]
     .into_iter()
