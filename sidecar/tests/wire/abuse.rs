@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::raw_http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PREFACE,
-    PRIORITY, REFUSED_STREAM, RST_STREAM, Raw, WINDOW_UPDATE, frame, head,
+    PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, Raw, WINDOW_UPDATE, frame, head,
 };
 use crate::sidecar::{Sidecar, eventually};
 use crate::start;
