@@ -80,7 +80,9 @@ pub struct ResourceLimiter {
 impl ResourceLimiter {
     /// A limiter with nothing in use. `seed` keys its hashes.
     pub fn new(limits: &ResourceLimits, seed: u64, now: Tick) -> Self {
-        let rule = |quota: Option<Quota>| quota.map(|quota| LimitRule::new(&in_thousandths(quota), 0, now));
+        let rule = |quota: Option<Quota>| {
+            quota.map(|quota| LimitRule::new(&in_thousandths(quota), 0, now).keyed_by_caller())
+        };
         Self {
             units: limits.units.iter().map(|(name, units)| (name.clone(), units.get())).collect(),
             request: limits.request.map(|most| Units::new(most.get())),

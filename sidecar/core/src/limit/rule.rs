@@ -23,6 +23,8 @@ pub(crate) struct LimitRule {
     pub(crate) key: usize,
     rule: Arc<Rule>,
     parts: Vec<KeyPart>,
+    /// It counts all requests together: there is no key to look for, nor one that could be put out.
+    together: bool,
     algorithm: Algorithm,
     cost: Cost,
     pub(crate) price: Price,
@@ -41,6 +43,7 @@ impl LimitRule {
             key,
             rule: Arc::new(Rule { policy: limit.policy.clone(), name: limit.name.clone() }),
             parts: limit.key.clone(),
+            together: limit.key.is_empty(),
             algorithm: limit.algorithm,
             cost: limit.cost,
             price: Price::new(limit.cost),
@@ -64,6 +67,7 @@ impl LimitRule {
             key,
             rule: Arc::clone(&self.rule),
             parts: limit.key.clone(),
+            together: limit.key.is_empty(),
             algorithm: limit.algorithm,
             cost: limit.cost,
             price: Price::new(limit.cost),
@@ -83,15 +87,26 @@ impl LimitRule {
             && discriminant(&self.cost) == discriminant(&limit.cost)
     }
 
+    /// The same rule, for keys that are made of something else than facts.
+    pub(crate) fn keyed_by_caller(self) -> Self {
+        Self { together: false, ..self }
+    }
+
     pub(crate) fn find(&self, key: Key) -> Option<Place> {
-        self.table.find(key)
+        if self.together { None } else { self.table.find(key) }
     }
 
     pub(crate) fn judge(&self, now: Tick, cost: u32, place: Option<Place>) -> Result<(), Tick> {
+        if self.together {
+            return self.table.judge_together(self.law, now, cost);
+        }
         self.table.judge(self.law, now, cost, place)
     }
 
     pub(crate) fn take(&self, now: Tick, key: Key, cost: u32, place: Option<Place>) -> Result<Receipt, Tick> {
+        if self.together {
+            return self.table.take_together(self.law, now, cost);
+        }
         self.table.take(self.law, now, key, cost, place)
     }
 
@@ -118,8 +133,16 @@ impl LimitRule {
             if used < hold.cost {
                 self.give_back(hold.key, hold.receipt, hold.cost - used);
             } else if used > hold.cost {
-                self.table.charge(self.law, now, hold.key, used - hold.cost);
+                self.charge(now, hold.key, used - hold.cost);
             }
+        }
+    }
+
+    fn charge(&self, now: Tick, key: Key, amount: u32) {
+        if self.together {
+            self.table.charge_together(self.law, now, amount);
+        } else {
+            self.table.charge(self.law, now, key, amount);
         }
     }
 
@@ -137,7 +160,7 @@ impl LimitRule {
 
     /// What counts for a key, and what may.
     pub(crate) fn load(&self, now: Tick, key: Key) -> (u64, u64) {
-        (self.table.outstanding(self.law, now, self.table.find(key)), self.law.size())
+        (self.table.outstanding(self.law, now, self.find(key)), self.law.size())
     }
 
     /// The refusal that names this rule. Observed is what counts already and the request itself, against what may
@@ -166,7 +189,7 @@ impl LimitRule {
             policy: self.rule.policy.clone(),
             name: self.rule.name.clone(),
             mode: self.mode,
-            keys: self.table.keys(),
+            keys: if self.together { 1 } else { self.table.keys() },
             refused: self.refused.load(Relaxed),
         }
     }

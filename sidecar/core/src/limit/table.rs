@@ -175,6 +175,21 @@ impl Table {
         self.spend(law, now, key, cost, hint, |state| law.take(now, cost, state))
     }
 
+    /// Judges by the state that all requests without one of their own share.
+    pub(crate) fn judge_together(&self, law: Law, now: Tick, cost: u32) -> Result<(), Tick> {
+        law.judge(now, cost, &self.overflow)
+    }
+
+    /// Spends on that state.
+    pub(crate) fn take_together(&self, law: Law, now: Tick, cost: u32) -> Result<Receipt, Tick> {
+        law.take(now, cost, &self.overflow).map(|taken| Receipt { place: None, taken })
+    }
+
+    /// Charges that state.
+    pub(crate) fn charge_together(&self, law: Law, now: Tick, amount: u32) {
+        law.charge(now, amount, &self.overflow);
+    }
+
     /// Charges a key for what it has used beyond what it took, whether that is there or not.
     pub(crate) fn charge(&self, law: Law, now: Tick, key: Key, amount: u32) {
         // It is always there to be charged.
