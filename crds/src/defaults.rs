@@ -26,6 +26,30 @@ pub(crate) fn qps_minimum_samples() -> i32 {
     60
 }
 
+pub(crate) fn qps_minimum_requests() -> i32 {
+    10
+}
+
+pub(crate) fn growth_per_hour() -> Percentage {
+    "50%".into()
+}
+
+pub(crate) fn plateau_stable_for() -> Duration {
+    "1m".into()
+}
+
+pub(crate) fn plateau_growth() -> Percentage {
+    "50%".into()
+}
+
+pub(crate) fn kv_cache_max_usage() -> Percentage {
+    "90%".into()
+}
+
+pub(crate) fn kv_cache_stale_after() -> Duration {
+    "5s".into()
+}
+
 pub(crate) fn stale_after() -> Duration {
     "10s".into()
 }
@@ -60,6 +84,10 @@ pub(crate) fn recovery_below() -> Percentage {
 
 pub(crate) fn recovery_hold() -> Duration {
     "10s".into()
+}
+
+pub(crate) fn recovery_ramp() -> Duration {
+    "5s".into()
 }
 
 pub(crate) fn priority_sources() -> Vec<PrioritySource> {

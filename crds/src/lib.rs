@@ -43,7 +43,8 @@ pub use scalar::{Bytes, Decimal, Duration, HeaderName, Mode, Percentage, StatusM
 pub use status::{CircuitBreakerPolicyStatus, PodCounts, RateLimitPolicyStatus, TierCounts};
 pub use target::{PodSelector, SelectorOperator, SelectorRequirement, TargetRef};
 pub use tiers::{
-    GpuMemoryTier, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, OnStale, QpsTier, Recovery, Tiers,
+    GpuMemoryTier, KvCache, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, MemorySource, OnStale,
+    Plateau, QpsTier, Recovery, SelfCalibration, Tiers,
 };
 
 /// The API group of all resources.

@@ -15,7 +15,7 @@ pub struct Tiers {
     /// Trips when more requests arrive per second than a learned ceiling or a static cap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qps: Option<QpsTier>,
-    /// Trips when the pod's own GPUs use more memory than a share or an amount.
+    /// Trips when the memory of the pod's own GPUs runs out, by NVML's word, by the engine's, or by both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_memory: Option<GpuMemoryTier>,
     /// Trips when a latency percentile stays over a learned or absolute ceiling.
@@ -24,6 +24,20 @@ pub struct Tiers {
     /// When a tripped tier recovers.
     #[serde(default)]
     pub recovery: Recovery,
+    /// Whether the level from which the pressure of all tiers together slows requests down follows what is usual
+    /// for the pod.
+    #[serde(default)]
+    pub self_calibration: SelfCalibration,
+}
+
+/// Whether something calibrates itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum SelfCalibration {
+    /// Every pressure counts.
+    #[default]
+    Disabled,
+    /// Pressure that is usual while nothing trips does not count.
+    Enabled,
 }
 
 impl Tiers {
@@ -79,19 +93,39 @@ pub struct LearnedQps {
     #[serde(default = "defaults::qps_minimum_samples")]
     #[schemars(range(min = 2, max = 3600))]
     pub minimum_samples: i32,
+    /// The learned ceiling is never below so many requests in one sample.
+    #[serde(default = "defaults::qps_minimum_requests")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub minimum_requests: i32,
+    /// Most by which the learned ceiling grows within an hour once it has seen a whole window, over 0% and up to
+    /// 100%; nor does it fall faster.
+    #[serde(default = "defaults::growth_per_hour")]
+    pub growth_per_hour: Percentage,
 }
 
 /// Memory of the pod's own GPUs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.maxUtilization) || has(self.maxBytes)").message(GpuMemoryTier::NONE))]
+#[x_kube(validation = Rule::new(
+    "has(self.maxUtilization) || has(self.maxBytes) || has(self.plateau) || self.source == 'KvCache'"
+).message(GpuMemoryTier::NONE))]
 pub struct GpuMemoryTier {
+    /// Who is asked: `Nvml`, the engine's `KvCache`, or both (`Auto`).
+    #[serde(default)]
+    pub source: MemorySource,
     /// Share of the memory of all the pod's GPUs together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_utilization: Option<Percentage>,
     /// Amount used on all the pod's GPUs together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Bytes>,
+    /// Learns what the engine reserves when it starts; growth above it counts then, and `maxUtilization` only
+    /// where it is higher. `{}` takes all defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plateau: Option<Plateau>,
+    /// The ceiling of the engine's KV cache, for the sources `KvCache` and `Auto`.
+    #[serde(default)]
+    pub kv_cache: KvCache,
     /// Age at which a reading counts as stale.
     #[serde(default = "defaults::stale_after")]
     pub stale_after: Duration,
@@ -102,7 +136,57 @@ pub struct GpuMemoryTier {
 
 impl GpuMemoryTier {
     /// What is said about a tier without a ceiling.
-    pub const NONE: &str = "nothing to trip at: write maxUtilization: 75%, maxBytes: 32Gi, or both";
+    pub const NONE: &str =
+        "nothing to trip at: write maxUtilization: 75%, maxBytes: 32Gi, plateau: {} or several of them";
+}
+
+/// Who says how full the memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum MemorySource {
+    /// The driver of the GPUs.
+    #[default]
+    Nvml,
+    /// The inference engine.
+    KvCache,
+    /// The engine, with NVML as the guard against running out of memory; NVML alone while the engine says nothing.
+    Auto,
+}
+
+/// What an engine reserves when it starts and never gives back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Plateau {
+    /// How long the use has to stay the same, to 1 % of the memory, while requests are served.
+    #[serde(default = "defaults::plateau_stable_for")]
+    pub stable_for: Duration,
+    /// Share of the memory above the plateau that may be used.
+    #[serde(default = "defaults::plateau_growth")]
+    pub growth: Percentage,
+}
+
+/// The ceiling of the engine's KV cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KvCache {
+    /// Share of the cache that may be needed, by what is in it, what waits for it and what was admitted since.
+    #[serde(default = "defaults::kv_cache_max_usage")]
+    pub max_usage: Percentage,
+    /// Age at which a reading of the engine counts as stale.
+    #[serde(default = "defaults::kv_cache_stale_after")]
+    pub stale_after: Duration,
+    /// What the tier does while that reading is stale or missing; with `Auto` NVML goes on.
+    #[serde(default)]
+    pub on_stale: OnStale,
+}
+
+impl Default for KvCache {
+    fn default() -> Self {
+        Self {
+            max_usage: defaults::kv_cache_max_usage(),
+            stale_after: defaults::kv_cache_stale_after(),
+            on_stale: OnStale::default(),
+        }
+    }
 }
 
 /// What a tier does while its signal is stale.
@@ -189,10 +273,17 @@ pub struct Recovery {
     /// How long the value has to stay there.
     #[serde(default = "defaults::recovery_hold")]
     pub hold: Duration,
+    /// How long low priority is let back in after that by degrees, from a trickle on.
+    #[serde(default = "defaults::recovery_ramp")]
+    pub ramp: Duration,
 }
 
 impl Default for Recovery {
     fn default() -> Self {
-        Self { below: defaults::recovery_below(), hold: defaults::recovery_hold() }
+        Self {
+            below: defaults::recovery_below(),
+            hold: defaults::recovery_hold(),
+            ramp: defaults::recovery_ramp(),
+        }
     }
 }

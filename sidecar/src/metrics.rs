@@ -3,6 +3,7 @@
 mod engine_load;
 mod engine_state;
 mod identity;
+mod tiers;
 mod traffic;
 
 use std::sync::atomic::{AtomicU64, Ordering};

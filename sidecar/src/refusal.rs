@@ -123,6 +123,16 @@ fn reason(refusal: &Refusal) -> HeaderValue {
     HeaderValue::from_bytes(&plain).unwrap_or(HeaderValue::from_static("refused"))
 }
 
+/// A value of a tier in its unit, which for memory the limit tells: the ceiling of the KV cache is a share.
+fn tier_value(tier: TierName, value: f64, limit: f64) -> String {
+    match tier {
+        TierName::Qps => format!("{value:.1} requests/s"),
+        TierName::GpuMemory if limit <= 1.0 => format!("{:.0} % of the KV cache", value * 100.0),
+        TierName::GpuMemory => format!("{value:.0} bytes of GPU memory"),
+        TierName::Latency => format!("a latency of {value:.0} ms"),
+    }
+}
+
 fn message(refusal: &Refusal) -> String {
     let class = match refusal.class {
         PriorityClass::Low => "low",
@@ -131,15 +141,11 @@ fn message(refusal: &Refusal) -> String {
     };
     let (observed, limit, rule) = (refusal.observed, refusal.limit, &refusal.rule.name);
     let why = match refusal.cause {
-        Cause::Tier(TierName::Qps) => format!(
-            "requests of {class} priority are refused: {observed:.1} requests/s over the ceiling of {limit:.1}"
-        ),
-        Cause::Tier(TierName::GpuMemory) => format!(
-            "requests of {class} priority are refused: {observed:.0} bytes of GPU memory in use over the ceiling of {limit:.0}"
-        ),
-        Cause::Tier(TierName::Latency) => format!(
-            "requests of {class} priority are refused: a latency of {observed:.0} ms over the ceiling of {limit:.0} ms"
-        ),
+        Cause::Tier(tier) => {
+            let (observed, limit) = (tier_value(tier, observed, limit), tier_value(tier, limit, limit));
+            let relation = if refusal.observed > refusal.limit { "over" } else { "recovering from" };
+            format!("requests of {class} priority are refused: {observed}, {relation} the ceiling of {limit}")
+        }
         Cause::Pressure => format!(
             "too many requests of {class} priority under the present load: {observed:.1} over {limit:.1}"
         ),

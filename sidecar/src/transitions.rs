@@ -54,7 +54,10 @@ impl Transitions {
 
 fn tier_change(from: TierState, tier: &TierStatus) -> Option<Transition<'_>> {
     let bad = matches!(tier.state, TierState::Tripped | TierState::Stale);
-    (from != tier.state).then(|| Transition {
+    // A quiet period after a busy one is no news.
+    let calm = |state| matches!(state, TierState::Normal | TierState::NoData);
+    let news = from != tier.state && !(calm(from) && calm(tier.state));
+    news.then(|| Transition {
         subject: tier.tier.as_str(),
         from: from.as_str(),
         to: tier.state.as_str(),
@@ -93,11 +96,16 @@ mod tests {
             threshold: None,
             unit: "requests/s".to_owned(),
             pressure: 0.0,
+            weight: 1.0,
+            baseline: None,
             last_trigger_reason: Some("too much".to_owned()),
             last_triggered_millis_ago: None,
             recovery_countdown_millis: None,
             signal_age_millis: None,
             stale_reason: None,
+            signals: Vec::new(),
+            estimate: None,
+            overdue: None,
         };
         let breaker = breaker.map(|state| BreakerStatus {
             policy: "a/c".to_owned(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tidegate_policy::{
     API_VERSION, Algorithm, Breaker, ConsecutiveFailures, Cost, ErrorRatio, Factor, GpuMemoryTier, HalfOpen,
-    HeaderName, KeyPart, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, Millis, Mode,
-    OnStale, PolicyDocument, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery,
+    HeaderName, KeyPart, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, MemorySource, Millis,
+    Mode, OnStale, PolicyDocument, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery,
     ScalarError, SlowCallRatio, StatusMatch, Tiers, Trip,
 };
 
@@ -41,6 +41,9 @@ fn tiers() -> Result<Tiers, ScalarError> {
         factor: Factor::new(1000.0)?,
         floor: Rate::new(1e8)?,
         minimum_samples: 60,
+        minimum_requests: 10,
+        growth_per_hour: Some(Ratio::new(0.5)?),
+        seed: None,
     };
     Ok(Tiers {
         policy: POLICY.to_owned(),
@@ -52,6 +55,9 @@ fn tiers() -> Result<Tiers, ScalarError> {
             max: Some(Rate::new(1e8)?),
         }),
         gpu_memory: Some(GpuMemoryTier {
+            source: MemorySource::Nvml,
+            plateau: None,
+            kv_cache: None,
             max_utilization: Some(Ratio::new(0.9)?),
             max_bytes: None,
             stale_after_millis: Millis::new(10_000)?,
@@ -66,7 +72,12 @@ fn tiers() -> Result<Tiers, ScalarError> {
             learned: Some(LearnedLatency { factor: Factor::new(1000.0)?, minimum_periods: 6 }),
             max_millis: Some(Millis::new(60_000)?),
         }),
-        recovery: Recovery { below_ratio: Ratio::new(0.9)?, hold_millis: Millis::new(10_000)? },
+        recovery: Recovery {
+            below_ratio: Ratio::new(0.9)?,
+            hold_millis: Millis::new(10_000)?,
+            ramp_millis: Some(Millis::new(5000)?),
+        },
+        self_calibration: false,
     })
 }
 

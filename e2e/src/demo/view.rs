@@ -209,7 +209,7 @@ fn reading(tier: &TierStatus) -> String {
 
 const fn colour(state: TierState) -> &'static str {
     match state {
-        TierState::Normal | TierState::Learning => GREEN,
+        TierState::Normal | TierState::Learning | TierState::NoData => GREEN,
         TierState::Recovering | TierState::Stale => YELLOW,
         TierState::Tripped => RED,
     }

@@ -131,11 +131,16 @@ pub(super) mod tests {
             threshold: Some(16.0),
             unit: "requests/s".to_owned(),
             pressure: 0.5,
+            weight: 1.0,
+            baseline: None,
             last_trigger_reason: Some("20.5 requests/s over the ceiling of 16.0".to_owned()),
             last_triggered_millis_ago: Some(10),
             recovery_countdown_millis: Some(2900),
             signal_age_millis: None,
             stale_reason: None,
+            signals: Vec::new(),
+            estimate: None,
+            overdue: None,
         };
         let breaker = BreakerStatus {
             policy: "demo/llama".to_owned(),

@@ -2,6 +2,7 @@
 
 mod ask;
 mod control;
+mod latencies;
 mod places;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,20 +11,22 @@ use std::time::Duration;
 use tidegate_policy::report::Status;
 use tidegate_policy::{LatencySignal, Mode, PolicyDocument, PriorityClass};
 
+use crate::ages::Slot;
 use crate::breaker::{Breaker, Call, FirstByte};
 use crate::concurrency::{Flow, Permits, Pool};
 use crate::gate::Gate;
 use crate::gradient::Gradient;
-use crate::histogram::Histogram;
 use crate::lane::Lane;
 use crate::limit::{Held, Limits};
 use crate::meter::Meter;
 use crate::priority::Classifier;
 use crate::queue::{Account, Place, Queue};
+use crate::ramp::Ramp;
 use crate::spread::Spread;
-use crate::{Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, Tick};
+use crate::{Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, Tick, Tokens};
 use ask::{Asked, Leave};
 use control::Control;
+use latencies::LatencyMeter;
 use places::Places;
 pub use places::Waiting;
 
@@ -37,10 +40,11 @@ pub struct Engine {
     tiers: Option<TierRules>,
     gate: Gate,
     limits: Limits,
-    latencies: Option<(LatencySignal, Arc<Histogram>)>,
+    latencies: Option<Arc<LatencyMeter>>,
     /// Shared with every engine that succeeds this one.
     meter: Arc<Meter>,
     gradient: Arc<Gradient>,
+    ramp: Arc<Ramp>,
     spread: Arc<Spread>,
     /// What is asked for a place in flight, where their number is limited.
     places: Option<Places>,
@@ -68,6 +72,8 @@ pub struct Ticket {
     admitted: Tick,
     call: Option<Call>,
     held: Held,
+    /// Where it waits, until the latency tier's signal is there.
+    slot: Option<Slot>,
     /// The engine refused or failed: how long that took is not its latency.
     failed: bool,
     /// Its place in flight.
@@ -96,7 +102,7 @@ impl Engine {
     /// advice.
     pub fn new(document: &PolicyDocument, seed: u64, now: Tick) -> Self {
         let (meter, flow) = (Arc::new(Meter::new()), Arc::new(Flow::new()));
-        let signal = document.tiers.as_ref().and_then(|tiers| tiers.latency).map(|tier| tier.signal);
+        let latency = document.tiers.as_ref().and_then(|tiers| tiers.latency);
         let engine = Self {
             revision: document.revision.clone(),
             seed,
@@ -105,10 +111,11 @@ impl Engine {
             tiers: document.tiers.as_ref().map(TierRules::new),
             gate: Gate::new(),
             limits: Limits::new(&document.limits, seed, now),
-            latencies: signal.map(|signal| (signal, Arc::new(Histogram::new()))),
+            latencies: latency.map(|tier| Arc::new(LatencyMeter::new(&tier, now))),
             control: Mutex::new(Control::new(document, now, &meter, &flow)),
             meter,
             gradient: Arc::new(Gradient::new()),
+            ramp: Arc::new(Ramp::new()),
             spread: Arc::new(Spread::new(seed)),
             places: Places::new(document, seed),
             permits: Arc::new(Permits::new()),
@@ -130,9 +137,10 @@ impl Engine {
             let new = || Breaker::new(policy, self.seed);
             before.map_or_else(new, |b| b.succeed(policy, self.seed, now))
         });
-        let signal = document.tiers.as_ref().and_then(|tiers| tiers.latency).map(|tier| tier.signal);
-        let kept = self.latencies.as_ref().filter(|(before, _)| Some(*before) == signal);
-        let fresh = || signal.map(|signal| (signal, Arc::new(Histogram::new())));
+        let latencies = document.tiers.as_ref().and_then(|tiers| tiers.latency).map(|tier| {
+            let kept = self.latencies.as_ref().filter(|meter| meter.serves(&tier));
+            kept.cloned().unwrap_or_else(|| Arc::new(LatencyMeter::new(&tier, now)))
+        });
         let engine = Self {
             revision: document.revision.clone(),
             seed: self.seed,
@@ -141,10 +149,11 @@ impl Engine {
             tiers: document.tiers.as_ref().map(TierRules::new),
             gate: Gate::new(),
             limits: self.limits.succeed(&document.limits, now),
-            latencies: kept.cloned().or_else(fresh),
+            latencies,
             control: Mutex::new(self.control().succeed(document, now, &self.meter, &self.flow)),
             meter: Arc::clone(&self.meter),
             gradient: Arc::clone(&self.gradient),
+            ramp: Arc::clone(&self.ramp),
             spread: Arc::clone(&self.spread),
             places: Places::new(document, self.seed),
             permits: Arc::clone(&self.permits),
@@ -166,22 +175,25 @@ impl Engine {
         }
         let class = self.priority.classify(facts);
         match self.ask(now, class, facts) {
-            Ok(Asked::Go(leave)) => Decision::Admit(self.let_in(now, class, leave)),
+            Ok(Asked::Go(leave)) => Decision::Admit(self.let_in(now, class, leave, facts.tokens)),
             Ok(Asked::Wait(waiting)) => Decision::Queue(waiting),
             Err(refusal) => self.refuse(refusal),
         }
     }
 
-    fn let_in(&self, now: Tick, class: PriorityClass, leave: Leave) -> Admission {
+    fn let_in(&self, now: Tick, class: PriorityClass, leave: Leave, tokens: Tokens) -> Admission {
         let Leave { call, shadow, wait, held, pool, account } = leave;
         let lane = Lane::of_this_thread();
-        self.meter.admit(lane);
+        self.meter.admit(lane, tokens);
         if self.places.is_some() {
             self.flow.enter(lane);
         }
         let timeout = self.breaker.as_ref().and_then(Breaker::timeout);
         // Waiting for its turn is not the engine's latency.
-        let ticket = Ticket { admitted: now + wait, call, held, failed: false, pool, begun: false, account };
+        let at_once = self.latencies.as_ref().filter(|_| wait.is_zero());
+        let slot = at_once.and_then(|latencies| latencies.enter(lane));
+        let ticket =
+            Ticket { admitted: now + wait, call, held, slot, failed: false, pool, begun: false, account };
         Admission { ticket, class, wait, timeout, shadow }
     }
 
@@ -192,6 +204,9 @@ impl Engine {
             breaker.responded(now, call, outcome, elapsed);
         }
         ticket.failed = !matches!(outcome, HeadOutcome::Status(..400));
+        if !ticket.failed {
+            self.meter.succeed(Lane::of_this_thread());
+        }
         if matches!(outcome, HeadOutcome::TimedOut | HeadOutcome::Status(429 | 503)) && self.places.is_some()
         {
             self.flow.drop_one(Lane::of_this_thread());
@@ -203,10 +218,13 @@ impl Engine {
         }
     }
 
-    /// The first byte of the response's body is there. A breaker that looks at latency need not wait for the end of
-    /// a stream then, and a queue in the engine is seen while it builds up; without this both learn of it from
-    /// `complete`.
+    /// The first byte of the response's body is there. To be called when it is, not at the end of a stream: without it
+    /// a breaker that looks at latency and the limit of places learn of it from `complete`, and the latency tier takes
+    /// whoever has no first byte yet for one that waits for it.
     pub fn first_byte(&self, now: Tick, ticket: &mut Ticket) {
+        if let Some(latencies) = &self.latencies {
+            latencies.first_byte(Lane::of_this_thread(), &mut ticket.slot);
+        }
         if let (Some(breaker), Some(call)) = (&self.breaker, &mut ticket.call) {
             breaker.first_byte(now, call, FirstByte::After(now.since(ticket.admitted)));
         }
@@ -219,7 +237,7 @@ impl Engine {
     /// waited for it to end.
     #[allow(clippy::needless_pass_by_value)] // a ticket ends here: nobody may complete it twice
     pub fn complete(&self, now: Tick, mut ticket: Ticket, completion: &Completion) -> Vec<Place> {
-        self.meter.complete(Lane::of_this_thread());
+        self.count_out(&mut ticket);
         if let (Some(breaker), Some(call)) = (&self.breaker, ticket.call.take()) {
             let elapsed = now.since(ticket.admitted);
             let first = match completion.first_byte {
@@ -235,6 +253,15 @@ impl Engine {
             self.record_latencies(now, &ticket, completion);
         }
         self.end_place(now, &ticket, completion)
+    }
+
+    /// It is in flight no longer.
+    fn count_out(&self, ticket: &mut Ticket) {
+        let lane = Lane::of_this_thread();
+        self.meter.complete(lane);
+        if let Some(latencies) = &self.latencies {
+            latencies.leave(lane, &mut ticket.slot);
+        }
     }
 
     fn record_latencies(&self, now: Tick, ticket: &Ticket, completion: &Completion) {
@@ -254,7 +281,7 @@ impl Engine {
     /// those who waited for that.
     #[allow(clippy::needless_pass_by_value)] // as in `complete`
     pub fn cancel(&self, now: Tick, mut ticket: Ticket) -> Vec<Place> {
-        self.meter.complete(Lane::of_this_thread());
+        self.count_out(&mut ticket);
         if let (Some(breaker), Some(call)) = (&self.breaker, ticket.call.take()) {
             breaker.give_back(now, call);
         }
@@ -268,7 +295,7 @@ impl Engine {
             breaker.observe(now, reading);
         }
         let mut control = self.control();
-        control.observe(now, signal);
+        control.observe(now, signal, &self.meter);
         self.refresh(now, &mut control);
     }
 
@@ -289,6 +316,7 @@ impl Engine {
         Status {
             revision: self.revision.clone(),
             pressure: self.gradient.pressure(),
+            pressure_onset: control.onset(),
             in_flight: self.meter.in_flight(),
             engine: control.engine_load(now),
             tiers: control.status(now),
@@ -300,10 +328,8 @@ impl Engine {
     }
 
     fn record_latency(&self, signal: LatencySignal, latency: Duration) {
-        if let Some((wanted, histogram)) = &self.latencies
-            && *wanted == signal
-        {
-            histogram.record(latency);
+        if let Some(latencies) = &self.latencies {
+            latencies.record(signal, latency);
         }
     }
 

@@ -22,8 +22,8 @@ pub(crate) struct Gate {
 struct Published {
     value: AtomicF64,
     threshold: AtomicF64,
-    /// Nanoseconds of the clock at which it recovers; 0 while it is not recovering.
-    recovers_at: AtomicU64,
+    /// Nanoseconds of the clock from which low passes again; 0 while the tier is not recovering.
+    readmits_at: AtomicU64,
     hold: AtomicU64,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Shed {
     pub(crate) tier: TierName,
     pub(crate) value: f64,
     pub(crate) threshold: f64,
-    /// Calm that is needed at least before it recovers.
+    /// Calm that is needed at least before low passes again.
     pub(crate) countdown: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Gate {
             tiers: std::array::from_fn(|_| Published {
                 value: AtomicF64::new(0.0),
                 threshold: AtomicF64::new(0.0),
-                recovers_at: AtomicU64::new(0),
+                readmits_at: AtomicU64::new(0),
                 hold: AtomicU64::new(0),
             }),
         }
@@ -58,11 +58,11 @@ impl Gate {
             let published = &self.tiers[index(standing.name)];
             published.value.store(standing.value.unwrap_or(0.0));
             published.threshold.store(standing.threshold.unwrap_or(0.0));
-            let recovers_at = standing.hysteresis.recovers_at(standing.recovery).map_or(0, Tick::as_nanos);
-            published.recovers_at.store(recovers_at, Relaxed);
+            let readmits_at = standing.hysteresis.readmits_at(standing.recovery).map_or(0, Tick::as_nanos);
+            published.readmits_at.store(readmits_at, Relaxed);
             let hold = standing.recovery.hold_millis.duration().as_nanos();
             published.hold.store(hold as u64, Relaxed);
-            shedding |= u32::from(standing.shedding) << index(standing.name);
+            shedding |= u32::from(standing.shedding()) << index(standing.name);
         }
         self.shedding.store(shedding, Relaxed);
     }
@@ -75,6 +75,13 @@ impl Gate {
         }
     }
 
+    /// What is published of a tier that lets low back in, and when the next one may pass.
+    #[cold]
+    pub(crate) fn letting_in(&self, tier: TierName, countdown: Duration) -> Shed {
+        let published = &self.tiers[index(tier)];
+        Shed { tier, value: published.value.load(), threshold: published.threshold.load(), countdown }
+    }
+
     #[cold]
     fn longest(&self, now: Tick, shedding: u32) -> Option<Shed> {
         let sheds = TIERS.into_iter().filter(|tier| shedding >> index(*tier) & 1 == 1);
@@ -84,7 +91,7 @@ impl Gate {
 
 impl Published {
     fn shed(&self, tier: TierName, now: Tick) -> Shed {
-        let countdown = match self.recovers_at.load(Relaxed) {
+        let countdown = match self.readmits_at.load(Relaxed) {
             0 => Duration::from_nanos(self.hold.load(Relaxed)),
             at => Tick::from_nanos(at).since(now),
         };

@@ -15,7 +15,7 @@ const MAX_MICROS: u64 = (1 << 37) - 1;
 const BUCKETS: usize = index(MAX_MICROS) + 1;
 /// Neighbouring latencies fall into neighbouring buckets, so two copies are enough to keep threads apart.
 const STRIPES: usize = 2;
-const _: () = assert!(STRIPES <= LANES);
+const _: () = assert!(STRIPES <= LANES && BUCKETS <= 1 << 16);
 
 /// Latencies of the period that is running.
 pub(crate) struct Histogram {
@@ -28,10 +28,11 @@ impl std::fmt::Debug for Histogram {
     }
 }
 
-/// What one period held, taken out of a [`Histogram`].
-#[derive(Debug)]
-pub(crate) struct Drained {
-    buckets: Vec<u32>,
+/// The latencies of a stretch of time: how many there are in each bucket that has any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Latencies {
+    /// By bucket, lowest first.
+    counts: Vec<(u16, u64)>,
     count: u64,
 }
 
@@ -42,29 +43,42 @@ impl Histogram {
 
     /// Counts one latency.
     pub(crate) fn record(&self, latency: Duration) {
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(MAX_MICROS).min(MAX_MICROS);
-        self.stripes[Lane::of_this_thread().index() % STRIPES][index(micros)].fetch_add(1, Relaxed);
+        let bucket = index(micros(latency));
+        self.stripes[Lane::of_this_thread().index() % STRIPES][bucket].fetch_add(1, Relaxed);
     }
 
     /// Takes all latencies out. One that is recorded meanwhile is in this result or in the next.
-    pub(crate) fn drain(&self) -> Drained {
-        let mut buckets = vec![0; BUCKETS];
-        for stripe in &self.stripes {
-            for (sum, bucket) in buckets.iter_mut().zip(stripe) {
-                if bucket.load(Relaxed) > 0 {
-                    *sum += bucket.swap(0, Relaxed);
-                }
-            }
-        }
-        let count = buckets.iter().map(|&n| u64::from(n)).sum();
-        Drained { buckets, count }
+    pub(crate) fn drain(&self) -> Latencies {
+        let take = |bucket: &AtomicU32| if bucket.load(Relaxed) > 0 { bucket.swap(0, Relaxed) } else { 0 };
+        let sums = (0..BUCKETS).map(|i| self.stripes.iter().map(|stripe| u64::from(take(&stripe[i]))).sum());
+        let counts: Vec<(u16, u64)> = (0u16..).zip(sums).filter(|&(_, n): &(u16, u64)| n > 0).collect();
+        let count = counts.iter().map(|(_, n)| n).sum();
+        Latencies { counts, count }
     }
 }
 
-impl Drained {
+impl Latencies {
     /// Number of latencies.
     pub(crate) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// Adds so many latencies of one length.
+    pub(crate) fn add(&mut self, latency: Duration, n: u64) {
+        let one = Self { counts: vec![(index(micros(latency)) as u16, n)], count: n };
+        self.merge(&one);
+    }
+
+    /// Adds the latencies of another stretch of time.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let (mut mine, mut theirs) = (self.counts.iter().peekable(), other.counts.iter().peekable());
+        let mut merged = Vec::with_capacity(self.counts.len().max(other.counts.len()));
+        while let Some(i) = mine.peek().into_iter().chain(theirs.peek()).map(|(i, _)| *i).min() {
+            let both = [&mut mine, &mut theirs].map(|counts| counts.next_if(|(j, _)| *j == i));
+            merged.push((i, both.into_iter().flatten().map(|(_, n)| n).sum()));
+        }
+        self.counts = merged;
+        self.count += other.count;
     }
 
     /// The smallest latency that at least `share` of all do not exceed, in milliseconds, to 0.4 %. None of an empty
@@ -72,12 +86,17 @@ impl Drained {
     pub(crate) fn percentile(&self, share: f64) -> Option<f64> {
         let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
-        let i = self.buckets.iter().position(|&n| {
-            seen += u64::from(n);
+        let (bucket, _) = self.counts.iter().find(|(_, n)| {
+            seen += n;
             seen >= rank
         })?;
-        Some(middle(i) / 1000.0)
+        Some(middle(usize::from(*bucket)) / 1000.0)
     }
+}
+
+/// Whole microseconds, as far as the buckets go.
+fn micros(latency: Duration) -> u64 {
+    u64::try_from(latency.as_micros()).unwrap_or(MAX_MICROS).min(MAX_MICROS)
 }
 
 /// The bucket of a value.
@@ -123,6 +142,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn merged_latencies_are_those_that_were_recorded_together(
+            one in proptest::collection::vec(1u64..10_000_000, 0..50),
+            other in proptest::collection::vec(1u64..10_000_000, 0..50),
+        ) {
+            let drained = |micros: &[u64]| {
+                let histogram = Histogram::new();
+                for m in micros {
+                    histogram.record(Duration::from_micros(*m));
+                }
+                histogram.drain()
+            };
+            let mut merged = drained(&one);
+            merged.merge(&drained(&other));
+            prop_assert_eq!(&merged, &drained(&[one.clone(), other.clone()].concat()));
+            let mut added = drained(&one);
+            for m in &other {
+                added.add(Duration::from_micros(*m), 1);
+            }
+            prop_assert_eq!(added, merged);
+        }
+
         #[test]
         fn percentiles_agree_with_hdrhistogram(
             micros in proptest::collection::vec(1u64..100_000_000, 1..300),

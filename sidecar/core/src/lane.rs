@@ -67,7 +67,9 @@ mod tests {
         let meter = Meter::new();
         std::thread::scope(|scope| {
             for _ in 0..3 * LANES {
-                scope.spawn(|| (0..10_000).for_each(|_| meter.admit(Lane::of_this_thread())));
+                scope.spawn(|| {
+                    (0..10_000).for_each(|_| meter.admit(Lane::of_this_thread(), crate::Tokens::default()));
+                });
             }
         });
         assert_eq!(meter.admitted(), 3 * LANES as u64 * 10_000);

@@ -12,6 +12,7 @@
 //! serves live traffic and replays a recorded hour in seconds. All of it is called through `&self` from many
 //! threads.
 
+mod ages;
 mod breaker;
 mod concurrency;
 mod decision;
@@ -27,6 +28,7 @@ mod meter;
 mod pressure;
 mod priority;
 mod queue;
+mod ramp;
 mod resource;
 mod spread;
 mod sync;

@@ -84,6 +84,11 @@ impl Judged {
     pub(crate) fn new() -> Self {
         Self { keys: ArrayVec::new(), steps: ArrayVec::new(), tokens: Tokens::default() }
     }
+
+    /// What the request is estimated to use.
+    pub(crate) fn tokens(&self) -> Tokens {
+        self.tokens
+    }
 }
 
 /// The rule that decides, and when it would let pass.

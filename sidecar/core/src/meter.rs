@@ -2,6 +2,7 @@
 
 use crossbeam_utils::CachePadded;
 
+use crate::Tokens;
 use crate::lane::{LANES, Lane};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
@@ -15,6 +16,8 @@ pub(crate) struct Meter {
 struct Counters {
     offered: AtomicU64,
     admitted: AtomicU64,
+    tokens: AtomicU64,
+    succeeded: AtomicU64,
     completed: AtomicU64,
     /// The value of `offered` at which somebody has to add up all lanes.
     checkpoint: AtomicU64,
@@ -26,6 +29,8 @@ impl Meter {
             CachePadded::new(Counters {
                 offered: AtomicU64::new(0),
                 admitted: AtomicU64::new(0),
+                tokens: AtomicU64::new(0),
+                succeeded: AtomicU64::new(0),
                 completed: AtomicU64::new(0),
                 checkpoint: AtomicU64::new(u64::MAX),
             })
@@ -39,9 +44,19 @@ impl Meter {
         lane.increment(&counters.offered) >= counters.checkpoint.load(Relaxed)
     }
 
-    /// Counts a request that was let through.
-    pub(crate) fn admit(&self, lane: Lane) {
-        lane.increment(&self.lanes[lane.index()].admitted);
+    /// Counts a request that was let through, and the room it will take in the engine's cache.
+    pub(crate) fn admit(&self, lane: Lane, tokens: Tokens) {
+        let counters = &self.lanes[lane.index()];
+        lane.increment(&counters.admitted);
+        let new = u64::from(tokens.input) + u64::from(tokens.output);
+        if new > 0 {
+            lane.add(&counters.tokens, new);
+        }
+    }
+
+    /// Counts an admitted request that the engine answered with a success.
+    pub(crate) fn succeed(&self, lane: Lane) {
+        lane.increment(&self.lanes[lane.index()].succeeded);
     }
 
     /// Counts a request that is over.
@@ -55,6 +70,15 @@ impl Meter {
 
     pub(crate) fn admitted(&self) -> u64 {
         self.lanes.iter().map(|l| l.admitted.load(Relaxed)).sum()
+    }
+
+    /// Tokens of all admitted requests, as they were estimated, without those that the engine had in its cache.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.lanes.iter().map(|l| l.tokens.load(Relaxed)).sum()
+    }
+
+    pub(crate) fn succeeded(&self) -> u64 {
+        self.lanes.iter().map(|l| l.succeeded.load(Relaxed)).sum()
     }
 
     /// Requests admitted and not completed.
@@ -124,7 +148,7 @@ mod tests {
     #[test]
     fn requests_in_flight_are_admitted_ones_without_completed_ones() {
         let (meter, lane) = (Meter::new(), Lane::of_this_thread());
-        (0..5).for_each(|_| meter.admit(lane));
+        (0..5).for_each(|_| meter.admit(lane, Tokens::default()));
         meter.complete(lane);
         assert_eq!(meter.in_flight(), 4);
     }

@@ -155,7 +155,9 @@ fn slow_answers_trip_the_latency_tier_after_three_periods_and_quiet_ones_free_it
     let tripped = replay.run(5, 20, QUICK * 10);
     assert_eq!((tripped["low"].passed, tripped["high"].refused), (0, 0));
     replay.run(25, 0, QUICK);
-    assert_eq!(replay.state(TierName::Latency), TierState::Normal);
+    assert_eq!(replay.state(TierName::Latency), TierState::NoData, "nothing came");
+    let after = replay.run(10, 20, QUICK);
+    assert!(after.values().all(|count| count.refused == 0), "{after:?}");
 }
 
 #[test]

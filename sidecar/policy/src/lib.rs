@@ -41,5 +41,6 @@ pub use scalar::{
     Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, StatusMatch, Weight,
 };
 pub use tiers::{
-    GpuMemoryTier, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, OnStale, QpsTier, Recovery, Tiers,
+    GpuMemoryTier, KvCache, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, MemorySource, OnStale,
+    Plateau, QpsTier, Recovery, Tiers,
 };

@@ -38,6 +38,9 @@ pub struct Status {
     pub revision: String,
     /// The one pressure score, 0 to 1.
     pub pressure: f64,
+    /// The level from which the fused pressure slows requests down; only with self-calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure_onset: Option<f64>,
     /// Requests in flight.
     pub in_flight: u64,
     /// What the inference engine said last about its own load; absent when it never did.
@@ -158,10 +161,12 @@ pub enum TierState {
     Normal,
     /// Over its ceiling.
     Tripped,
-    /// Below its ceiling again, for less than the hold time: still acts as tripped.
+    /// Below its ceiling again: acts as tripped for the hold time, then lets low priority in by degrees.
     Recovering,
     /// Its signal is too old or missing; `onStale` says what the tier does.
     Stale,
+    /// The last period had too few samples for a verdict.
+    NoData,
 }
 
 impl TierState {
@@ -173,11 +178,13 @@ impl TierState {
             Self::Tripped => "tripped",
             Self::Recovering => "recovering",
             Self::Stale => "stale",
+            Self::NoData => "no-data",
         }
     }
 
     /// Every state, for metrics that export one series each.
-    pub const ALL: [Self; 5] = [Self::Learning, Self::Normal, Self::Tripped, Self::Recovering, Self::Stale];
+    pub const ALL: [Self; 6] =
+        [Self::Learning, Self::Normal, Self::Tripped, Self::Recovering, Self::Stale, Self::NoData];
 }
 
 /// All that is known about a tier.
@@ -203,15 +210,22 @@ pub struct TierStatus {
     pub threshold: Option<f64>,
     /// `requests/s`, `bytes` or `ms`.
     pub unit: String,
-    /// Its share of the pressure, 0 to 1.
+    /// Its own pressure, 0 to 1.
     pub pressure: f64,
+    /// Its weight in the fusion of all pressures; the weights of all tiers add up to 1.
+    #[serde(default)]
+    pub weight: f64,
+    /// What it has learned to be normal, in the unit of the value: the moving average of successes, the mean of
+    /// past percentiles, the plateau of GPU memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<f64>,
     /// Why it tripped last, such as `412.0 requests/s over the ceiling of 400.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_trigger_reason: Option<String>,
     /// Milliseconds since it tripped last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_triggered_millis_ago: Option<u64>,
-    /// Milliseconds of calm still needed to recover; only while shedding.
+    /// Milliseconds of calm still needed to recover; only while tripped or recovering.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_countdown_millis: Option<u64>,
     /// Age of the signal.
@@ -220,6 +234,52 @@ pub struct TierStatus {
     /// Why the signal is stale, such as `the pod has no GPU`; only while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_reason: Option<String>,
+    /// Each signal of a tier that has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<SignalStatus>,
+    /// Estimates of the latency's 95th percentile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<LatencyEstimate>,
+    /// Requests in flight that are older than the ceiling of latency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overdue: Option<u64>,
+}
+
+/// One of the signals of a tier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignalStatus {
+    /// `nvml` or `kv-cache`.
+    pub name: String,
+    /// Its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// The ceiling in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// `bytes` or `ratio`.
+    pub unit: String,
+    /// Age of the last reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_millis: Option<u64>,
+    /// Why it is stale; only while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_reason: Option<String>,
+}
+
+/// The 95th percentile of latency in milliseconds, from the last minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LatencyEstimate {
+    /// Exact, over a window of 10 s slices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_millis: Option<f64>,
+    /// The moving average of the percentile of each second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_average_millis: Option<f64>,
+    /// The window, corrected by what the moving average says of its age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hybrid_millis: Option<f64>,
 }
 
 /// State of one limit.

@@ -23,9 +23,13 @@ pub struct Tiers {
     pub latency: Option<LatencyTier>,
     /// When a tripped tier recovers.
     pub recovery: Recovery,
+    /// Whether the level from which the fused pressure slows requests down calibrates itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub self_calibration: bool,
 }
 
-/// Hysteresis of every tier: it recovers after its value stayed below `below_ratio` × threshold for `hold`.
+/// Hysteresis of every tier: it recovers after its value stayed below `below_ratio` × threshold for `hold`, and
+/// then lets low priority back in over `ramp`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recovery {
@@ -33,6 +37,9 @@ pub struct Recovery {
     pub below_ratio: Ratio,
     /// How long it has to stay there.
     pub hold_millis: Millis,
+    /// How long low priority is let back in by degrees, from a trickle on; all at once where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp_millis: Option<Millis>,
 }
 
 /// Trips when the requests offered in one sample interval exceed the ceiling.
@@ -63,21 +70,77 @@ pub struct LearnedQps {
     pub floor: Rate,
     /// Samples needed before the learned ceiling holds; until then the tier is `Learning`.
     pub minimum_samples: u32,
+    /// The learned ceiling is never below so many requests in one sample.
+    #[serde(default)]
+    pub minimum_requests: u32,
+    /// Most by which the learned ceiling grows within an hour, once a whole window was learned, as a share of
+    /// itself; nor does it fall faster. No bound where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_per_hour: Option<Ratio>,
+    /// The moving average of pods like this one: the ceiling of a new pod until it has learned its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Rate>,
 }
 
-/// Trips when the pod's GPUs use more than a share or an amount of memory. At least one of both is set.
+/// Trips when the memory of the pod's GPUs runs out: by what NVML says, by the use of the engine's KV cache, or by
+/// both. At least one ceiling is set for each source.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GpuMemoryTier {
+    /// Who is asked.
+    #[serde(default)]
+    pub source: MemorySource,
     /// Share of the memory of all the pod's GPUs together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_utilization: Option<Ratio>,
     /// Bytes used on all the pod's GPUs together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
+    /// Learns how much an engine reserves when it starts. Growth above that is what counts then: `max_utilization`
+    /// holds only where it is higher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plateau: Option<Plateau>,
+    /// The ceiling of the engine's KV cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<KvCache>,
     /// Age at which a reading counts as stale.
     pub stale_after_millis: Millis,
     /// What the tier does while its reading is stale.
+    pub on_stale: OnStale,
+}
+
+/// Who says how full the memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum MemorySource {
+    /// The driver of the GPUs.
+    #[default]
+    Nvml,
+    /// The inference engine.
+    KvCache,
+    /// The engine's KV cache, with the requests that wait for room in it, and NVML as the guard against running
+    /// out of memory; NVML alone while the engine says nothing.
+    Auto,
+}
+
+/// What an engine reserves when it starts and never gives back.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plateau {
+    /// How long the use has to stay the same, to 1 % of the memory, to be taken for the plateau.
+    pub stable_millis: Millis,
+    /// Share of the memory above the plateau that may be used.
+    pub growth: Ratio,
+}
+
+/// The ceiling of the engine's KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KvCache {
+    /// Share of the cache that may be in use.
+    pub max_usage: Ratio,
+    /// Age at which a reading counts as stale.
+    pub stale_after_millis: Millis,
+    /// What the tier does while its reading is stale. With `Auto` NVML goes on.
     pub on_stale: OnStale,
 }
 

@@ -7,9 +7,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tidegate_policy::report::{BreakerState, BreakerStatus, Status, TierState, TierStatus};
+use tidegate_policy::report::{BreakerState, BreakerStatus, Status};
 
 use super::engine_load::{Exported, Load};
+use super::tiers::Tiers;
 
 type Real = Gauge<f64, AtomicU64>;
 type Label = (&'static str, &'static str);
@@ -18,9 +19,7 @@ type Label = (&'static str, &'static str);
 pub(super) struct EngineState {
     /// Two scrapes at once would mix their readings. Never taken on the way of a request.
     scrape: Mutex<()>,
-    tier_state: Family<[Label; 2], Gauge>,
-    tier_value: Family<[Label; 1], Real>,
-    tier_threshold: Family<[Label; 1], Real>,
+    tiers: Tiers,
     pressure: Real,
     load: Arc<Load>,
     breaker_state: Family<[Label; 1], Gauge>,
@@ -34,19 +33,8 @@ pub(super) struct EngineState {
 
 impl EngineState {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let this = Self::default();
+        let this = Self { tiers: Tiers::register(registry), ..Self::default() };
         registry.register_collector(Box::new(Exported(Arc::clone(&this.load))));
-        registry.register("tier_state", "1 for the state that the tier is in", this.tier_state.clone());
-        registry.register(
-            "tier_value",
-            "Current value of the tier: requests/s, bytes or milliseconds",
-            this.tier_value.clone(),
-        );
-        registry.register(
-            "tier_threshold",
-            "Ceiling in force, in the unit of the value",
-            this.tier_threshold.clone(),
-        );
         registry.register("pressure_ratio", "The one pressure score, 0 to 1", this.pressure.clone());
         registry.register("breaker_state", "1 for the state the breaker is in", this.breaker_state.clone());
         registry.register(
@@ -81,32 +69,14 @@ impl EngineState {
         let _scrape = self.scrape.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.pressure.set(status.pressure);
         self.load.set(status.engine);
-        // Cleared first, so that a tier or breaker that a policy took away disappears.
-        self.tier_state.clear();
-        self.tier_value.clear();
-        self.tier_threshold.clear();
+        self.tiers.set(&status.tiers);
+        // Cleared first, so that a breaker that a policy took away disappears.
         self.breaker_state.clear();
         self.breaker_transitions.clear();
-        status.tiers.iter().for_each(|tier| self.set_tier(tier));
         if let Some(breaker) = &status.breaker {
             self.set_breaker(breaker);
         }
         self.set_places(status);
-    }
-
-    fn set_tier(&self, tier: &TierStatus) {
-        let name = ("tier", tier.tier.as_str());
-        for state in TierState::ALL {
-            self.tier_state
-                .get_or_create(&[name, ("state", state.as_str())])
-                .set(i64::from(state == tier.state));
-        }
-        if let Some(value) = tier.value {
-            self.tier_value.get_or_create(&[name]).set(value);
-        }
-        if let Some(threshold) = tier.threshold {
-            self.tier_threshold.get_or_create(&[name]).set(threshold);
-        }
     }
 
     fn set_places(&self, status: &Status) {

@@ -5,8 +5,8 @@ mod limit;
 use std::collections::BTreeSet;
 
 use tidegate_crds::{
-    self as crd, Claimant, GpuMemoryTier, KeyPart, LatencySignal, LatencyTier, OnStale, QpsTier,
-    RateLimitPolicySpec,
+    self as crd, Claimant, GpuMemoryTier, KeyPart, LatencySignal, LatencyTier, MemorySource, OnStale,
+    QpsTier, RateLimitPolicySpec,
 };
 use tidegate_policy as document;
 
@@ -59,13 +59,15 @@ fn tiers(
     let latency = optional(spec.latency.as_ref(), |spec| latency(spec, problems));
     let below = problems.keep("spec.tiers.recovery.below", ratio(&spec.recovery.below));
     let hold = problems.keep("spec.tiers.recovery.hold", millis(&spec.recovery.hold));
+    let ramp = problems.keep("spec.tiers.recovery.ramp", millis(&spec.recovery.ramp));
     Some(document::Tiers {
         policy: policy.to_owned(),
         mode,
         qps: qps?,
         gpu_memory: gpu_memory?,
         latency: latency?,
-        recovery: document::Recovery { below_ratio: below?, hold_millis: hold? },
+        recovery: document::Recovery { below_ratio: below?, hold_millis: hold?, ramp_millis: Some(ramp?) },
+        self_calibration: spec.self_calibration == crd::SelfCalibration::Enabled,
     })
 }
 
@@ -113,11 +115,23 @@ fn learned_qps(spec: &crd::LearnedQps, problems: &mut Problems) -> Option<docume
     let floor = problems.keep("spec.tiers.qps.learned.floor", rate(&spec.floor));
     let samples = count32(spec.minimum_samples, 2, 3600);
     let samples = problems.keep("spec.tiers.qps.learned.minimumSamples", samples);
-    Some(document::LearnedQps { sigma: sigma?, factor: factor?, floor: floor?, minimum_samples: samples? })
+    let requests = count32(spec.minimum_requests, 0, 1_000_000);
+    let requests = problems.keep("spec.tiers.qps.learned.minimumRequests", requests);
+    let growth = problems.keep("spec.tiers.qps.learned.growthPerHour", ratio(&spec.growth_per_hour));
+    Some(document::LearnedQps {
+        sigma: sigma?,
+        factor: factor?,
+        floor: floor?,
+        minimum_samples: samples?,
+        minimum_requests: requests?,
+        growth_per_hour: Some(growth?),
+        seed: None,
+    })
 }
 
 fn gpu_memory(spec: &GpuMemoryTier, problems: &mut Problems) -> Option<document::GpuMemoryTier> {
-    if spec.max_utilization.is_none() && spec.max_bytes.is_none() {
+    let nothing = spec.max_utilization.is_none() && spec.max_bytes.is_none() && spec.plateau.is_none();
+    if nothing && spec.source != MemorySource::KvCache {
         problems.add("spec.tiers.gpuMemory", GpuMemoryTier::NONE);
     }
     let utilization = optional(spec.max_utilization.as_ref(), |share| {
@@ -126,17 +140,47 @@ fn gpu_memory(spec: &GpuMemoryTier, problems: &mut Problems) -> Option<document:
     let amount = optional(spec.max_bytes.as_ref(), |amount| {
         problems.keep("spec.tiers.gpuMemory.maxBytes", bytes(amount))
     });
+    let plateau = optional(spec.plateau.as_ref(), |spec| plateau(spec, problems));
+    let kv_cache = kv_cache(&spec.kv_cache, problems);
     let stale_after = problems.keep("spec.tiers.gpuMemory.staleAfter", millis(&spec.stale_after));
+    let source = match spec.source {
+        MemorySource::Nvml => document::MemorySource::Nvml,
+        MemorySource::KvCache => document::MemorySource::KvCache,
+        MemorySource::Auto => document::MemorySource::Auto,
+    };
     Some(document::GpuMemoryTier {
+        source,
         max_utilization: utilization?,
         max_bytes: amount?,
+        plateau: plateau?,
+        kv_cache: Some(kv_cache?).filter(|_| source != document::MemorySource::Nvml),
         stale_after_millis: stale_after?,
-        on_stale: match spec.on_stale {
-            OnStale::Ignore => document::OnStale::Ignore,
-            OnStale::HoldLast => document::OnStale::HoldLast,
-            OnStale::Trip => document::OnStale::Trip,
-        },
+        on_stale: on_stale(spec.on_stale),
     })
+}
+
+fn plateau(spec: &crd::Plateau, problems: &mut Problems) -> Option<document::Plateau> {
+    let stable = problems.keep("spec.tiers.gpuMemory.plateau.stableFor", millis(&spec.stable_for));
+    let growth = problems.keep("spec.tiers.gpuMemory.plateau.growth", ratio(&spec.growth));
+    Some(document::Plateau { stable_millis: stable?, growth: growth? })
+}
+
+fn kv_cache(spec: &crd::KvCache, problems: &mut Problems) -> Option<document::KvCache> {
+    let usage = problems.keep("spec.tiers.gpuMemory.kvCache.maxUsage", ratio(&spec.max_usage));
+    let stale_after = problems.keep("spec.tiers.gpuMemory.kvCache.staleAfter", millis(&spec.stale_after));
+    Some(document::KvCache {
+        max_usage: usage?,
+        stale_after_millis: stale_after?,
+        on_stale: on_stale(spec.on_stale),
+    })
+}
+
+const fn on_stale(on_stale: OnStale) -> document::OnStale {
+    match on_stale {
+        OnStale::Ignore => document::OnStale::Ignore,
+        OnStale::HoldLast => document::OnStale::HoldLast,
+        OnStale::Trip => document::OnStale::Trip,
+    }
 }
 
 fn latency(spec: &LatencyTier, problems: &mut Problems) -> Option<document::LatencyTier> {

@@ -3,10 +3,10 @@ use std::sync::LazyLock;
 use serde::de::DeserializeOwned;
 use tidegate_policy::{
     Algorithm, Breaker, Claimant, ConsecutiveFailures, Cost, ErrorRatio, Factor, Fallback, GpuMemoryTier,
-    HalfOpen, HeaderName, InFlight, JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, LatencyPercentile,
-    LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, Millis, Mode, OnStale, Per, Priority,
-    PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery, RelativePath, SlowCallRatio, StatusMatch,
-    Tiers, Trip,
+    HalfOpen, HeaderName, InFlight, JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, KvCache, LatencyPercentile,
+    LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, MemorySource, Millis, Mode, OnStale, Per,
+    Plateau, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery, RelativePath,
+    SlowCallRatio, StatusMatch, Tiers, Trip,
 };
 
 use super::*;
@@ -66,12 +66,18 @@ fn tiers_take_the_defaults_of_the_field() {
                         factor: factor(1.5),
                         floor: rate(10.0),
                         minimum_samples: 60,
+                        minimum_requests: 10,
+                        growth_per_hour: Some(ratio(0.5)),
+                        seed: None,
                     }),
                     max: None,
                 }),
                 gpu_memory: Some(GpuMemoryTier {
+                    source: MemorySource::Nvml,
                     max_utilization: None,
                     max_bytes: Some(32 << 30),
+                    plateau: None,
+                    kv_cache: None,
                     stale_after_millis: millis(10_000),
                     on_stale: OnStale::Ignore,
                 }),
@@ -84,7 +90,12 @@ fn tiers_take_the_defaults_of_the_field() {
                     learned: None,
                     max_millis: Some(millis(8000)),
                 }),
-                recovery: Recovery { below_ratio: ratio(0.9), hold_millis: millis(10_000) },
+                recovery: Recovery {
+                    below_ratio: ratio(0.9),
+                    hold_millis: millis(10_000),
+                    ramp_millis: Some(millis(5000)),
+                },
+                self_calibration: false,
             }),
             ..Parts::default()
         }
@@ -97,10 +108,11 @@ fn every_field_of_the_tiers_reaches_the_document() {
         "
   mode: Shadow
   tiers:
-    qps: {max: 400, learned: {sigma: 3, factor: '1.25', floor: '0.5', minimumSamples: 10}, sampleInterval: 500ms, window: 1m}
-    gpuMemory: {maxUtilization: 75%, staleAfter: 4s, onStale: HoldLast}
+    qps: {max: 400, learned: {sigma: 3, factor: '1.25', floor: '0.5', minimumSamples: 10, minimumRequests: 5, growthPerHour: 20%}, sampleInterval: 500ms, window: 1m}
+    gpuMemory: {source: Auto, maxUtilization: 75%, staleAfter: 4s, onStale: HoldLast, plateau: {stableFor: 30s, growth: 25%}, kvCache: {maxUsage: 95%, staleAfter: 3s, onStale: Trip}}
     latency: {signal: TotalLatency, percentile: '99.9', period: 5s, periods: 2, minimumSamples: 7, learned: {factor: '1.8', minimumPeriods: 4}}
-    recovery: {below: 80%, hold: 1m30s}",
+    recovery: {below: 80%, hold: 1m30s, ramp: 20s}
+    selfCalibration: Enabled",
     );
     assert_eq!(
         compiled.unwrap().parts.tiers,
@@ -115,12 +127,22 @@ fn every_field_of_the_tiers_reaches_the_document() {
                     factor: factor(1.25),
                     floor: rate(0.5),
                     minimum_samples: 10,
+                    minimum_requests: 5,
+                    growth_per_hour: Some(ratio(0.2)),
+                    seed: None,
                 }),
                 max: Some(rate(400.0)),
             }),
             gpu_memory: Some(GpuMemoryTier {
+                source: MemorySource::Auto,
                 max_utilization: Some(ratio(0.75)),
                 max_bytes: None,
+                plateau: Some(Plateau { stable_millis: millis(30_000), growth: ratio(0.25) }),
+                kv_cache: Some(KvCache {
+                    max_usage: ratio(0.95),
+                    stale_after_millis: millis(3000),
+                    on_stale: OnStale::Trip,
+                }),
                 stale_after_millis: millis(4000),
                 on_stale: OnStale::HoldLast,
             }),
@@ -133,7 +155,12 @@ fn every_field_of_the_tiers_reaches_the_document() {
                 learned: Some(LearnedLatency { factor: factor(1.8), minimum_periods: 4 }),
                 max_millis: None,
             }),
-            recovery: Recovery { below_ratio: ratio(0.8), hold_millis: millis(90_000) },
+            recovery: Recovery {
+                below_ratio: ratio(0.8),
+                hold_millis: millis(90_000),
+                ramp_millis: Some(millis(20_000)),
+            },
+            self_calibration: true,
         })
     );
 }
@@ -408,10 +435,10 @@ fn every_mistake_is_reported_with_its_field() {
         "
   targetRefs: [{kind: Deployment, name: llama}]
   tiers:
-    qps: {max: 0, learned: {sigma: x, minimumSamples: 1}, window: 5 m}
-    gpuMemory: {maxUtilization: 101%, maxBytes: 1GB, staleAfter: 0s}
+    qps: {max: 0, learned: {sigma: x, minimumSamples: 1, minimumRequests: -1, growthPerHour: 0%}, window: 5 m}
+    gpuMemory: {maxUtilization: 101%, maxBytes: 1GB, staleAfter: 0s, plateau: {stableFor: 0s, growth: 0%}, kvCache: {maxUsage: 0%, staleAfter: x}}
     latency: {percentile: 0, periods: 0, minimumSamples: 0, period: 1d, max: '-1s', learned: {factor: '0'}}
-    recovery: {below: 0%, hold: ''}
+    recovery: {below: 0%, hold: '', ramp: 1d}
   priority: {from: [{header: 'x priority'}], reserved: {high: x}, highAllowedFrom: [{}, {cidr: 10.0.0.0/33}, {header: {name: ''}}]}
   limits:
   - {name: a, limit: 0, window: 0s, key: [{}]}
@@ -428,9 +455,15 @@ fn every_mistake_is_reported_with_its_field() {
             "spec.tiers.qps.window: \"5 m\" is not a duration",
             "spec.tiers.qps.learned.sigma: \"x\" is not a decimal number",
             "spec.tiers.qps.learned.minimumSamples: 1 is out of range",
+            "spec.tiers.qps.learned.minimumRequests: -1 is out of range",
+            "spec.tiers.qps.learned.growthPerHour: 0% is out of range",
             "spec.tiers.qps.max: 0 is out of range",
             "spec.tiers.gpuMemory.maxUtilization: \"101%\" is not a percentage",
             "spec.tiers.gpuMemory.maxBytes: \"1GB\" is not a number of bytes",
+            "spec.tiers.gpuMemory.plateau.stableFor: \"0s\" is out of range",
+            "spec.tiers.gpuMemory.plateau.growth: 0% is out of range",
+            "spec.tiers.gpuMemory.kvCache.maxUsage: 0% is out of range",
+            "spec.tiers.gpuMemory.kvCache.staleAfter: \"x\" is not a duration",
             "spec.tiers.gpuMemory.staleAfter: \"0s\" is out of range",
             "spec.tiers.latency.percentile: 0 is out of range",
             "spec.tiers.latency.period: \"1d\" is not a duration",
@@ -440,6 +473,7 @@ fn every_mistake_is_reported_with_its_field() {
             "spec.tiers.latency.max: \"-1s\" is not a duration",
             "spec.tiers.recovery.below: 0% is out of range",
             "spec.tiers.recovery.hold: \"\" is not a duration",
+            "spec.tiers.recovery.ramp: \"1d\" is not a duration",
             "spec.priority.from[0].header: \"x priority\" is not a header name",
             "spec.priority.reserved.high: \"x\" is not a percentage",
             "spec.priority.highAllowedFrom[0]: nobody is named",

@@ -14,6 +14,7 @@ use crate::gate::Shed;
 use crate::gradient::Slowed;
 use crate::limit::{Held, Judged, Passed, TakenToken};
 use crate::queue::Account;
+use crate::ramp::Ramped;
 use crate::{Cause, Decision, Facts, Refusal, Tick};
 
 /// Least wait of a client that is refused by what is in flight: nobody knows when that ends, and to come again at once
@@ -45,10 +46,17 @@ pub(super) enum Asked {
 #[derive(Debug)]
 pub(super) struct Given {
     pub(super) judged: Judged,
-    /// Of the gradient.
-    pub(super) token: Option<TakenToken>,
+    /// By the tiers.
+    pub(super) tokens: Tokens,
     /// By the limits.
     pub(super) passed: Passed,
+}
+
+/// What the tiers' buckets gave, to put it back when a later rule refuses.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tokens {
+    ramp: Option<TakenToken>,
+    gradient: Option<TakenToken>,
 }
 
 impl Engine {
@@ -123,14 +131,14 @@ impl Engine {
                 }
                 Err(refusal)
             }
-            (Found::Queue(line), Ok((token, passed))) => {
-                self.queue_up(now, class, line, facts, Given { judged, token, passed })
+            (Found::Queue(line), Ok((tokens, passed))) => {
+                self.queue_up(now, class, line, facts, Given { judged, tokens, passed })
             }
             (Found::Queue(_), Err(refusal)) => Err(refusal),
         }
     }
 
-    /// Takes a token of the gradient and those of the limits.
+    /// Takes the tokens of the tiers and those of the limits.
     fn spend(
         &self,
         now: Tick,
@@ -138,19 +146,17 @@ impl Engine {
         slowed: bool,
         judged: &mut Judged,
         shadow: &mut Option<Refusal>,
-    ) -> Result<(Option<TakenToken>, Passed), Refusal> {
-        let token = if slowed { None } else { self.enter(now, class, shadow)? };
+    ) -> Result<(Tokens, Passed), Refusal> {
+        let tokens = if slowed { Tokens::default() } else { self.enter(now, class, shadow)? };
         match self.limits.commit(now, class, judged) {
             Ok(mut passed) => {
                 if shadow.is_none() {
                     *shadow = passed.shadow.take();
                 }
-                Ok((token, passed))
+                Ok((tokens, passed))
             }
             Err(refusal) => {
-                if let Some(token) = token {
-                    self.gradient.give_back(class, token);
-                }
+                self.give_back(class, tokens);
                 Err(refusal)
             }
         }
@@ -173,6 +179,9 @@ impl Engine {
         {
             return Err(refusal);
         }
+        if class == PriorityClass::Low {
+            self.ramp.judge(now).map_err(|ramped| self.ramped(tiers, class, ramped))?;
+        }
         self.gradient.judge(now, class).map_err(|slowed| self.slowed(tiers, class, slowed))
     }
 
@@ -182,18 +191,47 @@ impl Engine {
         self.tiers.as_ref().map(|tiers| self.shed(tiers, class, shed))
     }
 
-    /// Takes a token of the gradient.
+    /// Takes the tokens that the tiers ask for.
     fn enter(
         &self,
         now: Tick,
         class: PriorityClass,
         shadow: &mut Option<Refusal>,
-    ) -> Result<Option<TakenToken>, Refusal> {
-        let Some(tiers) = &self.tiers else { return Ok(None) };
-        match self.gradient.take(now, class) {
-            Ok(token) => Ok(token),
-            Err(slowed) => self.enforce(Err(self.slowed(tiers, class, slowed)), shadow).map(|_| None),
+    ) -> Result<Tokens, Refusal> {
+        let Some(tiers) = &self.tiers else { return Ok(Tokens::default()) };
+        match self.take(now, class, tiers) {
+            Ok(tokens) => Ok(tokens),
+            Err(refusal) => self.enforce(Err(refusal), shadow).map(|_| Tokens::default()),
         }
+    }
+
+    fn take(&self, now: Tick, class: PriorityClass, tiers: &TierRules) -> Result<Tokens, Refusal> {
+        let ramp = match class {
+            PriorityClass::Low => self.ramp.take(now).map_err(|ramped| self.ramped(tiers, class, ramped))?,
+            PriorityClass::Medium | PriorityClass::High => None,
+        };
+        match self.gradient.take(now, class) {
+            Ok(gradient) => Ok(Tokens { ramp, gradient }),
+            Err(slowed) => {
+                self.give_back(class, Tokens { ramp, gradient: None });
+                Err(self.slowed(tiers, class, slowed))
+            }
+        }
+    }
+
+    /// Puts them back.
+    pub(super) fn give_back(&self, class: PriorityClass, tokens: Tokens) {
+        if let Some(token) = tokens.gradient {
+            self.gradient.give_back(class, token);
+        }
+        if let Some(token) = tokens.ramp {
+            self.ramp.give_back(token);
+        }
+    }
+
+    #[cold]
+    fn ramped(&self, tiers: &TierRules, class: PriorityClass, ramped: Ramped) -> Refusal {
+        self.shed(tiers, class, self.gate.letting_in(ramped.tier, ramped.retry_after))
     }
 
     #[cold]

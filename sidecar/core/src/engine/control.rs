@@ -8,8 +8,8 @@ use crate::concurrency::{Flow, Limiter, Progress};
 use crate::gradient::{Seen, Throughput};
 use crate::lane::Lane;
 use crate::meter::Meter;
-use crate::tiers::{Standing, Tiers};
-use crate::{EngineReading, Signal, Tick, pressure};
+use crate::tiers::{LatencySource, Tiers, Traffic, Work};
+use crate::{EngineReading, Signal, Tick};
 
 /// State that only ticks, readings and snapshots touch.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ impl Control {
         let limiter = places::concurrency(document)
             .map(|config| Limiter::new(&config, reserved_high(document), now, flow));
         Self {
-            tiers: tiers.map(|policy| Tiers::new(policy, now, meter.offered())),
+            tiers: tiers.map(|policy| Tiers::new(policy, now, traffic(meter))),
             throughput: Throughput::new(now, Seen::default()),
             reserved_high: reserved_high(document),
             reading: None,
@@ -48,8 +48,8 @@ impl Control {
         let tiers = document.tiers.as_ref().map(|policy| {
             let before = self.tiers.as_ref();
             before.map_or_else(
-                || Tiers::new(policy, now, meter.offered()),
-                |tiers| tiers.succeed(policy, now, meter.offered()),
+                || Tiers::new(policy, now, traffic(meter)),
+                |tiers| tiers.succeed(policy, now, traffic(meter)),
             )
         });
         Self {
@@ -61,16 +61,17 @@ impl Control {
         }
     }
 
-    pub(super) fn observe(&mut self, now: Tick, signal: Signal) {
-        match signal {
-            Signal::GpuMemory(reading) => {
-                if let Some(tiers) = &mut self.tiers {
-                    tiers.observe(now, reading);
-                }
+    pub(super) fn observe(&mut self, now: Tick, signal: Signal, meter: &Meter) {
+        if let Signal::Engine(reading) = signal {
+            self.reading = Some(reading);
+        }
+        if let Some(tiers) = &mut self.tiers {
+            match signal {
+                Signal::GpuMemory(reading) => tiers.observe(now, reading, traffic(meter)),
+                Signal::Engine(reading) => tiers.observe_engine(now, reading, traffic(meter)),
+                // The breaker's.
+                Signal::Stage(_) => {}
             }
-            Signal::Engine(reading) => self.reading = Some(reading),
-            // The breaker's.
-            Signal::Stage(_) => {}
         }
     }
 
@@ -93,6 +94,10 @@ impl Control {
         self.tiers.as_ref().map(|tiers| tiers.status(now)).unwrap_or_default()
     }
 
+    pub(super) fn onset(&self) -> Option<f64> {
+        self.tiers.as_ref().and_then(Tiers::onset)
+    }
+
     /// Requests that the running sample may still take; None when it has taken too many, or any number will do.
     fn remaining(&self, now: Tick, offered: u64) -> Remaining {
         match self.tiers.as_ref().and_then(Tiers::allowance) {
@@ -108,16 +113,15 @@ impl Control {
     /// Without a limit of places all of it acts on the rate.
     fn pressures(&self) -> (f64, f64) {
         let Some(tiers) = &self.tiers else { return (0.0, 0.0) };
-        let by_rate = |standing: &Standing<'_>| self.limiter.is_none() || standing.name == TierName::Qps;
-        let fuse = |rate: bool| {
-            let chosen = tiers.standings().filter(|standing| by_rate(standing) == rate);
-            pressure::fuse(chosen.map(|standing: Standing<'_>| standing.pressure()))
-        };
-        (fuse(true), fuse(false))
+        if self.limiter.is_none() {
+            return (tiers.pressure(), 0.0);
+        }
+        let by_rate = |tier| tier == TierName::Qps;
+        (tiers.pressure_of(by_rate), tiers.pressure_of(|tier| !by_rate(tier)))
     }
 
-    fn shedding(&self) -> bool {
-        self.tiers.as_ref().is_some_and(|tiers| tiers.standings().any(|s| s.shedding))
+    fn holding(&self) -> bool {
+        self.tiers.as_ref().is_some_and(Tiers::holding)
     }
 }
 
@@ -126,6 +130,11 @@ enum Remaining {
     Any,
     Requests(u64),
     Exceeded,
+}
+
+fn traffic(meter: &Meter) -> Traffic {
+    let work = Work { admitted: meter.admitted(), tokens: meter.tokens(), succeeded: meter.succeeded() };
+    Traffic { offered: meter.offered(), work }
 }
 
 fn reserved_high(document: &PolicyDocument) -> f64 {
@@ -141,11 +150,11 @@ impl Engine {
             slowed: self.gradient.refused().wrapping_add(self.flow.totals().refused),
         };
         // Before the tiers: what was admitted up to a trip still counts as not held back.
-        let shedding = control.shedding();
-        control.throughput.tick(now, seen, shedding);
-        if let (Some(tiers), histogram) = (&mut control.tiers, &self.latencies) {
-            tiers.tick(now, seen.offered, || histogram.as_ref().map(|(_, h)| h.drain()));
-            tiers.burst(now, seen.offered);
+        let holding = control.holding();
+        control.throughput.tick(now, seen, holding);
+        if let Some(tiers) = &mut control.tiers {
+            let latencies = self.latencies.as_deref().map(|meter| meter as &dyn LatencySource);
+            tiers.tick(now, Traffic { offered: seen.offered, ..traffic(&self.meter) }, latencies);
         }
         self.publish(now, control, seen.offered);
     }
@@ -178,12 +187,15 @@ impl Engine {
         self.move_limit(now, control, places);
         let Some(tiers) = &control.tiers else {
             self.gradient.set(0.0, 0.0, 0.0, 0.0);
+            self.ramp.set(None, 0.0);
             self.meter.disarm();
             return;
         };
-        let reserved = if control.shedding() { control.reserved_high } else { 0.0 };
+        let reserved = if tiers.shedding() { control.reserved_high } else { 0.0 };
         let base = control.throughput.base(tiers.ceiling(), reserved);
-        self.gradient.set(rate.max(places), rate, base, control.throughput.demand());
+        self.gradient.set(tiers.pressure(), rate, base, control.throughput.demand());
+        let grips = tiers.standings().map(|standing| (standing.name, standing.hysteresis.grip()));
+        self.ramp.set(grips.max_by(|a, b| a.1.total_cmp(&b.1)), base);
         self.gate.publish(tiers.standings());
         match control.remaining(now, offered) {
             Remaining::Requests(n) => self.meter.arm(n),

@@ -225,11 +225,12 @@ impl Engine {
         let Some(end) = self.queue.ended(waiting.place) else { return Decision::Queue(waiting) };
         let Waiting { line, class, since, account, given, call, shadow, .. } = waiting;
         if let End::Go(pool) = end {
+            let tokens = given.judged.tokens();
             let Passed { wait, held, .. } = given.passed;
             // It has waited for its turn with the others at the same time.
             let wait = (since + wait).since(now);
             let leave = Leave { call, shadow, wait, held, pool, account: Some(account) };
-            return Decision::Admit(self.let_in(now, class, leave));
+            return Decision::Admit(self.let_in(now, class, leave, tokens));
         }
         self.hand_back(now, class, &given, call);
         let most = line.most as f64;
@@ -323,9 +324,7 @@ impl Engine {
 
     fn refund(&self, class: PriorityClass, given: &Given) {
         self.limits.give_back(&given.judged);
-        if let Some(token) = given.token {
-            self.gradient.give_back(class, token);
-        }
+        self.give_back(class, given.tokens);
     }
 
     #[cold]

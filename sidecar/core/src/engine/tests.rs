@@ -270,4 +270,62 @@ fn the_engines_own_load_is_told_with_its_age_and_outlives_a_change_of_policy() {
     assert_eq!(load.age_millis, 2_500);
 }
 
+/// A latency tier of one second whose periods of a second trip it at once.
+const QUICK_LATENCY: &str = r#""latency":{"signal":"TimeToFirstToken","percentile":0.99,"periodMillis":1000,
+    "periods":1,"minimumSamples":5,"maxMillis":1000}"#;
+
+#[test]
+fn an_engine_that_hangs_sheds_low_though_it_completes_nothing() {
+    let tiers = format!(
+        r#"{PRIORITY},"tiers":{{"policy":"inference/llama","mode":"Enforce",{QUICK_LATENCY},
+        "recovery":{{"belowRatio":0.9,"holdMillis":2000}}}}"#
+    );
+    let engine = Engine::new(&document(&tiers), 1, second(0));
+    let mut hung: Vec<_> = (0..20)
+        .map(|_| {
+            let mut ticket = admit(&engine, millis(10), &Request::priority("medium")).unwrap().ticket;
+            engine.responded(millis(20), &mut ticket, HeadOutcome::Status(200));
+            ticket
+        })
+        .collect();
+    let mut answered = admit(&engine, millis(10), &Request::priority("medium")).unwrap().ticket;
+    engine.first_byte(millis(20), &mut answered);
+    for n in 1..=40 {
+        engine.tick(millis(n * 100));
+    }
+    let tier = &engine.snapshot(millis(4000)).tiers[0];
+    assert_eq!((tier.state, tier.overdue), (TierState::Tripped, Some(20)), "heads alone are no tokens");
+    assert!(admit(&engine, millis(4000), &Request::priority("low")).is_err());
+    hung.push(answered);
+    for ticket in hung {
+        engine.complete(millis(4000), ticket, &Completion::default());
+    }
+    for n in 41..=80 {
+        engine.tick(millis(n * 100));
+    }
+    let _ = admit(&engine, millis(8000), &Request::priority("low")).unwrap();
+}
+
+#[test]
+fn what_a_tier_shed_comes_back_by_degrees_and_a_refused_one_spends_nothing() {
+    let engine =
+        Engine::new(&document(&gpu(2000).replace("2000", "2000,\"rampMillis\":10000")), 1, second(0));
+    let low = Request::priority("low");
+    let mut passed = Vec::new();
+    for n in 0..200u64 {
+        let now = millis(n * 100);
+        if n % 10 == 0 {
+            read_gpu(&engine, now, if (30..50).contains(&n) { 80 } else { 20 });
+        }
+        engine.tick(now);
+        let of_this = (0..5).filter(|_| admit(&engine, now, &low).map(|a| a.ticket).is_ok()).count();
+        passed.push(of_this);
+    }
+    let second = |n: usize| passed[n * 10..n * 10 + 10].iter().sum::<usize>();
+    assert_eq!((second(2), second(3), second(6)), (50, 0, 0), "{passed:?}");
+    assert!((1..=6).contains(&second(7)), "a trickle at first: {passed:?}");
+    assert!(second(9) > second(7) && second(12) > second(9), "{passed:?}");
+    assert_eq!(second(18), 50, "{passed:?}");
+}
+
 mod places;

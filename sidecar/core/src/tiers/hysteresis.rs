@@ -1,5 +1,5 @@
-//! What keeps a tier from flapping: it trips at the ceiling and recovers only after it stayed clearly below for a
-//! while.
+//! What keeps a tier from flapping: it trips at the ceiling, recovers only after it stayed clearly below for a
+//! while, and then lets low priority back in by degrees.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(crate) struct Hysteresis {
     last: Option<Trigger>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) enum Phase {
     #[default]
     Normal,
@@ -45,6 +45,12 @@ pub(crate) enum Phase {
     /// Calm since then, for less than the hold time.
     Recovering {
         since: Tick,
+    },
+    /// It has recovered, and lets more and more of low priority pass.
+    Ramping {
+        since: Tick,
+        /// Share of the ramp that is over.
+        done: f64,
     },
 }
 
@@ -65,7 +71,7 @@ impl Hysteresis {
         reason: impl FnOnce() -> String,
     ) {
         self.phase = match (self.phase, level) {
-            (Phase::Normal | Phase::Recovering { .. }, Level::Over) => {
+            (Phase::Normal | Phase::Recovering { .. } | Phase::Ramping { .. }, Level::Over) => {
                 self.last = Some(Trigger { at: now, reason: reason() });
                 Phase::Tripped
             }
@@ -80,9 +86,17 @@ impl Hysteresis {
 
     /// Recovers when the calm has lasted long enough and nothing was said against it.
     pub(crate) fn settle(&mut self, now: Tick, recovery: Recovery) {
-        if self.countdown(now, recovery) == Some(Duration::ZERO) {
-            self.phase = Phase::Normal;
-        }
+        self.phase = match (self.phase, recovery.ramp_millis) {
+            (Phase::Recovering { since }, ramp) if now.since(since) >= recovery.hold_millis.duration() => {
+                ramp.map_or(Phase::Normal, |_| Phase::Ramping { since: now, done: 0.0 })
+            }
+            (Phase::Ramping { since, .. }, Some(ramp)) if now.since(since) < ramp.duration() => {
+                let done = now.since(since).as_secs_f64() / ramp.duration().as_secs_f64();
+                Phase::Ramping { since, done }
+            }
+            (Phase::Ramping { .. }, _) => Phase::Normal,
+            (phase, _) => phase,
+        };
     }
 
     /// As if it never had tripped, but for the memory of why.
@@ -94,24 +108,42 @@ impl Hysteresis {
         self.phase
     }
 
+    /// Whether low priority is refused altogether.
     pub(crate) fn shedding(&self) -> bool {
+        matches!(self.phase, Phase::Tripped | Phase::Recovering { .. })
+    }
+
+    /// Whether anything is held back because of it.
+    pub(crate) fn holding(&self) -> bool {
         self.phase != Phase::Normal
     }
 
-    /// The instant of recovery, if the calm lasts.
-    pub(crate) fn recovers_at(&self, recovery: Recovery) -> Option<Tick> {
+    /// How firmly it holds back, from 0 to 1.
+    pub(crate) fn grip(&self) -> f64 {
         match self.phase {
-            Phase::Recovering { since } => Some(since + recovery.hold_millis.duration()),
-            Phase::Normal | Phase::Tripped => None,
+            Phase::Normal => 0.0,
+            Phase::Tripped | Phase::Recovering { .. } => 1.0,
+            Phase::Ramping { done, .. } => 1.0 - done,
         }
     }
 
-    /// Calm still needed; None while it does not shed.
+    /// The instant from which low priority passes again, if the calm lasts.
+    pub(crate) fn readmits_at(&self, recovery: Recovery) -> Option<Tick> {
+        match self.phase {
+            Phase::Recovering { since } => Some(since + recovery.hold_millis.duration()),
+            Phase::Normal | Phase::Tripped | Phase::Ramping { .. } => None,
+        }
+    }
+
+    /// Calm still needed until nothing is held back; None while nothing is.
     pub(crate) fn countdown(&self, now: Tick, recovery: Recovery) -> Option<Duration> {
+        let hold = recovery.hold_millis.duration();
+        let ramp = recovery.ramp_millis.map_or(Duration::ZERO, tidegate_policy::Millis::duration);
         match self.phase {
             Phase::Normal => None,
-            Phase::Tripped => Some(recovery.hold_millis.duration()),
-            Phase::Recovering { since } => Some((since + recovery.hold_millis.duration()).since(now)),
+            Phase::Tripped => Some(hold + ramp),
+            Phase::Recovering { since } => Some((since + hold).since(now) + ramp),
+            Phase::Ramping { since, .. } => Some((since + ramp).since(now)),
         }
     }
 
@@ -130,7 +162,12 @@ mod tests {
     const HOLD: u64 = 1000;
 
     fn recovery() -> Recovery {
-        Recovery { below_ratio: Ratio::new(0.9).unwrap(), hold_millis: Millis::new(HOLD).unwrap() }
+        let hold_millis = Millis::new(HOLD).unwrap();
+        Recovery { below_ratio: Ratio::new(0.9).unwrap(), hold_millis, ramp_millis: None }
+    }
+
+    fn with_ramp(millis: u64) -> Recovery {
+        Recovery { ramp_millis: Millis::new(millis).ok(), ..recovery() }
     }
 
     fn millis(n: u64) -> Tick {
@@ -162,11 +199,34 @@ mod tests {
         assert_eq!(tier.phase(), Phase::Normal);
     }
 
+    #[test]
+    fn after_the_hold_time_it_lets_go_by_degrees_and_a_relapse_takes_it_back_whole() {
+        let recovery = with_ramp(2000);
+        let mut tier = Hysteresis::default();
+        tier.update(millis(0), Level::Over, recovery, String::new);
+        assert_eq!(tier.countdown(millis(0), recovery), Some(Duration::from_secs(3)));
+        tier.update(millis(100), Level::Calm, recovery, String::new);
+        assert_eq!((tier.grip(), tier.shedding()), (1.0, true));
+        tier.settle(millis(1100), recovery);
+        assert_eq!((tier.grip(), tier.shedding(), tier.holding()), (1.0, false, true));
+        tier.update(millis(2600), Level::Between, recovery, String::new);
+        assert!((tier.grip() - 0.25).abs() < 1e-9);
+        assert_eq!(tier.countdown(millis(2600), recovery), Some(Duration::from_millis(500)));
+        let mut relapsed = tier.clone();
+        relapsed.update(millis(2700), Level::Over, recovery, String::new);
+        assert_eq!((relapsed.phase(), relapsed.grip()), (Phase::Tripped, 1.0));
+        tier.settle(millis(3100), recovery);
+        assert_eq!((tier.phase(), tier.countdown(millis(3100), recovery)), (Phase::Normal, None));
+    }
+
     proptest! {
         /// Law: a tier recovers only after an uninterrupted calm of the hold time, so it trips at most once in
         /// each hold time however its value jumps.
         #[test]
-        fn no_flapping(values in proptest::collection::vec((1u64..400, 0.0f64..2.0), 1..300)) {
+        fn no_flapping(
+            values in proptest::collection::vec((1u64..400, 0.0f64..2.0), 1..300), ramp in 0u64..3000,
+        ) {
+            let recovery = || with_ramp(ramp);
             let mut tier = Hysteresis::default();
             let (mut now, mut calm_since, mut last_trip) = (0, None, None::<u64>);
             for (gap, value) in values {

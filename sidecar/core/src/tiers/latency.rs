@@ -1,18 +1,32 @@
 //! The tier of latency.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use tidegate_policy::report::TierName;
+use tidegate_policy::report::{LatencyEstimate, TierName, TierState};
 use tidegate_policy::{LatencySignal, LatencyTier, LearnedLatency, Recovery};
 
-use super::hysteresis::{Hysteresis, Level};
+use super::estimate::Estimate;
+use super::hysteresis::{Hysteresis, Level, Phase};
 use super::standing::Standing;
 use crate::Tick;
-use crate::histogram::Drained;
+use crate::histogram::Latencies;
 
 /// Past periods that the learned ceiling looks at: beyond an hour of 10 s periods, and any minimum a policy can
 /// ask for.
 const REMEMBERED: usize = 1000;
+/// How often latencies are taken out of the histogram.
+const STEP: Duration = Duration::from_secs(1);
+
+/// Where the latencies come from.
+pub(crate) trait Source {
+    /// Takes out all that were recorded since the last call.
+    fn drain(&self) -> Latencies;
+    /// Requests in flight that have waited for longer, with the least age they can have.
+    fn older_than(&self, now: Tick, threshold: Duration) -> Vec<(Duration, u64)>;
+    /// Moves the count of ages on, for ages around the threshold.
+    fn tick(&self, now: Tick, threshold: Option<Duration>);
+}
 
 /// A percentile per period, against a ceiling that is learned, given or both.
 #[derive(Debug, Clone)]
@@ -20,6 +34,12 @@ pub(crate) struct Latency {
     config: LatencyTier,
     recovery: Recovery,
     period_start: Tick,
+    /// Latencies of the running period, up to `taken`.
+    period: Latencies,
+    taken: Tick,
+    /// Some tier was tripped or recovering in this period.
+    tripped: bool,
+    estimate: Estimate,
     /// Percentiles of past periods in milliseconds, oldest first. Only those that were not over the ceiling,
     /// while the tier did not shed.
     learned: VecDeque<f64>,
@@ -28,6 +48,10 @@ pub(crate) struct Latency {
     bad: u32,
     /// The percentile of the last period, if that had enough samples.
     value: Option<f64>,
+    /// The last period had too few.
+    no_data: bool,
+    /// Requests in flight older than the ceiling, at the end of the last period.
+    overdue: u64,
     hysteresis: Hysteresis,
 }
 
@@ -37,10 +61,16 @@ impl Latency {
             config,
             recovery,
             period_start: now,
+            period: Latencies::default(),
+            taken: now,
+            tripped: false,
+            estimate: Estimate::new(now),
             learned: VecDeque::new(),
             ceiling: None,
             bad: 0,
             value: None,
+            no_data: false,
+            overdue: 0,
             hysteresis: Hysteresis::default(),
         };
         tier.ceiling = tier.lower_ceiling();
@@ -59,33 +89,76 @@ impl Latency {
         self.config.signal == config.signal && self.config.percentile == config.percentile
     }
 
-    /// Closes the period if its time is over. `drain` gives its latencies.
-    pub(crate) fn tick(&mut self, now: Tick, drain: impl FnOnce() -> Option<Drained>) {
-        if now.since(self.period_start) >= self.config.period_millis.duration() {
+    /// The running period teaches nothing.
+    pub(crate) fn taint(&mut self) {
+        self.tripped = true;
+    }
+
+    /// Closes the period if its time is over.
+    pub(crate) fn tick(&mut self, now: Tick, source: &dyn Source) {
+        source.tick(now, self.threshold());
+        let is_over = now.since(self.period_start) >= self.config.period_millis.duration();
+        if is_over || now.since(self.taken) >= STEP {
+            let latencies = source.drain();
+            self.period.merge(&latencies);
+            self.estimate.take(now, &latencies);
+            self.taken = now;
+        }
+        if is_over {
+            self.close(now, source);
             self.period_start = now;
-            let minimum = u64::from(self.config.minimum_samples);
-            let latencies = drain().filter(|latencies| latencies.count() >= minimum);
-            let share = self.config.percentile.get();
-            self.close(now, latencies.and_then(|latencies| latencies.percentile(share)));
+            self.tripped = false;
         }
         self.hysteresis.settle(now, self.recovery);
     }
 
     pub(crate) fn standing(&self) -> Standing<'_> {
         let learning = self.config.learned.is_some_and(|learned| !self.has_learned(&learned));
-        Standing::of_traffic(
-            TierName::Latency,
-            learning,
-            self.value,
-            self.ceiling,
-            &self.hysteresis,
-            self.recovery,
-        )
+        let mut standing = Standing {
+            value: self.value,
+            threshold: self.ceiling,
+            baseline: self.mean(),
+            ..Standing::of_traffic(TierName::Latency, learning, &self.hysteresis, self.recovery)
+        };
+        if self.no_data && self.hysteresis.phase() == Phase::Normal && !learning {
+            standing.state = TierState::NoData;
+        }
+        standing
     }
 
-    /// Takes the percentile of a period. None: too few samples for a verdict. While the tier sheds that counts as
-    /// calm, since what it sheds may be all that there was.
-    fn close(&mut self, now: Tick, percentile: Option<f64>) {
+    pub(crate) fn estimate(&self) -> LatencyEstimate {
+        self.estimate.read()
+    }
+
+    /// Requests in flight that were older than the ceiling at the end of the last period.
+    pub(crate) fn overdue(&self) -> u64 {
+        self.overdue
+    }
+
+    fn threshold(&self) -> Option<Duration> {
+        let millis = self.ceiling?;
+        Some(Duration::try_from_secs_f64(millis / 1000.0).unwrap_or(Duration::MAX))
+    }
+
+    /// Judges the period that is over. Requests in flight that are older than the ceiling already count among its
+    /// latencies with the age they have: an engine that hangs completes nothing, and would pass for a quiet one.
+    fn close(&mut self, now: Tick, source: &dyn Source) {
+        let mut period = std::mem::take(&mut self.period);
+        let overdue = self.threshold().map(|threshold| source.older_than(now, threshold));
+        self.overdue = 0;
+        for (age, n) in overdue.unwrap_or_default() {
+            period.add(age, n);
+            self.overdue += n;
+        }
+        let enough = period.count() >= u64::from(self.config.minimum_samples);
+        let percentile = if enough { period.percentile(self.config.percentile.get()) } else { None };
+        self.no_data = percentile.is_none();
+        self.judge(now, percentile);
+    }
+
+    /// Takes the percentile of a period. None: too few samples for a verdict. While the tier sheds and nothing is
+    /// overdue that counts as calm, since what it sheds may be all that there was.
+    fn judge(&mut self, now: Tick, percentile: Option<f64>) {
         self.value = percentile;
         let shed_before = self.hysteresis.shedding();
         let Some(level) = self.level(percentile) else { return };
@@ -102,7 +175,8 @@ impl Latency {
             self.bad = 0;
         }
         if let Some(percentile) = percentile
-            && !shed_before
+            && !self.tripped
+            && !self.hysteresis.holding()
             && level != Level::Over
         {
             self.learn(percentile);
@@ -113,8 +187,9 @@ impl Latency {
     fn level(&self, percentile: Option<f64>) -> Option<Level> {
         match (percentile, self.ceiling) {
             (Some(percentile), Some(ceiling)) => Some(Level::of(percentile, ceiling, self.recovery)),
-            (Some(_), None) => Some(Level::Calm),
-            (None, _) => self.hysteresis.shedding().then_some(Level::Calm),
+            (None, _) if !self.hysteresis.shedding() => None,
+            (None, _) if self.overdue > 0 => Some(Level::Between),
+            (Some(_), None) | (None, _) => Some(Level::Calm),
         }
     }
 
@@ -133,9 +208,15 @@ impl Latency {
     /// The lower of the learned and the given ceiling.
     fn lower_ceiling(&self) -> Option<f64> {
         let learned = self.config.learned.filter(|learned| self.has_learned(learned));
-        let mean = self.learned.iter().sum::<f64>() / self.learned.len().max(1) as f64;
+        let learned = learned.zip(self.mean()).map(|(learned, mean)| learned.factor.get() * mean);
         let max = self.config.max_millis.map(|max| max.get() as f64);
-        learned.map(|learned| learned.factor.get() * mean).into_iter().chain(max).reduce(f64::min)
+        learned.into_iter().chain(max).reduce(f64::min)
+    }
+
+    /// The mean of what was learned.
+    fn mean(&self) -> Option<f64> {
+        let n = self.learned.len();
+        (n > 0).then(|| self.learned.iter().sum::<f64>() / n as f64)
     }
 
     fn reason(&self, percentile: Option<f64>) -> String {

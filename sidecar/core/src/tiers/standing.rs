@@ -7,13 +7,15 @@ use super::hysteresis::{Hysteresis, Phase};
 use crate::{Tick, pressure};
 
 /// What is read off a tier: by the gate for every request, and by people as a status.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Standing<'a> {
     pub(crate) name: TierName,
     pub(crate) state: TierState,
-    pub(crate) shedding: bool,
     pub(crate) value: Option<f64>,
     pub(crate) threshold: Option<f64>,
+    pub(crate) unit: &'static str,
+    /// What it has learned to be normal.
+    pub(crate) baseline: Option<f64>,
     pub(crate) hysteresis: &'a Hysteresis,
     pub(crate) recovery: Recovery,
     /// When the signal was read, of tiers that have one from outside.
@@ -27,24 +29,22 @@ impl<'a> Standing<'a> {
     pub(crate) fn of_traffic(
         name: TierName,
         learning: bool,
-        value: Option<f64>,
-        threshold: Option<f64>,
         hysteresis: &'a Hysteresis,
         recovery: Recovery,
     ) -> Self {
         let state = match hysteresis.phase() {
             Phase::Tripped => TierState::Tripped,
-            Phase::Recovering { .. } => TierState::Recovering,
+            Phase::Recovering { .. } | Phase::Ramping { .. } => TierState::Recovering,
             Phase::Normal if learning => TierState::Learning,
             Phase::Normal => TierState::Normal,
         };
-        let shedding = hysteresis.shedding();
         Self {
             name,
             state,
-            shedding,
-            value,
-            threshold,
+            value: None,
+            threshold: None,
+            unit: unit(name),
+            baseline: None,
             hysteresis,
             recovery,
             signal_at: None,
@@ -52,34 +52,44 @@ impl<'a> Standing<'a> {
         }
     }
 
-    /// The tier's own share of the pressure.
+    /// Whether low priority is refused because of it.
+    pub(crate) fn shedding(&self) -> bool {
+        self.hysteresis.shedding()
+    }
+
+    /// The tier's own pressure.
     pub(crate) fn pressure(&self) -> f64 {
-        pressure::of_tier(self.value.zip(self.threshold), self.shedding)
+        pressure::of_tier(self.value.zip(self.threshold), self.hysteresis.grip())
     }
 
     pub(crate) fn status(&self, policy: &str, mode: Mode, now: Tick) -> TierStatus {
         let last = self.hysteresis.last();
-        let countdown = self.hysteresis.countdown(now, self.recovery).filter(|_| self.shedding);
+        let countdown = self.hysteresis.countdown(now, self.recovery);
         TierStatus {
             tier: self.name,
             policy: policy.to_owned(),
             mode,
             state: self.state,
-            shedding: self.shedding,
+            shedding: self.shedding(),
             value: self.value,
             threshold: self.threshold,
-            unit: unit(self.name).to_owned(),
+            unit: self.unit.to_owned(),
             pressure: self.pressure(),
+            weight: 0.0,
+            baseline: self.baseline,
             last_trigger_reason: last.map(|trigger| trigger.reason.clone()),
             last_triggered_millis_ago: last.map(|trigger| millis(now.since(trigger.at))),
             recovery_countdown_millis: countdown.map(millis),
             signal_age_millis: self.signal_at.map(|at| millis(now.since(at))),
             stale_reason: self.stale_reason.map(str::to_owned),
+            signals: Vec::new(),
+            estimate: None,
+            overdue: None,
         }
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -2,6 +2,23 @@ use serde_json::{Value, json};
 
 use crate::{DocumentErrors, PolicyDocument};
 
+/// Tiers in which every field is written.
+fn tiers() -> Value {
+    json!({
+        "policy": "a/b", "mode": "Enforce",
+        "qps": {"sampleIntervalMillis": 1000, "windowMillis": 60_000, "max": 400.0,
+            "learned": {"sigma": 1.5, "factor": 1.2, "floor": 10.0, "minimumSamples": 10,
+                "minimumRequests": 5, "growthPerHour": 0.5, "seed": 12.5}},
+        "gpuMemory": {"source": "Auto", "maxUtilization": 0.75, "maxBytes": 1, "staleAfterMillis": 10_000,
+            "onStale": "Ignore", "plateau": {"stableMillis": 60_000, "growth": 0.5},
+            "kvCache": {"maxUsage": 0.9, "staleAfterMillis": 5000, "onStale": "HoldLast"}},
+        "latency": {"signal": "TimeToFirstToken", "percentile": 0.99, "periodMillis": 10_000, "periods": 3,
+            "minimumSamples": 100, "learned": {"factor": 1.8, "minimumPeriods": 6}, "maxMillis": 800},
+        "recovery": {"belowRatio": 0.8, "holdMillis": 30_000, "rampMillis": 5000},
+        "selfCalibration": true,
+    })
+}
+
 /// A document in which every field is written.
 #[allow(clippy::too_many_lines)] // one document
 fn full() -> Value {
@@ -15,15 +32,7 @@ fn full() -> Value {
     };
     let mut document = json!({
         "apiVersion": "policy.tidegate.dev/v1", "revision": "r1",
-        "tiers": {
-            "policy": "a/b", "mode": "Enforce",
-            "qps": {"sampleIntervalMillis": 1000, "windowMillis": 60_000, "max": 400.0,
-                "learned": {"sigma": 1.5, "factor": 1.2, "floor": 10.0, "minimumSamples": 10}},
-            "gpuMemory": {"maxUtilization": 0.75, "maxBytes": 1, "staleAfterMillis": 10_000, "onStale": "Ignore"},
-            "latency": {"signal": "TimeToFirstToken", "percentile": 0.99, "periodMillis": 10_000, "periods": 3,
-                "minimumSamples": 100, "learned": {"factor": 1.8, "minimumPeriods": 6}, "maxMillis": 800},
-            "recovery": {"belowRatio": 0.8, "holdMillis": 30_000},
-        },
+        "tiers": tiers(),
         "identity": {"policy": "a/b", "jwt": [
             {"issuer": "https://a", "audiences": ["b"], "algorithms": ["RS256"], "leewayMillis": 1000,
                 "keys": {"remote": {"uri": "https://a/keys", "caBundle": "PEM"}}},
@@ -472,4 +481,27 @@ fn every_mistake_of_an_issuer_is_told() {
     let mut both = full();
     both["priority"]["from"][0]["jwtClaim"] = json!("tier");
     assert!(read(&both).unwrap_err().to_string().contains("priority.from[0]: a class comes from one thing"));
+}
+
+#[test]
+fn a_tier_of_gpu_memory_needs_a_ceiling_for_each_of_its_sources() {
+    let told = |gpu: Value| {
+        let mut document = full();
+        document["tiers"]["gpuMemory"] = gpu;
+        read(&document).map_or_else(|errors| errors.to_string(), |_| String::new())
+    };
+    let base = json!({"staleAfterMillis": 1000, "onStale": "Ignore"});
+    let with = |fields: Value| {
+        let mut gpu = base.clone();
+        gpu.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        gpu
+    };
+    let kv_cache = json!({"maxUsage": 0.9, "staleAfterMillis": 5000, "onStale": "Ignore"});
+    assert!(told(base.clone()).starts_with("tiers.gpuMemory: nothing to trip at: write maxUtilization"));
+    assert_eq!(told(with(json!({"plateau": {"stableMillis": 1, "growth": 0.5}}))), "");
+    assert_eq!(told(with(json!({"source": "KvCache", "kvCache": kv_cache}))), "");
+    assert!(told(with(json!({"source": "KvCache"}))).starts_with("tiers.gpuMemory.kvCache: absent"));
+    assert!(
+        told(with(json!({"source": "Auto", "kvCache": kv_cache}))).starts_with("tiers.gpuMemory: nothing")
+    );
 }

@@ -1,7 +1,7 @@
 //! Rules of the tiers.
 
 use super::Place;
-use crate::{GpuMemoryTier, LatencyTier, QpsTier, Tiers};
+use crate::{GpuMemoryTier, LatencyTier, MemorySource, QpsTier, Tiers};
 
 pub(super) fn check(tiers: &Tiers, at: &mut Place<'_>) {
     if let Some(qps) = &tiers.qps {
@@ -32,10 +32,16 @@ fn check_qps(qps: &QpsTier, at: &mut Place<'_>) {
 }
 
 fn check_gpu_memory(gpu: &GpuMemoryTier, at: &mut Place<'_>) {
-    match (gpu.max_utilization, gpu.max_bytes) {
-        (None, None) => at.refuse("nothing to trip at: write maxUtilization, maxBytes or both"),
-        (_, Some(0)) => at.field("maxBytes").refuse("0 is out of range: write a number of bytes, at least 1"),
-        _ => {}
+    let no_ceiling = gpu.max_utilization.is_none() && gpu.max_bytes.is_none() && gpu.plateau.is_none();
+    if no_ceiling && gpu.source != MemorySource::KvCache {
+        at.refuse("nothing to trip at: write maxUtilization, maxBytes, plateau or several of them");
+    }
+    if gpu.max_bytes == Some(0) {
+        at.field("maxBytes").refuse("0 is out of range: write a number of bytes, at least 1");
+    }
+    if gpu.kv_cache.is_none() && gpu.source != MemorySource::Nvml {
+        at.field("kvCache")
+            .refuse("absent, but asked for by source: write maxUsage, staleAfterMillis and onStale");
     }
 }
 
