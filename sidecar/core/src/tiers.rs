@@ -44,7 +44,7 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     fn counts(self) -> Counts {
-        Counts { offered: self.offered, succeeded: self.work.succeeded }
+        Counts { offered: self.offered, admitted: self.work.admitted, succeeded: self.work.succeeded }
     }
 }
 
@@ -87,7 +87,7 @@ impl Tiers {
         self.taint();
         if let Some(tier) = &mut self.qps {
             tier.tick(now, traffic.counts());
-            tier.burst(now, traffic.offered);
+            tier.burst(now, traffic.counts());
         }
         if let Some(tier) = &mut self.gpu_memory {
             tier.tick(now, traffic.work);

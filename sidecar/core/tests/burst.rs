@@ -132,7 +132,8 @@ fn a_burst_over_the_learned_ceiling_is_shed_by_class_and_recovers_by_itself() {
     assert_eq!(burst["high"].refused, 0);
     assert!(burst["low"].passed <= 60, "{burst:?}");
     let medium = burst["medium"];
-    assert!(medium.refused > medium.passed && medium.passed > 300, "{medium:?}");
+    // What was admitted before the burst, less the reserve, and a quarter more: 50 requests a second of 100.
+    assert!((300..1600).contains(&medium.passed), "{medium:?}");
     assert_eq!(replay.state(TierName::Qps), TierState::Tripped);
     replay.run(12, 20, QUICK);
     assert_eq!(replay.state(TierName::Qps), TierState::Normal);

@@ -36,6 +36,8 @@ struct Signal {
     /// Value and ceiling, when there is something to hold the one against the other.
     value: Option<f64>,
     threshold: Option<f64>,
+    /// The part of both that is there without any load: what an engine reserves when it starts.
+    reserved: f64,
     /// However high the value is, it is no reason to trip.
     harmless: bool,
     read_at: Option<Tick>,
@@ -51,7 +53,8 @@ impl Signal {
             (Some(_), OnStale::Trip) => Some(Level::Over),
             (Some(_), OnStale::Ignore) => None,
             (None, _) | (Some(_), OnStale::HoldLast) => {
-                match Level::of(self.value?, self.threshold?, recovery) {
+                let (value, threshold) = self.above_reserve()?;
+                match Level::of(value, threshold, recovery) {
                     Level::Over if self.harmless => Some(Level::Between),
                     level => Some(level),
                 }
@@ -64,9 +67,16 @@ impl Signal {
         self.stale.is_none() || self.on_stale == OnStale::HoldLast
     }
 
+    /// Value and ceiling above what is reserved. A ceiling that is not above it holds as it is.
+    fn above_reserve(&self) -> Option<(f64, f64)> {
+        let (value, threshold) = self.value.zip(self.threshold)?;
+        let reserved = if threshold > self.reserved { self.reserved } else { 0.0 };
+        Some(((value - reserved).max(0.0), threshold - reserved))
+    }
+
     /// How close the value is to the ceiling.
     fn share(&self) -> f64 {
-        let share = self.value.zip(self.threshold).map_or(0.0, |(value, threshold)| value / threshold);
+        let share = self.above_reserve().map_or(0.0, |(value, threshold)| value / threshold);
         if self.harmless { share.min(1.0) } else { share }
     }
 
@@ -150,6 +160,7 @@ impl GpuMemory {
             state,
             value: value.and_then(|signal| signal.value),
             threshold: value.and_then(|signal| signal.threshold),
+            pressing: value.and_then(Signal::above_reserve),
             unit: main.map_or("bytes", |signal| signal.unit),
             baseline: self.nvml.plateau(),
             signal_at: main.and_then(|signal| signal.read_at),

@@ -1,4 +1,8 @@
 //! The tier of requests per second.
+//!
+//! It trips over what is offered, since that is what its ceiling is for. What it presses medium with is what the
+//! engine is given: clients that come again and again after a refusal offer many times what they want, and medium
+//! would be held at a trickle by them, before an engine with nothing to do.
 
 use std::time::Duration;
 
@@ -10,6 +14,9 @@ use super::hysteresis::{Hysteresis, Level};
 use super::standing::Standing;
 use crate::Tick;
 
+/// What is left, after each sample, of the rate that was let in before.
+const ADMITTED_KEPT: f64 = 0.9;
+
 /// Offered requests, sampled, against a ceiling that is learned, given or both.
 #[derive(Debug, Clone)]
 pub(crate) struct Qps {
@@ -20,6 +27,8 @@ pub(crate) struct Qps {
     ceiling: Option<f64>,
     sample: OpenSample,
     value: Option<f64>,
+    /// Requests per second that were let in.
+    admitted: Option<f64>,
     hysteresis: Hysteresis,
 }
 
@@ -27,6 +36,7 @@ pub(crate) struct Qps {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) offered: u64,
+    pub(crate) admitted: u64,
     /// Admitted, and answered by the engine with a success.
     pub(crate) succeeded: u64,
 }
@@ -74,6 +84,7 @@ impl Qps {
             ceiling: None,
             sample: OpenSample { start: now, before: counts, tripped: false },
             value: None,
+            admitted: None,
             hysteresis: Hysteresis::default(),
         };
         tier.ceiling = tier.lower_ceiling();
@@ -109,6 +120,9 @@ impl Qps {
         let rate = offered as f64 / elapsed.as_secs_f64();
         self.sample = OpenSample { start: now, before: counts, tripped: false };
         self.value = Some(rate);
+        let admitted = counts.admitted.saturating_sub(before.admitted) as f64 / elapsed.as_secs_f64();
+        // Falls slowly: medium would swing between too much and too little from sample to sample.
+        self.admitted = Some(self.admitted.map_or(admitted, |last| admitted.max(last * ADMITTED_KEPT)));
         let ceiling = self.ceiling.unwrap_or(f64::INFINITY);
         let level = match Level::of(rate, ceiling, self.recovery) {
             Level::Over if offered <= allowed(ceiling, elapsed) => Level::Between,
@@ -123,14 +137,16 @@ impl Qps {
     }
 
     /// Trips inside a sample when it has taken all that it may. True if it did.
-    pub(crate) fn burst(&mut self, now: Tick, offered: u64) -> bool {
+    pub(crate) fn burst(&mut self, now: Tick, counts: Counts) -> bool {
         let Some(allowance) = self.allowance() else { return false };
-        if allowance.remaining(now, offered).is_some() {
+        if allowance.remaining(now, counts.offered).is_some() {
             return false;
         }
-        let length = now.since(self.sample.start).max(allowance.interval);
-        let rate = offered.saturating_sub(self.sample.before.offered) as f64 / length.as_secs_f64();
+        let length = now.since(self.sample.start).max(allowance.interval).as_secs_f64();
+        let before = self.sample.before;
+        let rate = counts.offered.saturating_sub(before.offered) as f64 / length;
         self.value = Some(rate);
+        self.admitted = Some(counts.admitted.saturating_sub(before.admitted) as f64 / length);
         self.hysteresis.update(now, Level::Over, self.recovery, || reason(rate, allowance.ceiling));
         true
     }
@@ -154,6 +170,7 @@ impl Qps {
         Standing {
             value: self.value,
             threshold: self.ceiling,
+            pressing: self.admitted.zip(self.ceiling),
             baseline: self.baseline.as_ref().and_then(Baseline::average),
             ..Standing::of_traffic(TierName::Qps, learning, &self.hysteresis, self.recovery)
         }

@@ -13,6 +13,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) state: TierState,
     pub(crate) value: Option<f64>,
     pub(crate) threshold: Option<f64>,
+    /// What presses, and its ceiling, where those are not the value and the threshold that are shown.
+    pub(crate) pressing: Option<(f64, f64)>,
     pub(crate) unit: &'static str,
     /// What it has learned to be normal.
     pub(crate) baseline: Option<f64>,
@@ -43,6 +45,7 @@ impl<'a> Standing<'a> {
             state,
             value: None,
             threshold: None,
+            pressing: None,
             unit: unit(name),
             baseline: None,
             hysteresis,
@@ -59,7 +62,7 @@ impl<'a> Standing<'a> {
 
     /// The tier's own pressure.
     pub(crate) fn pressure(&self) -> f64 {
-        pressure::of_tier(self.value.zip(self.threshold), self.hysteresis.grip())
+        pressure::of_tier(self.pressing.or(self.value.zip(self.threshold)), self.hysteresis.grip())
     }
 
     pub(crate) fn status(&self, policy: &str, mode: Mode, now: Tick) -> TierStatus {

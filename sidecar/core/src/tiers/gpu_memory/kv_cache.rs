@@ -71,6 +71,7 @@ impl KvCacheUse {
             unit: "ratio",
             value: need,
             threshold: Some(threshold),
+            reserved: 0.0,
             harmless: self.last.is_none_or(|last| !last.has_too_much(work)),
             read_at: self.last.map(|last| last.reading.at),
             stale: self.why_stale(now, config),

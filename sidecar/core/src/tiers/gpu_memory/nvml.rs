@@ -61,6 +61,7 @@ impl Nvml {
             unit: "bytes",
             value,
             threshold,
+            reserved: self.plateau().unwrap_or(0.0),
             harmless: false,
             read_at: self.reading.map(|reading| reading.at),
             stale: self.why_stale(now, config),

@@ -269,3 +269,21 @@ fn an_engine_that_does_not_tell_its_cache_is_stale_and_numbers_that_are_none_are
     tier.observe_engine(second(1), reading(Some(7.0)), Work::default());
     assert_eq!((tier.standing().value, tier.standing().state), (Some(1.0), TierState::Tripped));
 }
+
+#[test]
+fn what_an_engine_reserved_neither_presses_nor_keeps_a_tripped_tier_from_recovering() {
+    let mut tier = with_plateau(MemorySource::Auto);
+    for at in 1..=70 {
+        read(&mut tier, at, 36 * G);
+        says(&mut tier, at, 0.5, 10, 0, 0, Work { succeeded: at, ..Work::default() });
+    }
+    assert_eq!(tier.standing().baseline, Some(36.0 * G as f64));
+    assert!(tier.standing().pressure() <= 0.0, "90 % of the GPU, before any load");
+    says(&mut tier, 71, 0.95, 20, 90, 0, Work { succeeded: 71, ..Work::default() });
+    assert_eq!(tier.standing().state, TierState::Tripped);
+    for at in 72..=80 {
+        read(&mut tier, at, 36 * G);
+        says(&mut tier, at, 0.3, 5, 0, 0, Work { succeeded: at, ..Work::default() });
+    }
+    assert_eq!(tier.standing().state, TierState::Normal);
+}

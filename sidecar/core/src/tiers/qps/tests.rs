@@ -27,7 +27,7 @@ fn config(max: Option<f64>, minimum_samples: Option<u32>) -> QpsTier {
 
 /// So many requests, all served.
 fn all(offered: u64) -> Counts {
-    Counts { offered, succeeded: offered }
+    Counts { offered, admitted: offered, succeeded: offered }
 }
 
 /// A tier and the requests of each second, all served.
@@ -83,8 +83,8 @@ fn a_tripped_sample_teaches_nothing() {
 fn a_burst_trips_without_waiting_for_the_end_of_the_sample() {
     let mut tier = after(config(Some(50.0), None), &[10]);
     let now = second(1) + Duration::from_millis(200);
-    assert!(!tier.burst(now, 60), "50 requests are allowed");
-    assert!(tier.burst(now, 61));
+    assert!(!tier.burst(now, all(60)), "50 requests are allowed");
+    assert!(tier.burst(now, all(61)));
     let standing = tier.standing();
     assert_eq!(standing.state, TierState::Tripped);
     assert_eq!(standing.hysteresis.last().unwrap().reason, "51.0 requests/s over the ceiling of 50.0");
@@ -93,7 +93,7 @@ fn a_burst_trips_without_waiting_for_the_end_of_the_sample() {
 #[test]
 fn a_sample_that_is_closed_late_does_not_trip_over_its_length() {
     let mut tier = after(config(Some(50.0), None), &[10]);
-    assert!(!tier.burst(second(2) + Duration::from_millis(100), 10 + 54));
+    assert!(!tier.burst(second(2) + Duration::from_millis(100), all(10 + 54)));
     tier.tick(second(2) + Duration::from_millis(100), all(10 + 54));
     assert_eq!(tier.standing().state, TierState::Normal);
 }
@@ -119,11 +119,11 @@ fn other_parameters_act_on_what_was_learned() {
 fn only_what_was_served_teaches() {
     let mut tier = Qps::new(config(None, Some(2)), recovery(), second(0), all(0));
     for n in 1..=10 {
-        tier.tick(second(n), Counts { offered: 100 * n, succeeded: 20 * n });
+        tier.tick(second(n), Counts { offered: 100 * n, admitted: 20 * n, succeeded: 20 * n });
     }
     assert_eq!(tier.standing().baseline, Some(20.0), "100 a second came, 20 were served");
     tier.taint();
-    tier.tick(second(11), Counts { offered: 1100, succeeded: 1100 });
+    tier.tick(second(11), Counts { offered: 1100, admitted: 1100, succeeded: 1100 });
     assert_eq!(tier.standing().baseline, Some(20.0), "some other tier was tripped");
 }
 
@@ -134,8 +134,8 @@ fn a_cap_below_one_request_in_a_sample_is_counted_over_a_longer_one() {
     assert_eq!(every_two_seconds.standing().state, TierState::Normal);
     assert_eq!(after(half, &[1, 1]).standing().state, TierState::Tripped);
     let mut tier = after(half, &[]);
-    assert!(!tier.burst(second(1), 1), "the first request is not too many");
-    assert!(tier.burst(second(1), 2));
+    assert!(!tier.burst(second(1), all(1)), "the first request is not too many");
+    assert!(tier.burst(second(1), all(2)));
 }
 
 proptest::proptest! {
@@ -171,9 +171,20 @@ proptest::proptest! {
             offered += n;
             tier.tick(Tick::from_nanos(now), all(offered));
             tier.tick(Tick::from_nanos(now), all(offered));
-            tier.burst(Tick::from_nanos(now), offered);
+            tier.burst(Tick::from_nanos(now), all(offered));
             let ceiling = tier.ceiling().unwrap();
             proptest::prop_assert!(ceiling.is_finite() && ceiling > 0.0, "{ceiling}");
         }
     }
+}
+
+#[test]
+fn refused_clients_that_come_again_and_again_do_not_press() {
+    let mut tier = after(config(Some(50.0), None), &[10]);
+    tier.tick(second(2), Counts { offered: 500, admitted: 20, succeeded: 20 });
+    let standing = tier.standing();
+    assert_eq!((standing.state, standing.value), (TierState::Tripped, Some(490.0)));
+    assert!((standing.pressure() - 0.5).abs() < 1e-9, "the engine gets 10 requests of 50");
+    tier.tick(second(3), Counts { offered: 1000, admitted: 70, succeeded: 70 });
+    assert!((tier.standing().pressure() - 1.0).abs() < 1e-9, "the engine gets all that it can take");
 }
