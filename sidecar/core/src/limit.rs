@@ -51,8 +51,6 @@ pub(crate) struct Limits {
 /// All rules have let a request pass.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
-    /// What the rules in shadow mode would have done.
-    pub(crate) shadow: Option<Refusal>,
     /// How long it has to wait for its turn.
     pub(crate) wait: Duration,
     /// To be handed back with `complete` or `cancel`.
@@ -159,12 +157,13 @@ impl Limits {
     }
 
     /// Spends on all rules that let the request pass. When another request was faster on one of them, everything
-    /// is given back.
+    /// is given back. `shadow`: what the rules in shadow mode would have done, if nobody before them would have.
     pub(crate) fn commit(
         &self,
         now: Tick,
         class: PriorityClass,
         judged: &mut Judged,
+        shadow: &mut Option<Refusal>,
     ) -> Result<Passed, Refusal> {
         let mut shadowed = false;
         for (i, rule) in self.rules.iter().enumerate() {
@@ -186,7 +185,7 @@ impl Limits {
             self.hold(now, judged, &mut passed);
         }
         if shadowed {
-            passed.shadow = self.shadow(now, class, judged);
+            self.shadow(now, class, judged, shadow);
         }
         Ok(passed)
     }
@@ -251,7 +250,7 @@ impl Limits {
 
     /// Counts what rules in shadow mode would have refused of a request that passes.
     #[cold]
-    fn shadow(&self, now: Tick, class: PriorityClass, judged: &Judged) -> Option<Refusal> {
+    fn shadow(&self, now: Tick, class: PriorityClass, judged: &Judged, shadow: &mut Option<Refusal>) {
         let mut refused: Option<Refused> = None;
         for (rule, step) in judged.steps.iter().enumerate() {
             if let Step::Refused(until) = *step {
@@ -259,7 +258,9 @@ impl Limits {
                 refused = Some(longer(refused, Refused { rule, until }));
             }
         }
-        Some(self.refusal(now, class, judged, refused?))
+        if let (Some(refused), None) = (refused, &shadow) {
+            *shadow = Some(self.refusal(now, class, judged, refused));
+        }
     }
 
     fn refusal(&self, now: Tick, class: PriorityClass, judged: &Judged, refused: Refused) -> Refusal {

@@ -65,7 +65,7 @@ impl Engine {
         let mut shadow = None;
         let call = self.ask_breaker(now, class, facts, &mut shadow)?;
         match self.ask_rules(now, class, facts, &mut shadow) {
-            Ok(Seat::Taken(Taken { pool, account, passed: Passed { wait, held, .. } })) => {
+            Ok(Seat::Taken(Taken { pool, account, passed: Passed { wait, held } })) => {
                 Ok(Asked::Go(Leave { call, shadow, wait, held, pool, account }))
             }
             Ok(Seat::Queued(queued)) => Ok(Asked::Wait(Waiting::new(now, class, queued, call, shadow))),
@@ -148,13 +148,8 @@ impl Engine {
         shadow: &mut Option<Refusal>,
     ) -> Result<(Tokens, Passed), Refusal> {
         let tokens = if slowed { Tokens::default() } else { self.enter(now, class, shadow)? };
-        match self.limits.commit(now, class, judged) {
-            Ok(mut passed) => {
-                if shadow.is_none() {
-                    *shadow = passed.shadow.take();
-                }
-                Ok((tokens, passed))
-            }
+        match self.limits.commit(now, class, judged, shadow) {
+            Ok(passed) => Ok((tokens, passed)),
             Err(refusal) => {
                 self.give_back(class, tokens);
                 Err(refusal)

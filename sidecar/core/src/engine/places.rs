@@ -226,7 +226,7 @@ impl Engine {
         let Waiting { line, class, since, account, given, call, shadow, .. } = waiting;
         if let End::Go(pool) = end {
             let tokens = given.judged.tokens();
-            let Passed { wait, held, .. } = given.passed;
+            let Passed { wait, held } = given.passed;
             // It has waited for its turn with the others at the same time.
             let wait = (since + wait).since(now);
             let leave = Leave { call, shadow, wait, held, pool, account: Some(account) };

@@ -40,7 +40,8 @@ fn user(name: &str) -> Request {
 fn admit(limits: &Limits, now: Tick, request: &Request) -> Result<Option<Refusal>, Refusal> {
     let mut judged = Judged::new();
     limits.judge(now, PriorityClass::Medium, &request.facts(), &mut judged)?;
-    limits.commit(now, PriorityClass::Medium, &mut judged).map(|passed| passed.shadow)
+    let mut shadow = None;
+    limits.commit(now, PriorityClass::Medium, &mut judged, &mut shadow).map(|_| shadow)
 }
 
 /// Whether the request would pass, without spending.
@@ -136,7 +137,7 @@ fn with(algorithm: Algorithm, limit: u64) -> Limit {
 fn enter(limits: &Limits, now: Tick, request: &Request) -> Result<Passed, Refusal> {
     let mut judged = Judged::new();
     limits.judge(now, PriorityClass::Medium, &request.facts(), &mut judged)?;
-    limits.commit(now, PriorityClass::Medium, &mut judged)
+    limits.commit(now, PriorityClass::Medium, &mut judged, &mut None)
 }
 
 #[test]
