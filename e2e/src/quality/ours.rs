@@ -11,12 +11,13 @@ use super::policy::{Axis, Kind, Policy};
 
 const SOURCE: &str = "tidegate-core";
 const TARGET: Axis = Axis { name: "tolerance of the learned TTFT", low: 1.5, high: 8.0 };
-const COMMON: [Axis; 2] = [
+const COMMON: [Axis; 3] = [
     Axis { name: "longest wait in the queue in seconds", low: 0.3, high: 4.0 },
+    Axis { name: "KV use that trips", low: 0.7, high: 0.99 },
     Axis { name: "hold in seconds", low: 1.0, high: 20.0 },
 ];
-const AXES: &[Axis] = &[TARGET, COMMON[0], COMMON[1]];
-const DEFAULT: &[f64] = &[3.0, 1.0, 10.0];
+const AXES: &[Axis] = &[TARGET, COMMON[0], COMMON[1], COMMON[2]];
+const DEFAULT: &[f64] = &[3.0, 1.0, 0.9, 10.0];
 
 /// With every tier, its own limit of requests in flight and the queue.
 pub const WHOLE: Kind = Kind {
@@ -49,8 +50,8 @@ pub const WITHOUT_LEARNED_QPS: Kind = Kind {
 pub const GRADIENT2: Kind = Kind {
     name: "Tidegate without learned QPS, Gradient2 inside",
     source: SOURCE,
-    axes: &[Axis { name: "tolerance", low: 1.05, high: 3.0 }, COMMON[0], COMMON[1]],
-    default: &[1.5, 1.0, 10.0],
+    axes: &[Axis { name: "tolerance", low: 1.05, high: 3.0 }, COMMON[0], COMMON[1], COMMON[2]],
+    default: &[1.5, 1.0, 0.9, 10.0],
     build: |values, seed| {
         let algorithm = json!({"gradient2": {"tolerance": values[0]}});
         build(&Parts { learned_qps: false, algorithm, ..Parts::all(values) }, seed)
@@ -61,8 +62,13 @@ pub const GRADIENT2: Kind = Kind {
 pub const AIMD: Kind = Kind {
     name: "Tidegate without learned QPS, AIMD inside",
     source: SOURCE,
-    axes: &[Axis { name: "seconds that count as too slow", low: 0.3, high: 8.0 }, COMMON[0], COMMON[1]],
-    default: &[5.0, 1.0, 10.0],
+    axes: &[
+        Axis { name: "seconds that count as too slow", low: 0.3, high: 8.0 },
+        COMMON[0],
+        COMMON[1],
+        COMMON[2],
+    ],
+    default: &[5.0, 1.0, 0.9, 10.0],
     build: |values, seed| {
         let algorithm = json!({"aimd": {"timeoutMillis": document::millis(values[0])}});
         build(&Parts { learned_qps: false, algorithm, ..Parts::all(values) }, seed)
@@ -73,8 +79,8 @@ pub const AIMD: Kind = Kind {
 pub const STATIC: Kind = Kind {
     name: "Tidegate without learned QPS, static limit inside",
     source: SOURCE,
-    axes: &[Axis { name: "in flight", low: 8.0, high: 128.0 }, COMMON[0], COMMON[1]],
-    default: &[20.0, 1.0, 10.0],
+    axes: &[Axis { name: "in flight", low: 8.0, high: 128.0 }, COMMON[0], COMMON[1], COMMON[2]],
+    default: &[20.0, 1.0, 0.9, 10.0],
     build: |values, seed| {
         let initial = values[0].round() as u32;
         build(&Parts { learned_qps: false, algorithm: json!("static"), initial, ..Parts::all(values) }, seed)
@@ -87,7 +93,9 @@ pub const WITHOUT_TIERS: Kind = Kind {
     source: SOURCE,
     axes: &[TARGET, COMMON[0]],
     default: &[3.0, 1.0],
-    build: |values, seed| build(&Parts { tiers: false, ..Parts::all(&[values[0], values[1], 10.0]) }, seed),
+    build: |values, seed| {
+        build(&Parts { tiers: false, ..Parts::all(&[values[0], values[1], 0.9, 10.0]) }, seed)
+    },
 };
 
 /// The tiers alone.

@@ -14,6 +14,7 @@ pub(super) struct Parts {
     /// The limit in the beginning.
     pub(super) initial: u32,
     pub(super) longest_wait: f64,
+    pub(super) kv_usage: f64,
     pub(super) hold: f64,
 }
 
@@ -24,7 +25,7 @@ pub(super) fn millis(seconds: f64) -> u64 {
 impl Parts {
     /// Everything, for one value of each axis.
     pub(super) fn all(values: &[f64]) -> Self {
-        let [tolerance, longest_wait, hold] = [values[0], values[1], values[2]];
+        let [tolerance, longest_wait, kv_usage, hold] = [values[0], values[1], values[2], values[3]];
         Self {
             tiers: true,
             learned_qps: true,
@@ -32,6 +33,7 @@ impl Parts {
             algorithm: json!({"adaptive": {"tolerance": tolerance}}),
             initial: 20,
             longest_wait,
+            kv_usage,
             hold,
         }
     }
@@ -67,7 +69,14 @@ impl Parts {
         let mut tiers = json!({
             "policy": "bench/quality",
             "mode": "Enforce",
-            "recovery": {"belowRatio": 0.9, "holdMillis": millis(self.hold)},
+            "recovery": {"belowRatio": 0.9, "holdMillis": millis(self.hold), "rampMillis": 5000},
+            "gpuMemory": {
+                "source": "Auto",
+                "plateau": {"stableMillis": 60_000, "growth": 0.5},
+                "kvCache": {"maxUsage": self.kv_usage, "staleAfterMillis": 5000, "onStale": "Ignore"},
+                "staleAfterMillis": 10_000,
+                "onStale": "Ignore",
+            },
             "latency": {
                 "signal": "TimeToFirstToken",
                 "percentile": 0.99,
@@ -82,7 +91,8 @@ impl Parts {
                 "sampleIntervalMillis": 1000,
                 "windowMillis": 300_000,
                 "learned": {
-                    "sigma": 2.0, "factor": 1.5, "floor": 10.0, "minimumSamples": 60,
+                    "sigma": 2.0, "factor": 1.5, "floor": 10.0, "minimumSamples": 60, "minimumRequests": 10,
+                    "growthPerHour": 0.5,
                 },
             });
         }
