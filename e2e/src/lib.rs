@@ -7,6 +7,7 @@ pub mod device_plugin;
 pub mod engine;
 pub mod harness;
 pub mod load;
+pub mod plots;
 pub mod quality;
 pub mod random;
 pub mod server;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidegate_e2e::{bench, cluster, demo, device_plugin, engine, harness, load, quality};
+use tidegate_e2e::{bench, cluster, demo, device_plugin, engine, harness, load, plots, quality};
 
 /// Test clusters, simulators, benchmarks and the demo of Tidegate.
 #[derive(Parser)]
@@ -33,6 +33,8 @@ enum Command {
     DevicePlugin(device_plugin::DevicePluginArgs),
     /// Send open-loop traffic to an engine.
     Load(load::LoadArgs),
+    /// Draw the plots of the documentation.
+    Plots(plots::PlotsArgs),
     /// Measure the sidecar beside other proxies.
     Bench(bench::BenchArgs),
     /// Compare admission policies against a model of an engine, in virtual time.
@@ -74,6 +76,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Engine(args) => engine::run(*args).await,
             Command::DevicePlugin(args) => device_plugin::run(args).await,
             Command::Load(args) => load::cli::run(args).await,
+            Command::Plots(args) => plots::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Bench(args) => bench::run(args).await,
             Command::BenchQuality(args) => quality::run(&args),
             Command::Demo(args) => demo::run(args).await,
