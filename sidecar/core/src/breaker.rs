@@ -172,10 +172,11 @@ impl Breaker {
     }
 
     /// The call was answered, or not. The engine's backpressure, such as vLLM's full queue, says that it is busy, not
-    /// that it is broken, so it is no verdict. What took longer than the timeout is a failure, also where that is not
-    /// enforced.
+    /// that it is broken, so it is no verdict. Where the timeout is enforced the caller has cut off what exceeds it, by a
+    /// clock that leaves the client's slow upload out. In shadow mode nobody does, and what took longer is a failure.
     pub(crate) fn responded(&self, now: Tick, call: &mut Call, outcome: HeadOutcome, elapsed: Duration) {
-        let late = self.policy.timeout_millis.is_some_and(|timeout| elapsed > timeout.duration());
+        let timeout = self.policy.timeout_millis.filter(|_| !self.enforced());
+        let late = timeout.is_some_and(|timeout| elapsed > timeout.duration());
         let verdict = match outcome {
             HeadOutcome::TimedOut | HeadOutcome::Failed => Verdict::Failure,
             HeadOutcome::Status(status) => match self.statuses.verdict(status) {

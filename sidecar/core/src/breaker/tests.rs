@@ -141,6 +141,13 @@ fn an_answer_after_the_timeout_is_a_failure_where_nobody_cut_it_off() {
 }
 
 #[test]
+fn an_answer_to_a_slow_upload_is_no_failure() {
+    let breaker = Breaker::new(&policy(in_a_row(1)), 7);
+    call(&breaker, second(1), HeadOutcome::Status(200), 60_000);
+    assert!(!is_open(&breaker), "its caller did not cut it off");
+}
+
+#[test]
 fn after_it_has_closed_old_failures_are_forgotten() {
     let breaker = Breaker::new(&policy(Trips { consecutive_failures: None, ..errors() }), 7);
     (0..20).for_each(|_| call(&breaker, second(1), HeadOutcome::Failed, 10));
