@@ -146,7 +146,7 @@ impl Issuers {
         Err(rejection)
     }
 
-    fn believe(&self, claims: &Map<String, Value>, issuer: &Issuer) -> Believed {
+    fn believe(&self, claims: &Value, issuer: &Issuer) -> Believed {
         let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or(0.0) as u64;
         let kept = self.wanted.iter().map(|name| (name.clone(), values(claims, name)));
         Believed {
@@ -184,12 +184,7 @@ impl Issuer {
         Self { policy: policy.clone(), validation, keys: ArcSwap::new(keys) }
     }
 
-    fn verify(
-        &self,
-        token: &str,
-        id: Option<&str>,
-        algorithm: Algorithm,
-    ) -> Result<Map<String, Value>, Rejection> {
+    fn verify(&self, token: &str, id: Option<&str>, algorithm: Algorithm) -> Result<Value, Rejection> {
         if !self.policy.algorithms.iter().any(|allowed| of_policy(*allowed) == algorithm) {
             return Err(Rejection::UnknownKey);
         }
@@ -197,8 +192,8 @@ impl Issuer {
         let keys = self.keys.load();
         let mut rejection = Rejection::UnknownKey;
         for key in keys.candidates(id, algorithm) {
-            match decode(token, key, &validation) {
-                Ok(data) => return Ok(data.claims),
+            match decode::<Map<String, Value>>(token, key, &validation) {
+                Ok(data) => return Ok(Value::Object(data.claims)),
                 Err(error) => rejection = reason(error.kind()),
             }
         }
@@ -259,19 +254,8 @@ fn wanted(document: &PolicyDocument) -> Vec<Box<str>> {
 
 /// The values of a claim: of a list each, of an object none. A name that begins with a slash is a JSON Pointer (RFC
 /// 6901) into nested claims.
-fn values(claims: &Map<String, Value>, name: &str) -> Vec<Box<str>> {
-    let value = match name.strip_prefix('/') {
-        None => claims.get(name),
-        Some(path) => {
-            let (first, rest) =
-                path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest)));
-            let first = claims.get(&first.replace("~1", "/").replace("~0", "~"));
-            match rest {
-                None => first,
-                Some(rest) => first.and_then(|value| value.pointer(&format!("/{rest}"))),
-            }
-        }
-    };
+fn values(claims: &Value, name: &str) -> Vec<Box<str>> {
+    let value = if name.starts_with('/') { claims.pointer(name) } else { claims.get(name) };
     match value {
         Some(Value::Array(all)) => all.iter().take(MOST_VALUES).filter_map(scalar).collect(),
         Some(one) => scalar(one).into_iter().collect(),
@@ -285,5 +269,32 @@ fn scalar(value: &Value) -> Option<Box<str>> {
         Value::Number(number) => Some(number.to_string().into()),
         Value::Bool(truth) => Some(truth.to_string().into()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_is_found_by_its_name_or_by_a_pointer_into_nested_ones() {
+        let claims = json!({
+            "sub": "ann", "https://a/b": 7, "admin": true, "none": null, "a/b": {"m~n": ["x", {}, "y"]},
+        });
+        for (name, expected) in [
+            ("sub", &["ann"][..]),
+            ("https://a/b", &["7"]),
+            ("/admin", &["true"]),
+            ("/a~1b/m~0n", &["x", "y"]),
+            ("/a~1b/m~0n/2", &["y"]),
+            ("a/b", &[]),
+            ("none", &[]),
+            ("/missing/too", &[]),
+        ] {
+            let found = values(&claims, name);
+            assert_eq!(found.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), expected, "{name}");
+        }
     }
 }
