@@ -1,33 +1,15 @@
 //! A decision that admits allocates nothing.
-#![allow(unsafe_code)] // the allocator's interface
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use tidegate_core::{Completion, Decision, Engine, Facts, HeadOutcome, Headers, NoClaims, Tick, Tokens};
 use tidegate_policy::PolicyDocument;
 
-struct Counting;
+#[path = "counting/allocator.rs"]
+mod allocator;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use allocator::ALLOCATIONS;
 
 struct Key([u8; 8]);
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tidegate_policy::PolicyDocument;
 
-use crate::support::{Engine, Proxy, ok, until};
+use crate::support::{Engine, Peer, Proxy, ok, until};
 
 /// Two places, one of them for high, and a queue for one request.
 fn document(timeout: u64) -> PolicyDocument {
@@ -48,15 +48,21 @@ fn running(proxy: &Proxy) {
     until("a request holds a place", || status(proxy)["concurrency"]["inFlight"] == 1);
 }
 
+/// A request to `/first` that holds the place and one to `/second` that waits for it.
+fn one_holds_and_one_waits(proxy: &Proxy) -> (Peer, Peer) {
+    let (mut first, mut second) = (proxy.connect(), proxy.connect());
+    first.send(&post("/first"));
+    running(proxy);
+    second.send(&post("/second"));
+    queued(proxy, 1);
+    (first, second)
+}
+
 #[test]
 fn a_request_waits_for_its_place_and_is_served_with_its_body() {
     let (engine, tell) = told();
     let proxy = Proxy::with_document(engine.address, &document(60_000));
-    let (mut first, mut second) = (proxy.connect(), proxy.connect());
-    first.send(&post("/first"));
-    running(&proxy);
-    second.send(&post("/second"));
-    queued(&proxy, 1);
+    let (mut first, mut second) = one_holds_and_one_waits(&proxy);
     let full = proxy.ask(&post("/third"));
     assert_eq!(full.status, 503);
     assert_eq!(full.header("x-tidegate-reason"), Some("queue-full; policy=shop/llama; rule=queue"));
@@ -74,11 +80,7 @@ fn a_request_waits_for_its_place_and_is_served_with_its_body() {
 fn a_client_that_leaves_gives_up_its_place_in_the_queue() {
     let (engine, tell) = told();
     let proxy = Proxy::with_document(engine.address, &document(60_000));
-    let (mut first, mut second) = (proxy.connect(), proxy.connect());
-    first.send(&post("/first"));
-    running(&proxy);
-    second.send(&post("/second"));
-    queued(&proxy, 1);
+    let (mut first, second) = one_holds_and_one_waits(&proxy);
     drop(second);
     queued(&proxy, 0);
     tell.send(()).unwrap();
@@ -91,11 +93,7 @@ fn a_client_that_leaves_gives_up_its_place_in_the_queue() {
 fn a_request_that_waited_in_vain_is_503_with_how_long() {
     let (engine, tell) = told();
     let proxy = Proxy::with_document(engine.address, &document(50));
-    let (mut first, mut second) = (proxy.connect(), proxy.connect());
-    first.send(&post("/first"));
-    running(&proxy);
-    second.send(&post("/second"));
-    queued(&proxy, 1);
+    let (mut first, mut second) = one_holds_and_one_waits(&proxy);
     until("the end of the wait", || {
         let shared = &proxy.shared;
         let turns = shared.engine.load().tick(shared.clock.now());
@@ -114,11 +112,7 @@ fn a_request_that_waited_in_vain_is_503_with_how_long() {
 fn a_policy_without_a_limit_lets_go_who_waits() {
     let (engine, tell) = told();
     let proxy = Proxy::with_document(engine.address, &document(60_000));
-    let (mut first, mut second) = (proxy.connect(), proxy.connect());
-    first.send(&post("/first"));
-    running(&proxy);
-    second.send(&post("/second"));
-    queued(&proxy, 1);
+    let (mut first, mut second) = one_holds_and_one_waits(&proxy);
     proxy.swap(&PolicyDocument::default());
     let shared = &proxy.shared;
     shared.turns.call(&shared.engine.load().tick(shared.clock.now()));

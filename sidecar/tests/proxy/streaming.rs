@@ -13,17 +13,7 @@ fn pattern(length: usize) -> Vec<u8> {
 #[test]
 fn an_event_arrives_before_the_engine_has_made_the_next() {
     let (seen, wait_seen) = mpsc::sync_channel::<()>(1);
-    let wait_seen = std::sync::Mutex::new(wait_seen);
-    let engine = Engine::new(move |_, mut peer| {
-        peer.request();
-        peer.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
-        for number in 0..20 {
-            let event = format!("data: {number}\n\n");
-            peer.send(&format!("{:x}\r\n{event}\r\n", event.len()));
-            wait_seen.lock().unwrap().recv_timeout(DEADLINE).unwrap();
-        }
-        peer.send("0\r\n\r\n");
-    });
+    let engine = Engine::of_events(wait_seen);
     let proxy = Proxy::new(engine.address);
     let mut client = proxy.connect();
     client.send("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,23 @@ impl Engine {
             }
         });
         Self { address }
+    }
+
+    /// Answers with twenty events, each of them once the one before was `seen`.
+    pub(crate) fn of_events(seen: mpsc::Receiver<()>) -> Self {
+        let seen = Mutex::new(seen);
+        Self::new(move |_, mut peer| {
+            peer.request();
+            peer.send(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+            );
+            for number in 0..20 {
+                let event = format!("data: {number}\n\n");
+                peer.send(&format!("{:x}\r\n{event}\r\n", event.len()));
+                seen.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            }
+            peer.send("0\r\n\r\n");
+        })
     }
 
     /// Answers every request with what `answer` makes of it, as raw bytes.

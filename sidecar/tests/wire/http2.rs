@@ -95,17 +95,7 @@ async fn bodies_and_trailers_are_byte_identical_over_http_2() {
 #[tokio::test]
 async fn an_event_passes_over_http_2_before_the_engine_has_made_the_next() {
     let (seen, wait_seen) = mpsc::sync_channel::<()>(1);
-    let wait_seen = std::sync::Mutex::new(wait_seen);
-    let engine = Engine::new(move |_, mut peer| {
-        peer.request();
-        peer.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
-        for number in 0..20 {
-            let event = format!("data: {number}\n\n");
-            peer.send(&format!("{:x}\r\n{event}\r\n", event.len()));
-            wait_seen.lock().unwrap().recv_timeout(DEADLINE).unwrap();
-        }
-        peer.send("0\r\n\r\n");
-    });
+    let engine = Engine::of_events(wait_seen);
     let sidecar = start(engine.address, &[]);
     let mut response = client(sidecar.data).await.send_request(get("/")).await.unwrap();
     for number in 0..20 {

@@ -1,35 +1,13 @@
 //! Allocations of a million decisions.
-#![allow(unsafe_code)] // the allocator's interface
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use crate::allocator::ALLOCATIONS;
 use crate::figure::Figure;
 use crate::traffic::{Clock, FULL, Request, admit, engine, finish, introduce, uniform};
 
 const CALLERS: u32 = 1_000;
 const DECISIONS: usize = 1_000_000;
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 pub(crate) fn run() -> Vec<Figure> {
     let engine = engine(FULL);

@@ -6,6 +6,8 @@
 #![allow(clippy::panic)] // a benchmark that is refused measures nothing
 
 mod allocations;
+#[path = "../../tests/counting/allocator.rs"]
+mod allocator;
 mod calm;
 mod chain;
 mod cycles;
