@@ -328,4 +328,5 @@ fn what_a_tier_shed_comes_back_by_degrees_and_a_refused_one_spends_nothing() {
     assert_eq!(second(18), 50, "{passed:?}");
 }
 
+mod concurrency_limits;
 mod places;
