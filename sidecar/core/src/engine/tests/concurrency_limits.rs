@@ -64,7 +64,9 @@ fn a_fixed_limit_gives_so_many_permits_and_one_again_for_each_that_comes_back() 
     permits.extend(limiter.acquire());
     assert_eq!(permits.len(), 10);
     assert!(limiter.acquire().is_none());
-    permits.into_iter().for_each(|permit| limiter.release(permit));
+    for permit in permits {
+        limiter.release(permit);
+    }
     assert_eq!(limiter.limit(), 10, "whatever came back, and how fast");
 }
 
