@@ -1,9 +1,12 @@
 //! The one place that renders what a client gets instead of the engine's answer.
 //!
 //! Three kinds are kept apart: 429 refuses this client or its class, 503 means that no class is served, 502 and 504
-//! that the engine failed. The body is OpenAI's error object, so that clients of inference engines understand it.
+//! that the engine failed. The body is OpenAI's error object, so that clients of inference engines understand it, or a
+//! problem of RFC 9457 for those who ask for one.
 
+mod accept;
 pub mod grpc;
+mod problem;
 
 use std::time::Duration;
 
@@ -22,8 +25,15 @@ pub const REASON: HeaderName = HeaderName::from_static("x-tidegate-reason");
 /// The wait of `Retry-After` to the millisecond.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
+/// Whether a client may try again by itself; the official clients of OpenAI obey it.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
 /// When to come again where the caps are reached: requests end all the time.
 const OVERLOADED_MILLIS: u64 = 1000;
+
+/// A longer wait is pointless within one call: the official clients of OpenAI do not wait for longer than a minute, but
+/// come back after a few seconds, in vain. So they are told not to.
+const LONGEST_WAIT_MILLIS: u64 = 60_000;
 
 /// How a client wants to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +42,40 @@ pub enum Dialect {
     OpenAi,
     /// By a gRPC status.
     Grpc,
+}
+
+/// What an answer of ours looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// OpenAI's error object.
+    OpenAi,
+    /// `application/problem+json` (RFC 9457).
+    Problem,
+    /// A gRPC status.
+    Grpc,
+}
+
+impl Form {
+    /// What the client asks for. Looked up only where something goes wrong.
+    pub fn of(dialect: Dialect, headers: &HeaderMap) -> Self {
+        match dialect {
+            Dialect::Grpc => Self::Grpc,
+            Dialect::OpenAi if accept::wants_problem(headers) => Self::Problem,
+            Dialect::OpenAi => Self::OpenAi,
+        }
+    }
+}
+
+/// What an answer of ours says.
+#[derive(Debug, Clone, Copy)]
+struct Said<'a> {
+    status: StatusCode,
+    message: &'a str,
+    /// OpenAI's `type`.
+    kind: &'a str,
+    code: &'a str,
+    /// The rule that refused.
+    refusal: Option<&'a Refusal>,
 }
 
 /// What goes wrong without a rule having refused.
@@ -67,32 +111,42 @@ struct ErrorObject<'a> {
 }
 
 /// The answer to a request that a rule refused.
-pub fn refused(refusal: &Refusal, dialect: Dialect) -> Response<Bytes> {
+pub fn refused(refusal: &Refusal, form: Form) -> Response<Bytes> {
     let (status, kind) = match refusal.cause.answer() {
         Answer::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
         Answer::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable"),
     };
-    let mut response = render(dialect, status, &message(refusal), kind, refusal.cause.as_str());
+    let (message, code) = (message(refusal), refusal.cause.as_str());
+    let mut response = render(form, Said { status, message: &message, kind, code, refusal: Some(refusal) });
     response.headers_mut().insert(REASON, reason(refusal));
-    retry_after(response.headers_mut(), dialect, millis_rounded_up(refusal.retry_after));
+    let wait = (refusal.retry_after != Duration::MAX).then(|| millis_rounded_up(refusal.retry_after));
+    retry_after(response.headers_mut(), form, wait);
     response
 }
 
-fn retry_after(headers: &mut HeaderMap, dialect: Dialect, millis: u64) {
-    headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000).max(1)));
-    headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
-    if dialect == Dialect::Grpc {
-        headers.insert(grpc::PUSHBACK, HeaderValue::from(i32::try_from(millis).unwrap_or(i32::MAX)));
+/// When to come again; None: never.
+fn retry_after(headers: &mut HeaderMap, form: Form, millis: Option<u64>) {
+    if let Some(millis) = millis {
+        headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000).max(1)));
+        headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+    }
+    let soon = millis.filter(|millis| *millis <= LONGEST_WAIT_MILLIS);
+    if soon.is_none() {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    if form == Form::Grpc {
+        headers.insert(grpc::PUSHBACK, grpc::pushback(soon));
     }
 }
 
 /// The answer where there is no rule to name.
-pub fn trouble(trouble: Trouble, dialect: Dialect) -> Response<Bytes> {
+pub fn trouble(trouble: Trouble, form: Form) -> Response<Bytes> {
     let code = trouble.code();
-    let mut response = render(dialect, trouble.status(), trouble.message(), trouble.kind(), code);
+    let (status, message, kind) = (trouble.status(), trouble.message(), trouble.kind());
+    let mut response = render(form, Said { status, message, kind, code, refusal: None });
     response.headers_mut().insert(REASON, HeaderValue::from_static(code));
     if trouble == Trouble::Overloaded {
-        retry_after(response.headers_mut(), dialect, OVERLOADED_MILLIS);
+        retry_after(response.headers_mut(), form, Some(OVERLOADED_MILLIS));
     }
     response
 }
@@ -102,16 +156,20 @@ pub fn mark_fallback(refusal: &Refusal, headers: &mut HeaderMap) {
     headers.insert(REASON, reason(refusal));
 }
 
-fn render(dialect: Dialect, status: StatusCode, message: &str, kind: &str, code: &str) -> Response<Bytes> {
-    if dialect == Dialect::Grpc {
-        return grpc::render(status, message);
-    }
-    let body = Body { error: ErrorObject { message, r#type: kind, param: None, code } };
+fn render(form: Form, said: Said<'_>) -> Response<Bytes> {
     // Strings and nothing else: there is no value here that JSON cannot carry.
-    let json = serde_json::to_vec(&body).unwrap_or_default();
+    let (kind, json) = match form {
+        Form::Grpc => return grpc::render(said.status, said.message),
+        Form::Problem => ("application/problem+json", problem::json(said)),
+        Form::OpenAi => {
+            let Said { message, kind, code, .. } = said;
+            let body = Body { error: ErrorObject { message, r#type: kind, param: None, code } };
+            ("application/json", serde_json::to_vec(&body).unwrap_or_default())
+        }
+    };
     let mut response = Response::new(Bytes::from(json));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.status_mut() = said.status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -149,6 +207,12 @@ fn message(refusal: &Refusal) -> String {
         Cause::Pressure => format!(
             "too many requests of {class} priority under the present load: {observed:.1} over {limit:.1}"
         ),
+        Cause::Limit if refusal.retry_after == Duration::MAX => {
+            return format!(
+                "the request alone is over limit {rule:?}, which lets pass at most {limit:.0} at once: make it smaller, \
+                 since it would be refused again"
+            );
+        }
         Cause::Limit => format!("limit {rule:?} is exceeded: {observed:.0} over {limit:.0}"),
         Cause::Breaker => format!(
             "the circuit breaker of this service is open: {rule} was {observed:.2} against a limit of {limit:.2}"
@@ -214,53 +278,4 @@ impl Trouble {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use tidegate_core::Rule;
-
-    use super::*;
-
-    fn refusal(cause: Cause, retry_after: Duration) -> Refusal {
-        Refusal {
-            cause,
-            rule: Arc::new(Rule { policy: "shop/llama".into(), name: "per-user\u{e9}".into() }),
-            class: PriorityClass::Low,
-            observed: 412.0,
-            limit: 400.0,
-            retry_after,
-        }
-    }
-
-    #[test]
-    fn retry_after_is_whole_seconds_rounded_up_and_never_zero() {
-        for (wait, seconds, millis) in [(0, "1", "0"), (1_000_000, "1", "1"), (1_000_000_001, "2", "1001")] {
-            let response = refused(&refusal(Cause::Limit, Duration::from_nanos(wait)), Dialect::OpenAi);
-            assert_eq!(response.headers()["retry-after"], seconds);
-            assert_eq!(response.headers()["retry-after-ms"], millis);
-        }
-    }
-
-    #[test]
-    fn a_refusal_is_an_openai_error_that_names_its_rule() {
-        let response = refused(&refusal(Cause::Limit, Duration::from_millis(1500)), Dialect::OpenAi);
-        assert_eq!(response.status(), 429);
-        assert_eq!(response.headers()["x-tidegate-reason"], "limit; policy=shop/llama; rule=per-user??");
-        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
-        assert_eq!(body["error"]["type"], "rate_limit_exceeded");
-        assert_eq!(body["error"]["code"], "limit");
-        assert!(body["error"]["param"].is_null());
-        assert!(body["error"]["message"].as_str().unwrap().contains("412 over 400"));
-    }
-
-    #[test]
-    fn an_open_breaker_is_503_and_a_failed_engine_502_or_504() {
-        let open = refused(&refusal(Cause::Breaker, Duration::from_secs(3)), Dialect::OpenAi);
-        assert_eq!(open.status(), 503);
-        let body: serde_json::Value = serde_json::from_slice(open.body()).unwrap();
-        assert_eq!(body["error"]["type"], "service_unavailable");
-        assert_eq!(body["error"]["code"], "breaker-open");
-        assert_eq!(trouble(Trouble::EngineFailed, Dialect::OpenAi).status(), 502);
-        assert_eq!(trouble(Trouble::EngineTimedOut, Dialect::OpenAi).status(), 504);
-    }
-}
+mod tests;

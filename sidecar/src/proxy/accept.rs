@@ -13,7 +13,7 @@ use super::http2::Origin;
 use super::upstream::Target;
 use super::{Config, connection, guard, splice};
 use crate::metrics::ProtocolRefusal;
-use crate::refusal::{self, Dialect, Trouble};
+use crate::refusal::{self, Form, Trouble};
 use crate::request_log;
 use crate::shared::Shared;
 
@@ -83,7 +83,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, config: Arc<Config>, shared:
 /// Says why, in HTTP/1.1, without having read anything: whoever speaks it understands, and nobody else was promised an
 /// answer.
 async fn turn_away(mut stream: TcpStream) {
-    let answer = refusal::trouble(Trouble::Overloaded, Dialect::OpenAi);
+    let answer = refusal::trouble(Trouble::Overloaded, Form::OpenAi);
     let mut bytes = format!("HTTP/1.1 {}\r\nconnection: close\r\n", answer.status()).into_bytes();
     for (name, value) in answer.headers() {
         bytes.extend_from_slice(name.as_str().as_bytes());

@@ -94,7 +94,7 @@ impl Arrived {
             }
         };
         progress.responded(outcome);
-        Ok(self.instead(refusal::trouble(trouble, self.dialect)))
+        Ok(self.instead(refusal::trouble(trouble, self.form())))
     }
 
     /// Sends it to the breaker's fallback, once. When that fails too, the refusal is the answer.
@@ -111,7 +111,7 @@ impl Arrived {
             }
             Err(NoHead::Gone(failure)) => Err(failure),
             Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => {
-                Ok(self.instead(refusal::refused(refusal, self.dialect)))
+                Ok(self.instead(refusal::refused(refusal, self.form())))
             }
         }
     }

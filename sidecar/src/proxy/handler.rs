@@ -22,7 +22,7 @@ use super::request_body::RequestBody;
 use super::request_watch::Framed;
 use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
-use crate::refusal::{self, Dialect, Trouble, grpc};
+use crate::refusal::{self, Dialect, Form, Trouble, grpc};
 use crate::request_log;
 
 /// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
@@ -205,11 +205,16 @@ impl Arrived {
 
     async fn refuse(&mut self, refusal: &Refusal) -> Answer {
         let drained = self.drain().await;
-        own(&self.client, refusal::refused(refusal, self.dialect), !drained)
+        own(&self.client, refusal::refused(refusal, self.form()), !drained)
     }
 
     fn reject(&self, trouble: Trouble) -> Answer {
-        own(&self.client, refusal::trouble(trouble, self.dialect), true)
+        own(&self.client, refusal::trouble(trouble, self.form()), true)
+    }
+
+    /// What the client wants our own answers to look like.
+    pub(super) fn form(&self) -> Form {
+        Form::of(self.dialect, &self.parts.headers)
     }
 
     /// Reads the rest of the request, which is in the way of the next. Whether that was possible and worth it.

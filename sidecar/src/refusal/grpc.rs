@@ -12,6 +12,11 @@ const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// How long a client should wait before it tries again, in milliseconds (gRPC proposal A6).
 pub(super) const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
+/// The wait; a negative one tells the client not to try again.
+pub(super) fn pushback(millis: Option<u64>) -> HeaderValue {
+    HeaderValue::from(millis.map_or(-1, |millis| i32::try_from(millis).unwrap_or(i32::MAX)))
+}
+
 const INVALID_ARGUMENT: u16 = 3;
 const DEADLINE_EXCEEDED: u16 = 4;
 const RESOURCE_EXHAUSTED: u16 = 8;

@@ -17,5 +17,6 @@ mod policy_file;
 mod policy_start;
 mod policy_stream;
 mod probe;
+mod refusal;
 mod server;
 mod sidecar;
