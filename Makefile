@@ -34,7 +34,7 @@ check: ## Format, lints, generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	$(MAKE) --no-print-directory gen
-	@git diff --exit-code --stat -- manifests docs/plots || { echo "generated files differ: commit what 'make gen' wrote" >&2; exit 1; }
+	@git diff --exit-code --stat -- manifests docs/plots docs/api-reference.md || { echo "generated files differ: commit what 'make gen' wrote" >&2; exit 1; }
 
 deny: $(DENY) ## Licences, sources and banned crates of every dependency
 	$(DENY) --log-level error check bans licenses sources
@@ -67,8 +67,8 @@ bench-core: ## Decisions beside their bounds and peers alone: report/bench.md
 bench-quality: ## Goodput of admission policies against a model of an engine, in virtual time: report/quality
 	cargo run --quiet --profile image -p tidegate-e2e -- bench-quality $(if $(QUICK),--quick) $(if $(PUBLISH),--publish docs)
 
-gen: ## Generate manifests/ from the Rust types and the chart, docs/plots/ from the core
-	cargo run --quiet -p tidegate-crds --bin crdgen -- manifests/crds
+gen: ## Generate manifests/ and docs/api-reference.md from the Rust types and the chart, docs/plots/ from the core
+	cargo run --quiet -p tidegate-crds --bin crdgen -- manifests/crds docs/api-reference.md
 	$(E2E) manifests > target/manifests.yaml && mv target/manifests.yaml manifests/tidegate.yaml
 	$(E2E) plots docs/plots
 
