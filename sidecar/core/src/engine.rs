@@ -17,7 +17,7 @@ use crate::concurrency::{Flow, Permits, Pool};
 use crate::gate::Gate;
 use crate::gradient::Gradient;
 use crate::lane::Lane;
-use crate::limit::{Held, Limits};
+use crate::limit::{Held, Limits, Quota, QuotaKeys};
 use crate::meter::Meter;
 use crate::priority::Classifier;
 use crate::queue::{Account, Place, Queue};
@@ -308,6 +308,16 @@ impl Engine {
         }
         self.limits.grow_ahead();
         self.turns_of_tick(now)
+    }
+
+    /// What a request is counted by, to ask [`Engine::quotas`] with when its answer is there.
+    pub fn quota_keys(&self, facts: &Facts<'_>) -> QuotaKeys {
+        self.limits.quota_keys(facts)
+    }
+
+    /// What is left at `now` of every limit that is enforced. The keys have to be this engine's.
+    pub fn quotas<'a>(&'a self, now: Tick, keys: &'a QuotaKeys) -> impl Iterator<Item = Quota<'a>> + use<'a> {
+        self.limits.quotas(now, keys)
     }
 
     /// The state at one instant.

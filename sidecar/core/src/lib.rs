@@ -44,6 +44,7 @@ pub use facts::{
     Claims, Completion, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, NoClaims, Signal,
     StageReading, Tokens,
 };
+pub use limit::{Quota, QuotaKeys, QuotaUnit};
 pub use queue::Place;
 pub use resource::{Lease, Level, ResourceLimiter, ResourceRefusal, Units, UnknownResource};
 pub use tick::Tick;

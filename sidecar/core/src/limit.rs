@@ -12,6 +12,7 @@ mod hash;
 mod held;
 mod key;
 mod law;
+mod quota;
 mod round;
 mod rule;
 mod sliding_log;
@@ -29,6 +30,7 @@ pub(crate) use hash::Hasher;
 pub(crate) use held::{Held, Hold};
 pub(crate) use key::Key;
 pub(crate) use law::Taken as TakenToken;
+pub use quota::{Quota, QuotaKeys, QuotaUnit};
 pub(crate) use rule::LimitRule;
 pub(crate) use token_bucket::TokenBucket;
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::report::LimitStatus;
-use tidegate_policy::{Algorithm, Cost, KeyPart, Limit, Mode, PriorityClass};
+use tidegate_policy::{Algorithm, Cost, KeyPart, Limit, Millis, Mode, PriorityClass};
 
 use super::cost::Price;
 use super::held::Hold;
 use super::key::Key;
 use super::law::Law;
+use super::quota::Left;
 use super::table::{Place, Receipt, Table};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 use crate::{Cause, Refusal, Rule, Tick};
@@ -29,6 +30,8 @@ pub(crate) struct LimitRule {
     cost: Cost,
     pub(crate) price: Price,
     law: Law,
+    /// What the policy says: so much in a window.
+    told: (u64, Option<Duration>),
     /// When it came into force.
     born: Tick,
     table: Arc<Table>,
@@ -48,6 +51,7 @@ impl LimitRule {
             cost: limit.cost,
             price: Price::new(limit.cost),
             law,
+            told: told(limit),
             born: now,
             table: Arc::new(Table::new(law, limit.buckets())),
             refused: Arc::new(AtomicU64::new(0)),
@@ -72,6 +76,7 @@ impl LimitRule {
             cost: limit.cost,
             price: Price::new(limit.cost),
             law,
+            told: told(limit),
             born: self.born,
             table,
             refused: Arc::clone(&self.refused),
@@ -163,6 +168,36 @@ impl LimitRule {
         (self.table.outstanding(self.law, now, self.find(key)), self.law.size())
     }
 
+    /// What is left of a key.
+    pub(crate) fn left(&self, now: Tick, key: Key) -> Left {
+        self.table.left(self.law, now, self.find(key))
+    }
+
+    /// Its name.
+    pub(crate) fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// How it counts.
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Whether every request counts one.
+    pub(crate) fn counts_requests(&self) -> bool {
+        self.cost.is_requests()
+    }
+
+    /// What the policy says: so much in a window.
+    pub(crate) fn told(&self) -> (u64, Option<Duration>) {
+        self.told
+    }
+
+    /// Whether it counts all requests together.
+    pub(crate) fn is_together(&self) -> bool {
+        self.together
+    }
+
     /// The refusal that names this rule. Observed is what counts already and the request itself, against what may
     /// count at once: the bucket's size, the window's limit or the permits.
     pub(crate) fn refusal(
@@ -197,4 +232,8 @@ impl LimitRule {
     pub(crate) fn grow_ahead(&self) {
         self.table.grow_ahead();
     }
+}
+
+fn told(limit: &Limit) -> (u64, Option<Duration>) {
+    (limit.limit, limit.window_millis.map(Millis::duration))
 }

@@ -74,6 +74,16 @@ impl SlidingLog {
         slots.filter(|slot| slot.load(Ordering::SeqCst) > now.as_nanos()).count() as u64
     }
 
+    /// When the first and the last of the slots that are taken at `now` are free.
+    #[allow(clippy::unused_self)] // the same shape as the other algorithms'
+    pub(crate) fn ends(self, now: Tick, state: &[AtomicU64]) -> (Option<Tick>, Option<Tick>) {
+        let taken = || {
+            let slots = state.iter().skip(SLOTS).map(|slot| slot.load(Ordering::SeqCst));
+            slots.filter(|until| *until > now.as_nanos()).map(Tick::from_nanos)
+        };
+        (taken().min(), taken().max())
+    }
+
     /// Writes the youngest of another log's requests into this empty one.
     pub(crate) fn convert(self, old: Self, from: &[AtomicU64], to: &[AtomicU64]) {
         let until = |slot: &AtomicU64| {

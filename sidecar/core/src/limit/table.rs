@@ -17,6 +17,7 @@ use tidegate_policy::Limit;
 
 use super::key::Key;
 use super::law::{Law, Taken};
+use super::quota::Left;
 use crate::Tick;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, in_total_order};
 
@@ -161,6 +162,11 @@ impl Table {
     /// What counts against the limit of the key at `place`.
     pub(crate) fn outstanding(&self, law: Law, now: Tick, place: Option<Place>) -> u64 {
         law.outstanding(now, place.and_then(|place| self.state(place)).unwrap_or(&self.overflow))
+    }
+
+    /// What is left of the key at `place`.
+    pub(crate) fn left(&self, law: Law, now: Tick, place: Option<Place>) -> Left {
+        law.left(now, place.and_then(|place| self.state(place)).unwrap_or(&self.overflow))
     }
 
     /// Spends on a key. `hint` is where it was found.
