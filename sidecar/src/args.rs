@@ -61,6 +61,10 @@ pub struct RunArgs {
     /// always does
     #[arg(long, value_name = "PORT", env = "TIDEGATE_HTTP2", value_delimiter = ',', value_parser = port())]
     pub http2: Vec<u16>,
+    /// A port to listen on in place of a guarded one, without redirection, such as 15130:8000; then nothing is
+    /// listened on at --listen but its address
+    #[arg(long, value_name = "PORT:GUARDED", env = "TIDEGATE_NAMED_PORT", value_delimiter = ',', value_parser = named_port)]
+    pub named_port: Vec<NamedPort>,
     /// Where redirected connections arrive
     #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_LISTEN", default_value = "[::]:15120")]
     pub listen: SocketAddr,
@@ -110,6 +114,15 @@ pub struct RunArgs {
     /// error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", env = "TIDEGATE_LOG_LEVEL", default_value = "info")]
     pub log_level: tracing::level_filters::LevelFilter,
+}
+
+/// A port of the sidecar that stands for a guarded one: the container port's name leads here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedPort {
+    /// Listened on.
+    pub listen: u16,
+    /// The engine's port, which is guarded.
+    pub guarded: u16,
 }
 
 /// Where policies come from.
@@ -206,6 +219,12 @@ pub fn parse<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) 
 }
 
 impl RunArgs {
+    /// What is listened on for requests.
+    pub fn listens(&self) -> Vec<SocketAddr> {
+        let named = self.named_port.iter().map(|port| SocketAddr::new(self.listen.ip(), port.listen));
+        if self.named_port.is_empty() { vec![self.listen] } else { named.collect() }
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.guard.is_empty() && self.upstream.is_none() {
             return Err("no port to serve: give --guard <PORT> with redirection, or --upstream <HOST:PORT>"
@@ -218,9 +237,29 @@ impl RunArgs {
                 ));
             }
         }
+        for named in &self.named_port {
+            self.check_named(*named)?;
+        }
         let remote = self.policy.operator.is_some() || self.agent.is_some();
         if remote && self.ca.is_none() && self.ca_fallback.is_none() {
             return Err("--operator and --agent need an authority to trust: give --ca <FILE>".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_named(&self, NamedPort { listen, guarded }: NamedPort) -> Result<(), String> {
+        let flag = format!("--named-port {listen}:{guarded}");
+        if !self.guard.contains(&guarded) {
+            return Err(format!("{flag}: give --guard {guarded} too"));
+        }
+        if self.guard.contains(&listen) || listen == self.admin.port() {
+            return Err(format!("{flag}: port {listen} is taken: listen on one that nothing else uses"));
+        }
+        if self.named_port.iter().filter(|other| other.listen == listen).count() > 1 {
+            return Err(format!("{flag}: port {listen} can stand for one guarded port only"));
+        }
+        if self.upstream.is_some() {
+            return Err(format!("{flag}: --upstream takes everything: give one of both"));
         }
         Ok(())
     }
@@ -245,6 +284,13 @@ fn unparsed(error: &clap::Error) -> Unparsed {
 
 fn port() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..)
+}
+
+fn named_port(value: &str) -> Result<NamedPort, String> {
+    let port = |part: &str| part.parse::<u16>().ok().filter(|port| *port != 0);
+    let ports = value.split_once(':').and_then(|(listen, guarded)| Some((port(listen)?, port(guarded)?)));
+    let (listen, guarded) = ports.ok_or_else(|| "not two ports: write such as 15130:8000".to_owned())?;
+    Ok(NamedPort { listen, guarded })
 }
 
 fn at_least_one(value: &str) -> Result<usize, String> {

@@ -14,20 +14,23 @@ const BACKLOG: i32 = 4096;
 /// Everything that is listened on.
 #[derive(Debug)]
 pub struct Listeners {
-    /// One for each thread, on the same address; the kernel spreads connections over them.
+    /// For each thread one on every address, thread by thread; the kernel spreads connections over them.
     pub data: Vec<TcpListener>,
     /// The admin port's.
     pub admin: TcpListener,
 }
 
 impl Listeners {
-    /// Opens `threads` sockets on `data` and one on `admin`. Port 0 takes a free port.
-    pub fn open(data: SocketAddr, threads: usize, admin: SocketAddr) -> Result<Self, ListenError> {
-        let first = open(data)?;
-        let address = first.local_addr().map_err(|error| ListenError { address: data, error })?;
-        let others = (1..threads).map(|_| open(address));
-        let data = std::iter::once(Ok(first)).chain(others).collect::<Result<_, _>>()?;
-        Ok(Self { data, admin: open(admin)? })
+    /// Opens `threads` sockets on each address of `data`, and one on `admin`. Port 0 takes a free port.
+    pub fn open(data: &[SocketAddr], threads: usize, admin: SocketAddr) -> Result<Self, ListenError> {
+        let mut sockets = data.iter().map(|address| open(*address)).collect::<Result<Vec<_>, _>>()?;
+        for next in data.len()..data.len() * threads {
+            let address = data[next % data.len()];
+            // The port that the first one got, where any was asked for.
+            let taken = sockets[next % data.len()].local_addr();
+            sockets.push(open(taken.map_err(|error| ListenError { address, error })?)?);
+        }
+        Ok(Self { data: sockets, admin: open(admin)? })
     }
 
     /// Takes over sockets that a supervisor left open for this process.
@@ -106,7 +109,7 @@ mod tests {
     #[test]
     fn sockets_share_the_port_and_take_both_families() {
         let any = "[::]:0".parse().unwrap();
-        let listeners = Listeners::open(any, 3, any).unwrap();
+        let listeners = Listeners::open(&[any], 3, any).unwrap();
         let port = listeners.data[0].local_addr().unwrap().port();
         assert!(listeners.data.iter().all(|l| l.local_addr().unwrap().port() == port));
         for address in ["127.0.0.1", "::1"] {
@@ -115,9 +118,18 @@ mod tests {
     }
 
     #[test]
+    fn every_thread_has_a_socket_on_every_address() {
+        let any = "[::]:0".parse().unwrap();
+        let listeners = Listeners::open(&[any, any], 3, any).unwrap();
+        let ports: Vec<_> = listeners.data.iter().map(|l| l.local_addr().unwrap().port()).collect();
+        assert_ne!(ports[0], ports[1]);
+        assert_eq!(ports, [&ports[..2], &ports[..2], &ports[..2]].concat());
+    }
+
+    #[test]
     fn an_address_that_is_not_ours_is_named() {
         let error =
-            Listeners::open("192.0.2.1:1".parse().unwrap(), 1, "[::]:0".parse().unwrap()).unwrap_err();
+            Listeners::open(&["192.0.2.1:1".parse().unwrap()], 1, "[::]:0".parse().unwrap()).unwrap_err();
         assert!(error.to_string().contains("192.0.2.1:1"), "{error}");
     }
 }

@@ -38,8 +38,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::JoinSet;
 
 use crate::shared::Shared;
+use accept::Door;
 
 /// What is guarded, and how to reach it.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +49,8 @@ pub struct Config {
     /// Ports of the pod whose requests are judged. A redirected connection finds its own by its original
     /// destination.
     pub guarded: Vec<u16>,
+    /// Ports that are listened on in place of guarded ones, without redirection, and those they stand for.
+    pub named: Vec<(u16, u16)>,
     /// Ports of the pod that are spliced as bytes, without judgement.
     pub opaque: Vec<u16>,
     /// Ports of the pod whose engine speaks HTTP/2 without TLS: what comes over HTTP/2 goes on over it, and not only
@@ -58,21 +62,25 @@ pub struct Config {
     pub unlimited_paths: Vec<String>,
 }
 
-/// Serves on `listener` until [`Drain::stop`](crate::drain::Drain::stop), on a runtime of the calling thread. Call it
-/// once for each worker thread, each with a listener of its own (`SO_REUSEPORT`).
+/// Serves on `listeners` until [`Drain::stop`](crate::drain::Drain::stop), on a runtime of the calling thread. Call it
+/// once for each worker thread, each with listeners of its own (`SO_REUSEPORT`).
 ///
 /// # Errors
-/// When the runtime cannot be built or the listener cannot be used.
-pub fn serve(listener: TcpListener, config: &Arc<Config>, shared: &Arc<Shared>) -> anyhow::Result<()> {
+/// When the runtime cannot be built or a listener cannot be used.
+pub fn serve(listeners: Vec<TcpListener>, config: &Arc<Config>, shared: &Arc<Shared>) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .context("cannot build the runtime of a worker thread")?;
-    listener.set_nonblocking(true).context("cannot use the listening socket")?;
     runtime.block_on(async {
-        let listener =
-            tokio::net::TcpListener::from_std(listener).context("cannot use the listening socket")?;
-        accept::run(&listener, config, shared).await;
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            let door = Door::open(listener, config).context("cannot use the listening socket")?;
+            accepting.spawn_local(accept::run(door, Arc::clone(config), Arc::clone(shared)));
+        }
+        while let Some(ended) = accepting.join_next().await {
+            ended.context("accepting connections")?;
+        }
         Ok(())
     })
 }

@@ -32,7 +32,7 @@ const ALLOCATOR: (&str, &str) =
 /// Serves until SIGTERM or SIGINT. `arguments` are those of `run`, and reach the worker unchanged.
 pub fn run(run: &RunArgs, arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let threads = run.workers.map_or_else(default_threads, usize::from);
-    let listeners = Listeners::open(run.listen, threads, run.admin)?;
+    let listeners = Listeners::open(&run.listens(), threads, run.admin)?;
     let (data, admin) = listeners.bequeath()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     info!(listen = %listeners.data[0].local_addr()?, admin = %listeners.admin.local_addr()?, threads, "listening");

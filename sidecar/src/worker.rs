@@ -71,7 +71,7 @@ fn die_with(supervisor: i32) -> Result<()> {
     Ok(())
 }
 
-/// One thread for each socket. The channel tells when one of them ends: its socket would go on taking connections
+/// One thread for a socket on each address. The channel tells when one of them ends: its socket would go on taking connections
 /// that nobody serves, so the whole worker has to go then.
 fn spawn_data_threads(
     run: &RunArgs,
@@ -80,11 +80,14 @@ fn spawn_data_threads(
 ) -> Result<mpsc::UnboundedReceiver<String>> {
     let config = Arc::new(proxy_config(run));
     let (end, ended) = mpsc::unbounded_channel();
-    for (i, listener) in listeners.into_iter().enumerate() {
+    let mut listeners = listeners.into_iter();
+    let of_a_thread = run.listens().len();
+    for i in 0..listeners.len() / of_a_thread {
+        let sockets: Vec<_> = listeners.by_ref().take(of_a_thread).collect();
         let (config, shared, end) = (Arc::clone(&config), Arc::clone(shared), end.clone());
         thread::Builder::new().name(format!("data-{i}")).spawn(move || {
             let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                proxy::serve(listener, &config, &shared)
+                proxy::serve(sockets, &config, &shared)
             }));
             let reason = match served {
                 Ok(Ok(())) => "it returned".to_owned(),
@@ -101,6 +104,7 @@ fn spawn_data_threads(
 fn proxy_config(run: &RunArgs) -> proxy::Config {
     proxy::Config {
         guarded: run.guard.clone(),
+        named: run.named_port.iter().map(|port| (port.listen, port.guarded)).collect(),
         opaque: run.opaque.clone(),
         http2: run.http2.clone(),
         upstream: run.upstream,

@@ -27,6 +27,13 @@ fn every_wrong_command_line_is_answered_with_one_line_that_names_it() {
         ("s run --guard 15120", "15120"),
         ("s run --guard 8000 --listen nowhere", "nowhere"),
         ("s run --guard 8000 --workers 0", "--workers"),
+        ("s run --guard 8000 --named-port 15130", "15130:8000"),
+        ("s run --guard 8000 --named-port 0:8000", "15130:8000"),
+        ("s run --guard 8000 --named-port 15130:9000", "--guard 9000"),
+        ("s run --guard 8000 --named-port 8000:8000", "8000 is taken"),
+        ("s run --guard 8000 --named-port 15121:8000", "15121 is taken"),
+        ("s run --guard 8000,8001 --named-port 15130:8000,15130:8001", "one guarded port only"),
+        ("s run --guard 8000 --upstream 127.0.0.1:1 --named-port 15130:8000", "--upstream"),
         ("s run --guard 8000 --log-level loud", "loud"),
         ("s run --guard 8000 --drain-deadline 25", "25s"),
         ("s run --guard 8000 --drain-token secret", "hexadecimal"),
@@ -48,6 +55,13 @@ fn every_wrong_command_line_is_answered_with_one_line_that_names_it() {
 #[test]
 fn lists_are_repeated_or_separated_by_commas() {
     assert_eq!(run("s run --guard 8000 --guard 8001,8002").guard, [8000, 8001, 8002]);
+}
+
+#[test]
+fn without_a_name_redirected_connections_are_taken_and_else_those_of_the_names() {
+    assert_eq!(run("s run --guard 8000").listens(), ["[::]:15120".parse().unwrap()]);
+    let named = run("s run --guard 8000,8001 --named-port 15130:8000 --named-port 15131:8001");
+    assert_eq!(named.listens(), ["[::]:15130".parse().unwrap(), "[::]:15131".parse().unwrap()]);
 }
 
 #[test]

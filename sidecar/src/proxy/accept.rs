@@ -31,18 +31,37 @@ enum Route {
     Nowhere,
 }
 
+/// A listening socket, and the guarded port that it stands for where no redirection tells.
+#[derive(Debug)]
+pub(super) struct Door {
+    listener: TcpListener,
+    stands_for: Option<u16>,
+}
+
+impl Door {
+    pub(super) fn open(listener: std::net::TcpListener, config: &Config) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let stands_for = config.named.iter().find(|(own, _)| *own == port).map(|(_, guarded)| *guarded);
+        Ok(Self { listener: TcpListener::from_std(listener)?, stands_for })
+    }
+}
+
 /// Accepts until the drain stops.
-pub(super) async fn run(listener: &TcpListener, config: &Arc<Config>, shared: &Arc<Shared>) {
+pub(super) async fn run(door: Door, config: Arc<Config>, shared: Arc<Shared>) {
     let mut stopped = std::pin::pin!(shared.drain.stopped());
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut stopped => return,
-            accepted = listener.accept() => accepted,
+            accepted = door.listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                drop(guard::spawn(shared.clone(), serve(stream, peer, config.clone(), shared.clone())));
+                drop(guard::spawn(
+                    shared.clone(),
+                    serve(stream, peer, door.stands_for, config.clone(), shared.clone()),
+                ));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -59,7 +78,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, config: Arc<Config>, shared: Arc<Shared>) {
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    stands_for: Option<u16>,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+) {
     // Without it answers wait for acknowledgements; a socket that refuses it is already closed.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -68,7 +93,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, config: Arc<Config>, shared:
         request_log::protocol_refused(&shared, peer.ip(), ProtocolRefusal::TooManyConnections);
         return turn_away(stream).await;
     };
-    match config.route(original_destination(&stream, peer), peer) {
+    let port = stands_for.or_else(|| original_destination(&stream, peer).map(|address| address.port()));
+    match config.route(port, peer) {
         Route::Guarded(target) => {
             let address = peer.ip().to_canonical();
             connection::serve(stream, Origin { shared, config, address, target }).await;
@@ -111,12 +137,12 @@ fn original_destination(stream: &TcpStream, peer: SocketAddr) -> Option<SocketAd
 impl Config {
     /// A connection to a port that is not guarded is refused: passing it on would make the proxy an open relay, and
     /// guessing a port would judge it by another's rules.
-    fn route(&self, destination: Option<SocketAddr>, peer: SocketAddr) -> Route {
+    fn route(&self, port: Option<u16>, peer: SocketAddr) -> Route {
         if let Some(upstream) = self.upstream {
             return Route::Guarded(Target::remote(upstream));
         }
         let is_v6 = peer.ip().to_canonical().is_ipv6();
-        match destination.map(|address| address.port()) {
+        match port {
             Some(port) if self.opaque.contains(&port) => Route::Opaque(Target::local(port, is_v6)),
             Some(port) if self.guarded.contains(&port) => Route::Guarded(Target::local(port, is_v6)),
             Some(_) | None => Route::Nowhere,
@@ -128,20 +154,19 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn route(config: &Config, destination: Option<&str>, peer: &str) -> Route {
-        config.route(destination.map(|address| address.parse().unwrap()), peer.parse().unwrap())
+    fn route(config: &Config, port: Option<u16>, peer: &str) -> Route {
+        config.route(port, peer.parse().unwrap())
     }
 
     #[test]
-    fn a_connection_goes_where_its_original_destination_says() {
+    fn a_connection_goes_to_the_port_that_it_was_meant_for() {
         let config = Config { guarded: vec![8000, 9000], opaque: vec![9000], ..Config::default() };
-        let to = |port: &str| Some(format!("10.0.0.7:{port}"));
         let peer = "10.0.0.1:40000";
-        assert_eq!(route(&config, to("8000").as_deref(), peer), Route::Guarded(Target::local(8000, false)));
-        assert_eq!(route(&config, to("9000").as_deref(), peer), Route::Opaque(Target::local(9000, false)));
-        assert_eq!(route(&config, to("15120").as_deref(), peer), Route::Nowhere);
+        assert_eq!(route(&config, Some(8000), peer), Route::Guarded(Target::local(8000, false)));
+        assert_eq!(route(&config, Some(9000), peer), Route::Opaque(Target::local(9000, false)));
+        assert_eq!(route(&config, Some(15120), peer), Route::Nowhere);
         assert_eq!(route(&config, None, peer), Route::Nowhere);
-        let v6 = route(&config, Some("[fd00::7]:8000"), "[fd00::1]:40000");
+        let v6 = route(&config, Some(8000), "[fd00::1]:40000");
         assert_eq!(v6, Route::Guarded(Target::local(8000, true)));
     }
 

@@ -41,13 +41,18 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Starts `run` before an engine at `upstream`, with two threads if the arguments do not say otherwise.
     pub(crate) fn start(upstream: SocketAddr, arguments: &[&str]) -> Self {
+        let upstream = upstream.to_string();
+        Self::run(&[&["--upstream", &upstream], arguments].concat())
+    }
+
+    /// Starts `run` with these arguments.
+    pub(crate) fn run(arguments: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
         command.args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         if !arguments.iter().any(|argument| argument.starts_with("--workers")) {
             command.args(["--workers", "2"]);
         }
-        command.args(["--upstream", &upstream.to_string()]).args(arguments);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
         thread::spawn(move || {

@@ -46,7 +46,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let worker = {
             let shared = shared.clone();
-            std::thread::spawn(move || proxy::serve(listener, &Arc::new(config), &shared).unwrap())
+            std::thread::spawn(move || proxy::serve(vec![listener], &Arc::new(config), &shared).unwrap())
         };
         Self { address, shared, worker: Some(worker) }
     }
