@@ -106,7 +106,7 @@ impl Limits {
 
     /// The limits of the next document. Rules with the same identity keep their counters.
     pub(crate) fn succeed(&self, limits: &[Limit], now: Tick) -> Self {
-        Self::build(limits, self.hasher, |limit, key| {
+        Self::build(limits, self.hasher.clone(), |limit, key| {
             let before = self.rules.iter().find(|rule| rule.is_identified_by(limit));
             before.map_or_else(|| LimitRule::new(limit, key, now), |rule| rule.succeed(limit, key, now))
         })
@@ -138,7 +138,7 @@ impl Limits {
         judged: &mut Judged,
     ) -> Result<(), Refusal> {
         for parts in &self.keys {
-            judged.keys.push(Key::of(parts, self.hasher, facts));
+            judged.keys.push(Key::of(parts, &self.hasher, facts));
         }
         judged.tokens = facts.tokens;
         let mut refused: Option<Refused> = None;

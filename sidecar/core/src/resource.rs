@@ -113,7 +113,7 @@ impl ResourceLimiter {
                 retry_after: Duration::MAX,
             });
         }
-        let keys = [Key::of_bytes(Some(tenant), self.hasher), Key::of_bytes(None, self.hasher)];
+        let keys = [Key::of_bytes(Some(tenant), &self.hasher), Key::of_bytes(None, &self.hasher)];
         let asked = |i: usize| {
             let rule = self.levels[i].as_ref()?;
             rule.judge(now, units.0, rule.find(keys[i])).err().map(|until| (until, i))

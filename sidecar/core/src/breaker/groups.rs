@@ -13,14 +13,18 @@ use crate::sync::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Clone)]
 pub(super) struct Groups {
     key: Vec<KeyPart>,
-    seed: u64,
+    hasher: Hasher,
     /// Hashes of the values from the front on; 0: free.
     owners: Arc<[AtomicU64]>,
 }
 
 impl Groups {
     pub(super) fn new(per: &Per, seed: u64) -> Self {
-        Self { key: per.key.clone(), seed, owners: (0..per.max.max(1)).map(|_| AtomicU64::new(0)).collect() }
+        Self {
+            key: per.key.clone(),
+            hasher: Hasher::new(seed),
+            owners: (0..per.max.max(1)).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
     /// Whether the next policy finds the same value in the same place.
@@ -30,7 +34,7 @@ impl Groups {
 
     /// The place of a request's breaker, from 1 on; 0 is the one that all values without an own one share.
     pub(super) fn place(&self, facts: &Facts<'_>) -> usize {
-        let key = Key::of(&self.key, Hasher::new(self.seed), facts);
+        let key = Key::of(&self.key, &self.hasher, facts);
         // 0 means free. A value whose hash it is has the neighbour's.
         let hash = key.tag.max(1);
         place_of(&self.owners, hash)

@@ -198,7 +198,7 @@ impl Engine {
         facts: &Facts<'_>,
         given: Given,
     ) -> Result<Seat, Refusal> {
-        let Key { place, tag } = Key::of(&line.tenant, line.hasher, facts);
+        let Key { place, tag } = Key::of(&line.tenant, &line.hasher, facts);
         let account = Account { class, tenant: [place, tag], cost: cost(&facts.tokens) };
         let deadline = now + line.timeout;
         let newcomer = Newcomer { account, deadline };
