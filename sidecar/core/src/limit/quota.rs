@@ -108,7 +108,7 @@ impl LimitRule {
 impl Limits {
     /// What a request is counted by.
     pub(crate) fn quota_keys(&self, facts: &Facts<'_>) -> QuotaKeys {
-        QuotaKeys(self.keys.iter().map(|parts| Key::of(parts, self.hasher, facts)).collect())
+        QuotaKeys(self.keys.iter().map(|parts| Key::of(parts, &self.hasher, facts)).collect())
     }
 
     /// What is left of every limit that is enforced. `keys` are of these limits.
