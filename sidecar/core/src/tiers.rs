@@ -146,6 +146,11 @@ impl Tiers {
         theirs.map(|standing| standing.pressure()).fold(0.0, f64::max).min(self.pressure())
     }
 
+    /// Whether the ceiling of requests per second in force is one that somebody wrote.
+    pub(crate) fn has_written_rate(&self) -> bool {
+        self.qps.as_ref().is_some_and(Qps::is_written)
+    }
+
     /// The level from which the fused pressure counts, if it calibrates itself.
     pub(crate) fn onset(&self) -> Option<f64> {
         self.fusion.onset()

@@ -110,14 +110,17 @@ impl Control {
     }
 
     /// The pressure in the two parts by which it acts on medium: on the rate of requests, and on the places in flight.
-    /// Without a limit of places all of it acts on the rate.
+    /// Without a limit of places all of it acts on the rate. With one, a ceiling of requests per second acts if
+    /// somebody wrote it: a learned one says that demand is unusual, and the limit knows what the engine can take of
+    /// it.
     fn pressures(&self) -> (f64, f64) {
         let Some(tiers) = &self.tiers else { return (0.0, 0.0) };
         if self.limiter.is_none() {
             return (tiers.pressure(), 0.0);
         }
-        let by_rate = |tier| tier == TierName::Qps;
-        (tiers.pressure_of(by_rate), tiers.pressure_of(|tier| !by_rate(tier)))
+        let rate =
+            if tiers.has_written_rate() { tiers.pressure_of(|tier| tier == TierName::Qps) } else { 0.0 };
+        (rate, tiers.pressure_of(|tier| tier != TierName::Qps))
     }
 
     fn holding(&self) -> bool {

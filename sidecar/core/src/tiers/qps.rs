@@ -184,6 +184,11 @@ impl Qps {
         interval(self.config).max(one_request.min(window(self.config)))
     }
 
+    /// Whether the given ceiling is the one in force.
+    pub(crate) fn is_written(&self) -> bool {
+        self.config.max.is_some_and(|max| self.ceiling.is_some_and(|ceiling| ceiling >= max.get()))
+    }
+
     /// The lower of the learned and the given ceiling.
     fn lower_ceiling(&self) -> Option<f64> {
         let learned = self.baseline.as_ref().and_then(Baseline::ceiling);

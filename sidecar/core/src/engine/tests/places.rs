@@ -185,3 +185,31 @@ fn where_places_are_limited_the_rate_gradient_acts_for_the_qps_tier_alone() {
         Cause::Tier(TierName::GpuMemory)
     );
 }
+
+#[test]
+fn a_learned_ceiling_of_requests_refuses_low_and_leaves_medium_to_the_limit_of_places() {
+    let learned = r#""learned":{"sigma":2,"factor":1.5,"floor":1,"minimumSamples":5}"#;
+    for (ceiling, slows) in [(learned, false), (r#""max":20"#, true)] {
+        let tiers = qps(20, "Enforce").replace(r#""max":20"#, ceiling);
+        let engine = Engine::new(&document(&format!("{tiers},{PLACES}")), 1, second(0));
+        let one_by_one = |from: u64, step: u64, class: &str| {
+            let request = Request::priority(class);
+            (0..100u64)
+                .filter(|n| {
+                    let now = millis(from + n * step);
+                    let _ = engine.tick(now);
+                    let Ok(mut admission) = admit(&engine, now, &request) else { return true };
+                    engine.responded(now, &mut admission.ticket, HeadOutcome::Status(200));
+                    let whole = Completion { whole: true, ..Completion::default() };
+                    let _ = engine.complete(now, admission.ticket, &whole);
+                    false
+                })
+                .count()
+        };
+        assert_eq!(one_by_one(0, 100, "medium"), 0, "calm");
+        let slowed = one_by_one(10_000, 5, "medium");
+        assert_eq!(slowed > 0, slows, "{slowed} of 100 with {ceiling}");
+        let low = admit(&engine, millis(10_500), &Request::priority("low")).unwrap_err();
+        assert_eq!(low.cause, Cause::Tier(TierName::Qps));
+    }
+}
