@@ -77,7 +77,8 @@ pub struct LearnedQps {
     /// itself; nor does it fall faster. No bound where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_per_hour: Option<Ratio>,
-    /// The moving average of pods like this one: the ceiling of a new pod until it has learned its own.
+    /// The moving average of pods like this one: the ceiling of a new pod follows from it until it has learned its
+    /// own. A later document without it takes nothing away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<Rate>,
 }

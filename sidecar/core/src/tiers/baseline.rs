@@ -45,8 +45,10 @@ impl Baseline {
         baseline
     }
 
-    /// The same history under other parameters. Unchanged ones keep the ceiling as it is.
+    /// The same history under other parameters. Unchanged ones keep the ceiling as it is. A seed that the pod was
+    /// born with stays: only the document of its admission had one.
     pub(super) fn succeed(&self, config: LearnedQps, interval: Duration, window: Duration) -> Self {
+        let config = LearnedQps { seed: config.seed.or(self.config.seed), ..config };
         let mut next = Self { config, interval, room: room(interval, window), ..self.clone() };
         if (config, interval, next.room) != (self.config, self.interval, self.room) {
             next.forget_old();

@@ -16,9 +16,13 @@ const CLOSED: usize = 5;
 const ALPHA: f64 = 0.2;
 /// Latencies that make a value of the moving average: fewer say little about a 95th percentile.
 const ENOUGH: u64 = 40;
-/// How much of the difference to the moving average corrects the window. See `docs/tiers.md` for the errors that
-/// this leaves.
-const CORRECTION: f64 = 0.15;
+/// Weight of a new deviation in their mean, and the mean in the beginning as a share of the value.
+const DEVIATION_WEIGHT: f64 = 0.05;
+const FIRST_DEVIATION: f64 = 0.1;
+/// The moving average swings by this share of the mean deviation without any drift: one and a half times its standard
+/// deviation, which is 1.25 × √(α ÷ (2 − α)) of the mean deviation where the values are normal. See `docs/tiers.md`
+/// for the errors that this leaves.
+const SWING: f64 = 1.5 * 1.25 / 3.0;
 
 /// The latencies of the last minute.
 #[derive(Debug, Clone)]
@@ -28,7 +32,33 @@ pub(super) struct Estimate {
     slice_start: Tick,
     /// Latencies since the last value of the moving average.
     fresh: Latencies,
-    moving_average: Option<f64>,
+    average: Option<Average>,
+}
+
+/// The moving average of the percentile of each second.
+#[derive(Debug, Clone, Copy)]
+struct Average {
+    value: f64,
+    /// Mean deviation of a second from it (Jacobson 1988).
+    deviation: f64,
+}
+
+impl Average {
+    fn next(before: Option<Self>, fresh: f64) -> Self {
+        let Some(Self { value, deviation }) = before else {
+            return Self { value: fresh, deviation: FIRST_DEVIATION * fresh };
+        };
+        let off = fresh - value;
+        Self { value: value + ALPHA * off, deviation: deviation + DEVIATION_WEIGHT * (off.abs() - deviation) }
+    }
+
+    /// The window, moved to the average by as much of the difference as chance does not explain (soft thresholding,
+    /// Donoho and Johnstone 1994).
+    fn correct(self, window: f64) -> f64 {
+        let difference = self.value - window;
+        let drift = (difference.abs() - SWING * self.deviation).max(0.0);
+        window + drift.copysign(difference)
+    }
 }
 
 impl Estimate {
@@ -38,7 +68,7 @@ impl Estimate {
             running: Latencies::default(),
             slice_start: now,
             fresh: Latencies::default(),
-            moving_average: None,
+            average: None,
         }
     }
 
@@ -48,10 +78,7 @@ impl Estimate {
         self.fresh.merge(latencies);
         if self.fresh.count() >= ENOUGH {
             let fresh = std::mem::take(&mut self.fresh).percentile(PERCENTILE);
-            self.moving_average = match (self.moving_average, fresh) {
-                (Some(average), Some(fresh)) => Some(average + ALPHA * (fresh - average)),
-                (average, fresh) => fresh.or(average),
-            };
+            self.average = fresh.map(|fresh| Average::next(self.average, fresh)).or(self.average);
         }
         let slices = now.since(self.slice_start).as_nanos() / SLICE.as_nanos();
         // After a pause the slices that nobody closed are empty.
@@ -64,7 +91,7 @@ impl Estimate {
             self.slice_start = now;
         }
         if self.closed.iter().all(|slice| slice.count() == 0) && self.running.count() == 0 {
-            self.moving_average = None;
+            self.average = None;
         }
     }
 
@@ -72,14 +99,11 @@ impl Estimate {
         let mut minute = self.running.clone();
         self.closed.iter().for_each(|slice| minute.merge(slice));
         let window = minute.percentile(PERCENTILE);
-        let hybrid = match (window, self.moving_average) {
-            (Some(window), Some(average)) => Some(window + CORRECTION * (average - window)),
-            (window, _) => window,
-        };
+        let correct = |window| self.average.map_or(window, |average| average.correct(window));
         LatencyEstimate {
             window_millis: window,
-            moving_average_millis: self.moving_average,
-            hybrid_millis: hybrid,
+            moving_average_millis: self.average.map(|average| average.value),
+            hybrid_millis: window.map(correct),
         }
     }
 }

@@ -101,6 +101,18 @@ fn a_new_pod_begins_with_the_average_of_its_siblings() {
     assert_eq!(baseline(learned(0, Some(0.5), None)).ceiling(), None);
 }
 
+#[test]
+fn a_seed_outlives_the_document_that_brought_it() {
+    let born = baseline(learned(0, Some(0.5), Some(100.0)));
+    let (second, window) = (Duration::from_secs(1), Duration::from_mins(5));
+    let same = born.succeed(learned(0, Some(0.5), None), second, window);
+    assert_eq!(same.ceiling(), born.ceiling());
+    let other = born.succeed(learned(500, Some(0.5), None), second, window);
+    assert_eq!((other.average(), other.ceiling()), (Some(100.0), Some(500.0)));
+    let given = born.succeed(learned(0, Some(0.5), Some(200.0)), second, window);
+    assert_eq!(given.average(), Some(200.0));
+}
+
 proptest! {
     // Each case replays hours.
     #![proptest_config(ProptestConfig::with_cases(16))]

@@ -66,27 +66,30 @@ fn errors(seed: u64, median: impl Fn(f64) -> f64) -> Errors {
 }
 
 #[test]
-fn the_window_is_exact_and_the_hybrid_closer_to_the_moment_where_latency_drifts() {
-    let (mut steady, mut drifting) = (Vec::new(), Vec::new());
-    for seed in 1..=2 {
-        steady.push(errors(seed, |_| 100.0));
-        drifting.push(errors(seed, |t| 100.0 * (1.0 + 0.3 * (t / 120.0).sin())));
-    }
-    let mean =
-        |errors: &[Errors], of: fn(&Errors) -> f64| errors.iter().map(of).sum::<f64>() / errors.len() as f64;
-    for (name, errors) in [("steady", &steady), ("drifting", &drifting)] {
+fn the_window_is_exact_and_the_hybrid_is_too_while_latency_is_steady_and_follows_it_where_it_drifts() {
+    let mean = |median: fn(f64) -> f64| {
+        let runs: Vec<Errors> = (1..=3).map(|seed| errors(seed, median)).collect();
+        let mean = |of: fn(&Errors) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
+        Errors {
+            window: [mean(|e| e.window[0]), mean(|e| e.window[1])],
+            hybrid: [mean(|e| e.hybrid[0]), mean(|e| e.hybrid[1])],
+        }
+    };
+    let steady = mean(|_| 100.0);
+    let drifting = mean(|t| 100.0 * (1.0 + 0.3 * (t / 120.0).sin()));
+    let jumping = mean(|t| if t.rem_euclid(600.0) < 300.0 { 100.0 } else { 150.0 });
+    for (name, e) in [("steady", &steady), ("drifting", &drifting), ("jumping", &jumping)] {
+        let [w, h] = [e.window, e.hybrid].map(|errors| errors.map(|error| error * 100.0));
         println!(
-            "{name}: against the exact percentile of the minute window {:.2} %, hybrid {:.2} %; \
-             against the true one of the moment window {:.2} %, hybrid {:.2} %",
-            mean(errors, |e| e.window[0]) * 100.0,
-            mean(errors, |e| e.hybrid[0]) * 100.0,
-            mean(errors, |e| e.window[1]) * 100.0,
-            mean(errors, |e| e.hybrid[1]) * 100.0,
+            "{name}: minute: window {:.2} %, hybrid {:.2} %; moment: {:.2} %, {:.2} %",
+            w[0], h[0], w[1], h[1]
         );
     }
-    assert!(mean(&steady, |e| e.window[0]) < 0.009, "published: 1.2 %");
-    assert!(mean(&steady, |e| e.hybrid[0]) < 0.012);
-    assert!(mean(&drifting, |e| e.hybrid[1]) < mean(&drifting, |e| e.window[1]));
+    // Published: 1.2 % for the window alone, 0.9 % for a hybrid.
+    assert!(steady.window[0] < 0.006 && steady.hybrid[0] < 0.009);
+    assert!(steady.hybrid[1] < 0.012, "chance in six thousand latencies alone makes 0.9 %");
+    assert!(drifting.hybrid[1] < 0.8 * drifting.window[1]);
+    assert!(jumping.hybrid[1] < 0.7 * jumping.window[1]);
 }
 
 #[test]
