@@ -160,6 +160,10 @@ pub struct CapArgs {
     /// Bytes of a request's head; a larger one is answered 431
     #[arg(long, value_name = "BYTES", env = "TIDEGATE_MAX_HEADER_BYTES", default_value_t = Caps::DEFAULT.header_bytes, value_parser = clap::value_parser!(u32).range(8192..=1_048_576))]
     pub max_header_bytes: u32,
+    /// Bytes that are read of a request's body before the decision, where a policy counts tokens or by model; the
+    /// body is passed on unchanged, however long it is
+    #[arg(long, value_name = "BYTES", env = "TIDEGATE_MAX_PREFIX_BYTES", default_value_t = Caps::DEFAULT.prefix_bytes, value_parser = prefix_bytes)]
+    pub max_prefix_bytes: usize,
 }
 
 impl CapArgs {
@@ -170,6 +174,8 @@ impl CapArgs {
             requests: self.max_requests,
             streams: self.max_streams,
             header_bytes: self.max_header_bytes,
+            prefix_bytes: self.max_prefix_bytes,
+            ..Caps::DEFAULT
         }
     }
 }
@@ -295,6 +301,11 @@ fn named_port(value: &str) -> Result<NamedPort, String> {
 
 fn at_least_one(value: &str) -> Result<usize, String> {
     value.parse().ok().filter(|number| *number > 0).ok_or_else(|| "write a number of 1 or more".to_owned())
+}
+
+fn prefix_bytes(value: &str) -> Result<usize, String> {
+    let bytes = value.parse().ok().filter(|bytes| (1024..=1_048_576).contains(bytes));
+    bytes.ok_or_else(|| "write a number from 1024 to 1048576".to_owned())
 }
 
 fn path(value: &str) -> Result<String, String> {

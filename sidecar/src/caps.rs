@@ -14,12 +14,22 @@ pub struct Caps {
     pub streams: u32,
     /// Bytes of a request's head.
     pub header_bytes: u32,
+    /// Bytes that are read of a request's body before the decision, where a rule needs them.
+    pub prefix_bytes: usize,
+    /// The same of all requests together.
+    pub prefix_total: usize,
 }
 
 impl Caps {
     /// Those that apply when nothing else is said.
-    pub const DEFAULT: Self =
-        Self { connections: 4096, requests: 4096, streams: 100, header_bytes: 64 * 1024 };
+    pub const DEFAULT: Self = Self {
+        connections: 4096,
+        requests: 4096,
+        streams: 100,
+        header_bytes: 64 * 1024,
+        prefix_bytes: 64 * 1024,
+        prefix_total: 16 * 1024 * 1024,
+    };
 
     /// What hyper may buffer of an HTTP/1 connection: a head has to fit.
     pub fn buffer(&self) -> usize {
@@ -61,6 +71,43 @@ impl Drop for Place {
     }
 }
 
+/// Room for bytes that wait; clones are the same room.
+#[derive(Debug, Clone, Default)]
+pub struct Rooms(Arc<AtomicUsize>);
+
+/// Room that is taken until it is dropped.
+#[derive(Debug)]
+pub struct Room {
+    of: Rooms,
+    bytes: usize,
+}
+
+impl Rooms {
+    /// Room that grows with what it takes, unless `most` bytes are taken already.
+    pub fn take(&self, most: usize) -> Option<Room> {
+        (self.taken() < most).then(|| Room { of: self.clone(), bytes: 0 })
+    }
+
+    /// Bytes that are taken.
+    pub fn taken(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Room {
+    /// Takes so many more bytes.
+    pub fn grow(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.of.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +124,18 @@ mod tests {
         drop(first);
         assert!(places.take(2).is_some());
         assert_eq!(places.taken(), 1);
+    }
+
+    #[test]
+    fn room_is_taken_for_as_long_as_its_bytes_wait() {
+        let rooms = Rooms::default();
+        let mut first = rooms.take(10).unwrap();
+        first.grow(8);
+        let mut second = rooms.take(10).unwrap();
+        second.grow(8);
+        assert!(rooms.take(10).is_none());
+        drop(first);
+        assert_eq!(rooms.taken(), 8);
+        assert!(rooms.take(10).is_some());
     }
 }

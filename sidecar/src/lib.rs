@@ -27,6 +27,7 @@ pub mod refusal;
 mod request_log;
 pub mod shared;
 pub mod supervisor;
+pub mod tokens;
 pub mod transitions;
 pub mod transport;
 pub mod trust;

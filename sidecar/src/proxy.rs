@@ -22,6 +22,7 @@ mod guard;
 mod handler;
 mod http2;
 mod pool;
+mod prefix;
 mod progress;
 mod queue;
 mod relay;

@@ -4,7 +4,7 @@ use arc_swap::ArcSwap;
 use tidegate_core::Engine;
 use tidegate_policy::PolicyDocument;
 
-use crate::caps::{Caps, Places};
+use crate::caps::{Caps, Places, Rooms};
 use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::identity::Issuers;
@@ -29,6 +29,8 @@ pub struct Shared {
     pub caps: Caps,
     /// Connections of clients.
     pub places: Places,
+    /// What is held of bodies before their requests are judged.
+    pub prefixes: Rooms,
     /// Who waits in the queue.
     pub turns: Turns,
 }
@@ -44,6 +46,7 @@ impl Shared {
             drain: Drain::default(),
             caps,
             places: Places::default(),
+            prefixes: Rooms::default(),
             turns: Turns::default(),
         }
     }

@@ -184,6 +184,7 @@ impl Client<'_> {
             client: self.address,
             headers: self,
             claims: self,
+            model: None,
             tokens: self.request.tokens(),
         }
     }
@@ -199,6 +200,7 @@ impl Client<'_> {
             KeyPart::Path => self.facts().path.to_owned(),
             KeyPart::Method => self.facts().method.to_owned(),
             KeyPart::ClientIp => self.address.to_string(),
+            KeyPart::Model => self.facts().model.unwrap_or_default().to_owned(),
         };
         parts.iter().map(part).collect::<Vec<_>>().join(" ")
     }

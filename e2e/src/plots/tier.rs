@@ -185,6 +185,7 @@ impl<'a> Play<'a> {
             client,
             headers: &NoHeaders,
             claims: &NoClaims,
+            model: None,
             tokens: Tokens::default(),
         };
         let Decision::Admit(admission) = self.engine.admit(now, &facts) else { return };

@@ -35,6 +35,8 @@ pub use places::Waiting;
 pub struct Engine {
     revision: String,
     seed: u64,
+    reads_prompts: bool,
+    counts_tokens: bool,
     priority: Classifier,
     breaker: Option<Breaker>,
     tiers: Option<TierRules>,
@@ -106,6 +108,8 @@ impl Engine {
         let engine = Self {
             revision: document.revision.clone(),
             seed,
+            reads_prompts: document.reads_prompts(),
+            counts_tokens: document.counts_tokens(),
             priority: Classifier::new(&document.priority),
             breaker: document.breaker.as_ref().map(|policy| Breaker::new(policy, seed)),
             tiers: document.tiers.as_ref().map(TierRules::new),
@@ -144,6 +148,8 @@ impl Engine {
         let engine = Self {
             revision: document.revision.clone(),
             seed: self.seed,
+            reads_prompts: document.reads_prompts(),
+            counts_tokens: document.counts_tokens(),
             priority: Classifier::new(&document.priority),
             breaker,
             tiers: document.tiers.as_ref().map(TierRules::new),
@@ -162,6 +168,17 @@ impl Engine {
         };
         engine.refresh(now, &mut engine.control());
         engine
+    }
+
+    /// Whether some rule needs a request's model or its estimated tokens, which its body tells. Where none does, nobody
+    /// has to look.
+    pub const fn reads_prompts(&self) -> bool {
+        self.reads_prompts
+    }
+
+    /// Whether some rule settles the tokens that a request has used.
+    pub const fn counts_tokens(&self) -> bool {
+        self.counts_tokens
     }
 
     /// Judges a request. A refused one spends nothing.

@@ -42,6 +42,8 @@ pub struct Facts<'a> {
     pub headers: &'a dyn Headers,
     /// Claims of its token.
     pub claims: &'a dyn Claims,
+    /// The model it asks for; nothing where nobody has looked.
+    pub model: Option<&'a str>,
     /// What it is estimated to use; nothing where nobody has looked.
     pub tokens: Tokens,
 }

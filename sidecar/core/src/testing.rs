@@ -69,6 +69,7 @@ impl Request {
             client: self.client,
             headers: &self.headers,
             claims: &self.claims,
+            model: None,
             tokens: self.tokens,
         }
     }

@@ -59,6 +59,7 @@ fn serve(engine: &Engine, n: u64) -> bool {
         client,
         headers: &key,
         claims: &NoClaims,
+        model: None,
         tokens: Tokens::default(),
     };
     let Decision::Admit(admission) = engine.admit(now, &facts) else { return false };

@@ -85,6 +85,7 @@ impl Replay {
                 client,
                 headers: &headers,
                 claims: &NoClaims,
+                model: None,
                 tokens: Tokens::default(),
             },
         ) {

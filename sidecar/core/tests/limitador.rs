@@ -43,6 +43,7 @@ impl Limitador {
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             headers: &Fields(values),
             claims: &NoClaims,
+            model: None,
             tokens: Tokens { input: hits_addend, cached: 0, output: 0 },
         };
         let decision = self.0.admit(Tick::from_nanos(second * 1_000_000_000), &facts);

@@ -109,6 +109,7 @@ impl World {
             client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, bytes.byte() % 3)),
             headers: &headers,
             claims: &NoClaims,
+            model: None,
             tokens: Tokens { input: u32::from(bytes.byte()), cached: 0, output: u32::from(bytes.byte()) },
         };
         match self.engine.admit(self.now, &facts) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::errors::{DocumentError, DocumentErrors};
-use crate::{Breaker, Concurrency, Identity, Limit, Priority, Queue, Tiers, lenient};
+use crate::{Breaker, Concurrency, Identity, KeyPart, Limit, Priority, Queue, Tiers, lenient};
 
 /// The version of the document's schema.
 pub const API_VERSION: &str = "policy.tidegate.dev/v1";
@@ -73,6 +73,19 @@ impl PolicyDocument {
     /// say how many keys they have.
     pub fn limit_memory_with(&self, limits: &[Limit]) -> u64 {
         self.limits.iter().chain(limits).map(Limit::asked_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Whether some limit counts tokens, so that somebody has to say how many a request uses.
+    pub fn counts_tokens(&self) -> bool {
+        self.limits.iter().any(|limit| !limit.cost.is_requests())
+    }
+
+    /// Whether some rule needs what only the begin of a request's body tells: its model, or its tokens.
+    pub fn reads_prompts(&self) -> bool {
+        let limits = self.limits.iter().map(|limit| &limit.key);
+        let queue = self.queue.iter().map(|queue| &queue.tenant);
+        let breaker = self.breaker.iter().filter_map(|breaker| breaker.per.as_ref()).map(|per| &per.key);
+        self.counts_tokens() || limits.chain(queue).chain(breaker).any(|key| key.contains(&KeyPart::Model))
     }
 
     /// Parses and validates. Errors name the place and what to write there.

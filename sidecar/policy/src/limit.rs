@@ -47,6 +47,8 @@ pub enum KeyPart {
     Method,
     /// The address of the client's end of the connection.
     ClientIp,
+    /// The model that the request asks for, by its path or the begin of its body.
+    Model,
 }
 
 /// How a limit counts.

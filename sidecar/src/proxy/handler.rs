@@ -10,12 +10,13 @@ use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tidegate_core::{Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal, Tick, Tokens};
+use tidegate_core::{Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal, Tick};
 
 use super::answer::{Answer, instead, own};
 use super::client::{Client, Turn};
 use super::codec::Framing;
 use super::exchange::Failure;
+use super::prefix;
 use super::progress::Progress;
 use super::queue;
 use super::request_body::RequestBody;
@@ -24,6 +25,7 @@ use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::refusal::{self, Dialect, Form, Trouble, grpc};
 use crate::request_log;
+use crate::tokens::Asked;
 
 /// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
 /// closing is cheaper.
@@ -48,6 +50,8 @@ pub(super) struct Arrived {
     pub(super) at: Tick,
     /// How its client wants to be refused.
     pub(super) dialect: Dialect,
+    /// What it asks for, where a rule needs to know.
+    pub(super) asked: Option<Asked>,
 }
 
 /// Answers one request. An error ends the client's connection or stream, because an answer cannot be given or not be
@@ -62,7 +66,8 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
     // Large enough that it is lent from here on, and not handed from one function to the next.
     let is_call = client.is_stream && grpc::is_call(&parts.headers);
     let dialect = if is_call { Dialect::Grpc } else { Dialect::OpenAi };
-    let mut arrived = Arrived { client, parts, body: Some(RequestBody::new(body)), framing, at, dialect };
+    let mut arrived =
+        Arrived { client, parts, body: Some(RequestBody::new(body)), framing, at, dialect, asked: None };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
     }
@@ -139,9 +144,32 @@ impl Arrived {
             && !self.wants_upgrade()
     }
 
+    /// Reads the begin of its body, for what that tells. An error: the client has left.
+    async fn look(&mut self) -> Result<(), Failure> {
+        let length = self.request_length();
+        let mut prompt = None;
+        if length != Some(0)
+            && self.dialect != Dialect::Grpc
+            && let Some(body) = &mut self.body
+        {
+            let client = &self.client;
+            // Who sends no more of it is given up as everywhere else.
+            client.turn_to(Turn::Body);
+            let _in_flight = client.shared.drain.enter();
+            let read = prefix::read(&client.shared, &self.parts.headers, body, length).await;
+            prompt = Some(read.map_err(Failure::Client)?);
+            client.turn_to(Turn::Engine);
+        }
+        self.asked = Some(Asked::new(self.parts.uri.path(), prompt));
+        Ok(())
+    }
+
     async fn judge(&mut self) -> Result<Answer, Failure> {
         let shared = self.client.shared.clone();
         let engine = shared.engine.load_full();
+        if engine.reads_prompts() {
+            self.look().await?;
+        }
         let token = identity::of_request(&shared, &self.parts.headers);
         let facts = Facts {
             method: self.parts.method.as_str(),
@@ -149,7 +177,8 @@ impl Arrived {
             client: self.client.address,
             headers: &Fields(&self.parts.headers),
             claims: token.as_ref().map_or(&NoClaims, |claims| claims as &dyn Claims),
-            tokens: Tokens::default(),
+            model: self.asked.as_ref().and_then(Asked::model),
+            tokens: self.asked.as_ref().map(Asked::tokens).unwrap_or_default(),
         };
         match engine.admit(self.at, &facts) {
             Decision::Admit(admission) => self.pass(engine, admission).await,

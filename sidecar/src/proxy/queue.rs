@@ -11,6 +11,9 @@ use super::request_body::RequestBody;
 use crate::drain::InFlight;
 use crate::shared::Shared;
 
+/// No more of a body is taken than this.
+const AHEAD: usize = 64 * 1024;
+
 /// Leaves the queue when it is dropped before its turn has come.
 struct Queued {
     shared: Arc<Shared>,
@@ -47,7 +50,7 @@ pub(super) async fn wait(
     let mut turn = pin!(queued.turn());
     let verdict = poll_fn(|cx| {
         if let Some(taken) = body.as_mut()
-            && let Poll::Ready(taken) = taken.poll_ahead(cx)
+            && let Poll::Ready(taken) = taken.poll_ahead(cx, AHEAD)
         {
             taken?;
             body = None;

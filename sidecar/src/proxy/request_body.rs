@@ -1,43 +1,99 @@
 //! The body of a request, of which a bounded part can be taken before it is sent.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// No more is taken ahead than this.
-const AHEAD: usize = 64 * 1024;
+use crate::caps::Room;
 
 /// What remains of a request's body.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    /// What was taken ahead.
-    early: VecDeque<Frame<Bytes>>,
-    /// Of it, in data.
-    bytes: usize,
+    early: Early,
+    /// Trailers that were met ahead.
+    trailers: Option<Frame<Bytes>>,
     rest: Incoming,
     ended: bool,
 }
 
-impl RequestBody {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { early: VecDeque::new(), bytes: 0, rest: body, ended: false }
+/// What was taken ahead. In one piece: a client that sends byte by byte would have each cost a hundred.
+#[derive(Debug, Default)]
+struct Early {
+    /// The first piece as it came: often it is all of the body.
+    first: Bytes,
+    /// All pieces, once there were several.
+    gathered: BytesMut,
+    /// The room that they take of all that may be taken ahead.
+    room: Option<Room>,
+}
+
+impl Early {
+    fn bytes(&self) -> &[u8] {
+        if self.gathered.is_empty() { &self.first } else { &self.gathered }
     }
 
-    /// Takes what is there. Ready at the end of the body, or when that is enough.
-    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        while self.bytes < AHEAD && !self.ended {
-            match ready!(Pin::new(&mut self.rest).poll_frame(cx)).transpose()? {
-                Some(frame) => {
-                    self.bytes += frame.data_ref().map_or(0, Bytes::len);
-                    self.early.push_back(frame);
-                }
-                None => self.ended = true,
-            }
+    fn push(&mut self, data: Bytes) {
+        if let Some(room) = &mut self.room {
+            room.grow(data.len());
         }
+        if self.gathered.is_empty() && self.first.is_empty() {
+            self.first = data;
+            return;
+        }
+        if self.gathered.is_empty() {
+            self.gathered.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.gathered.extend_from_slice(&data);
+    }
+
+    fn take(&mut self) -> Option<Bytes> {
+        self.room = None;
+        let first = std::mem::take(&mut self.first);
+        if !first.is_empty() {
+            return Some(first);
+        }
+        Some(std::mem::take(&mut self.gathered).freeze()).filter(|data| !data.is_empty())
+    }
+}
+
+impl RequestBody {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self { early: Early::default(), trailers: None, rest: body, ended: false }
+    }
+
+    /// What is taken ahead from now on takes this room until it is sent on.
+    pub(super) fn take_room(&mut self, mut room: Room) {
+        room.grow(self.early.bytes().len());
+        self.early.room = Some(room);
+    }
+
+    /// What was taken ahead and not sent on.
+    pub(super) fn early(&self) -> &[u8] {
+        self.early.bytes()
+    }
+
+    /// Takes the next piece ahead. Ready with false at the end of the body.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, hyper::Error>> {
+        if self.ended || self.trailers.is_some() {
+            return Poll::Ready(Ok(false));
+        }
+        let Some(frame) = ready!(Pin::new(&mut self.rest).poll_frame(cx)).transpose()? else {
+            self.ended = true;
+            return Poll::Ready(Ok(false));
+        };
+        match frame.into_data() {
+            Ok(data) => self.early.push(data),
+            Err(trailers) => self.trailers = Some(trailers),
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Takes what is there, up to about `most` bytes. Ready at the end of the body, or when that is enough.
+    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Result<(), hyper::Error>> {
+        while self.early().len() < most && ready!(self.poll_next(cx))? {}
         Poll::Ready(Ok(()))
     }
 }
@@ -50,22 +106,22 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.early.pop_front() {
-            Some(frame) => {
-                self.bytes -= frame.data_ref().map_or(0, Bytes::len);
-                Poll::Ready(Some(Ok(frame)))
-            }
-            None if self.ended => Poll::Ready(None),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
+        if let Some(data) = self.early.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
+        if let Some(trailers) = self.trailers.take() {
+            self.ended = true;
+            return Poll::Ready(Some(Ok(trailers)));
+        }
+        if self.ended { Poll::Ready(None) } else { Pin::new(&mut self.rest).poll_frame(cx) }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.early.is_empty() && (self.ended || self.rest.is_end_stream())
+        self.early().is_empty() && self.trailers.is_none() && (self.ended || self.rest.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (rest, early) = (self.rest.size_hint(), self.bytes as u64);
+        let (rest, early) = (self.rest.size_hint(), self.early().len() as u64);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + early);
         if let Some(upper) = rest.upper() {

@@ -6,6 +6,7 @@ mod connections;
 mod decisions;
 mod framing;
 mod limits;
+mod prefixes;
 mod queue;
 mod sequences;
 mod streaming;

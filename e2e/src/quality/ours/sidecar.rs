@@ -89,6 +89,7 @@ impl Policy for Sidecar {
             client,
             headers: &fields,
             claims: &NoClaims,
+            model: None,
             tokens: Tokens::default(),
         };
         let decision = self.engine.admit(Tick::from_duration(now), &facts);

@@ -74,6 +74,7 @@ impl Request {
             client: self.client,
             headers: self,
             claims: &NoClaims,
+            model: None,
             tokens: Tokens::default(),
         }
     }

@@ -46,6 +46,7 @@ impl Key {
                 KeyPart::Method => hashing.write(facts.method.as_bytes()),
                 KeyPart::Path => hashing.write(facts.path.as_bytes()),
                 KeyPart::ClientIp => hashing.write_number(number(facts.client)),
+                KeyPart::Model => hashing.write(facts.model.unwrap_or_default().as_bytes()),
             }
         }
         let [place, tag] = hashing.finish();

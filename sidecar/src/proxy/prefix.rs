@@ -1,0 +1,46 @@
+//! The begin of a request's body, read before the decision where a rule needs it.
+//!
+//! No more than `--max-prefix-bytes` are read, and no more than tell something: up to the end of a JSON value, and of
+//! what is no JSON the first piece. What was read goes to the engine as it came, before the rest. gRPC is not read:
+//! either side of a call may wait for the other. All requests together hold at most
+//! [`Caps::prefix_total`](crate::caps::Caps); one for which there is no room is judged by what its head tells, so that
+//! a flood of slow uploads makes estimates worse, and neither costs memory nor stops anybody.
+
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+
+use http::header::{self, HeaderMap};
+
+use super::request_body::RequestBody;
+use crate::shared::Shared;
+use crate::tokens::prompt::{Prompt, PromptReader};
+
+/// Reads the begin of a body of `length` bytes, none when nobody says. An error: the client has left.
+pub(super) async fn read(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: &mut RequestBody,
+    length: Option<u64>,
+) -> Result<Prompt, hyper::Error> {
+    let mut reader = PromptReader::default();
+    // A body that its client has packed cannot be read: it is taken for a prompt of its size.
+    let plain = headers.get(header::CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
+    let most = if plain { shared.caps.prefix_bytes } else { 0 };
+    if let Some(room) = shared.prefixes.take(shared.caps.prefix_total).filter(|_| most > 0) {
+        body.take_room(room);
+        let mut seen = 0;
+        poll_fn(|cx| {
+            loop {
+                let early = body.early();
+                let end = early.len().min(most);
+                reader.feed(&early[seen..end]);
+                seen = end;
+                if reader.has_enough() || seen == most || !ready!(body.poll_next(cx))? {
+                    return Poll::Ready(Ok::<_, hyper::Error>(()));
+                }
+            }
+        })
+        .await?;
+    }
+    Ok(reader.finish(length))
+}
