@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tidegate_operator_core::inject::Interception;
 
 /// Policies of Tidegate without a cluster.
 #[derive(Debug, Parser)]
@@ -54,6 +55,9 @@ pub(crate) struct InjectArguments {
     /// Image of the sidecar
     #[arg(long, default_value = concat!("tidegate-sidecar:", env!("CARGO_PKG_VERSION")))]
     pub(crate) image: String,
+    /// How traffic comes to the sidecar of pods that do not say: `Auto`, `Redirect` or `NamedPort`
+    #[arg(long, value_name = "WAY", default_value = "Auto", value_parser = interception)]
+    pub(crate) interception: Interception,
     /// Namespace in which Tidegate is installed
     #[arg(long, default_value = "tidegate-system")]
     pub(crate) install_namespace: String,
@@ -86,6 +90,10 @@ pub(crate) struct SimulateArguments {
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+}
+
+fn interception(name: &str) -> Result<Interception, &'static str> {
+    Interception::parse(name).ok_or("write Auto, Redirect or NamedPort")
 }
 
 /// Forms of the output.

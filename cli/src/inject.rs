@@ -41,6 +41,8 @@ fn injected(
         policy: document.as_deref(),
         // Whoever injects by hand has decided, whether there is a policy yet or not.
         selected: true,
+        services: &index.services_of_new_pod(namespace, &pod.pod),
+        sidecar_port_names: true,
         drain_token: &drain_token(),
     };
     let name = pod.pod.metadata.name.as_deref().or(pod.pod.metadata.generate_name.as_deref());
@@ -73,6 +75,7 @@ fn settings(arguments: &InjectArguments) -> SidecarSettings {
         log_level: "info".to_owned(),
         proxy_port: 15120,
         admin_port: 15121,
+        interception: arguments.interception,
         resources: SidecarResources::default(),
     }
 }

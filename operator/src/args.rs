@@ -10,6 +10,7 @@
 //! | `--sidecar-image-pull-policy` | `IfNotPresent` | `Always`, `IfNotPresent`, `Never` |
 //! | `--sidecar-log-level` | `info` | of injected sidecars |
 //! | `--sidecar-proxy-port`, `--sidecar-admin-port` | `15120`, `15121` | ports of injected sidecars |
+//! | `--sidecar-interception` | `Auto` | `Auto`, `Redirect`, `NamedPort`, where the pod does not say |
 //! | `--sidecar-cpu-request` | `50m` | never empty |
 //! | `--sidecar-cpu-limit` | none | |
 //! | `--sidecar-memory-request`, `--sidecar-memory-limit` | `32Mi`, `128Mi` | |
@@ -51,8 +52,8 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
-use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
-use tidegate_operator_core::inject::{SidecarResources, SidecarSettings};
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
+use tidegate_operator_core::inject::{Interception, SidecarResources, SidecarSettings};
 
 /// Exit code of a command line that cannot be obeyed, `EX_USAGE` of `sysexits.h`.
 pub(crate) const EXIT_USAGE: u8 = 64;
@@ -113,6 +114,9 @@ pub(crate) struct SidecarArgs {
     /// When the kubelet pulls it
     #[arg(long = "sidecar-image-pull-policy", env = "TIDEGATE_SIDECAR_IMAGE_PULL_POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
     image_pull_policy: String,
+    /// How guarded traffic comes to injected sidecars
+    #[arg(long = "sidecar-interception", env = "TIDEGATE_SIDECAR_INTERCEPTION", default_value = "Auto", value_parser = interception())]
+    interception: Interception,
     /// Log level of injected sidecars
     #[arg(id = "sidecar_log_level", long = "sidecar-log-level", env = "TIDEGATE_SIDECAR_LOG_LEVEL", default_value = "info", value_parser = PossibleValuesParser::new(LEVELS))]
     log_level: String,
@@ -153,6 +157,7 @@ impl Args {
             log_level: sidecar.log_level,
             proxy_port: sidecar.proxy_port,
             admin_port: sidecar.admin_port,
+            interception: sidecar.interception,
             resources: SidecarResources {
                 cpu_request: sidecar.cpu_request,
                 cpu_limit: (!sidecar.cpu_limit.is_empty()).then_some(sidecar.cpu_limit),
@@ -166,6 +171,11 @@ impl Args {
     fn url(&self, service: &str, port: u16) -> String {
         format!("https://{service}.{}.svc:{port}", self.namespace)
     }
+}
+
+fn interception() -> impl TypedValueParser<Value = Interception> {
+    PossibleValuesParser::new(Interception::ALL.map(|(name, _)| name))
+        .map(|name| Interception::parse(&name).unwrap_or_default())
 }
 
 /// The first line of what clap has to say, without its label.

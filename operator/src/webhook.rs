@@ -7,6 +7,7 @@ mod fresh;
 mod mutate;
 mod review;
 mod validate;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use crate::world::World;
 
 use fresh::Fresh;
 use review::{Reviewed, answer};
+use version::ApiServer;
 
 /// An API server takes objects of up to 1.5 MiB; a review can hold two and their managed fields.
 const MAX_BODY: usize = 8 << 20;
@@ -39,6 +41,7 @@ pub(crate) struct Webhook {
     settings: Arc<SidecarSettings>,
     trust: watch::Receiver<Option<Trust>>,
     fresh: Fresh,
+    api_server: ApiServer,
     metrics: Metrics,
 }
 
@@ -50,8 +53,15 @@ impl Webhook {
         trust: watch::Receiver<Option<Trust>>,
         metrics: Metrics,
     ) -> Self {
-        let fresh = Fresh::new(client, Arc::clone(&world));
-        Self { world, settings: Arc::new(settings), trust, fresh, metrics }
+        let fresh = Fresh::new(client.clone(), Arc::clone(&world));
+        Self {
+            world,
+            settings: Arc::new(settings),
+            trust,
+            fresh,
+            api_server: ApiServer::new(client),
+            metrics,
+        }
     }
 
     pub(crate) fn router(self) -> Router {

@@ -24,6 +24,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tidegate_operator_core::inject::NamespaceFacts;
 use tidegate_operator_core::key::{PodKey, PolicyKey};
+use tidegate_operator_core::service::ServiceFacts;
 use tidegate_operator_core::status::PolicyStatus;
 use tidegate_policy::PolicyDocument;
 use tidegate_policy::report::Report;
@@ -126,6 +127,11 @@ impl World {
             .index
             .document_for_new_pod(namespace, pod)
             .map(|document| PolicyDocument::clone(&document))
+    }
+
+    /// The Services that will lead to a pod that is being created.
+    pub(crate) fn services_of_new_pod(&self, namespace: &str, pod: &Pod) -> Vec<ServiceFacts> {
+        self.read().index.services_of_new_pod(namespace, pod)
     }
 }
 

@@ -20,6 +20,7 @@ pub struct Engine {
     arguments: Vec<String>,
     labels: Value,
     annotations: Value,
+    restricted: bool,
 }
 
 impl Engine {
@@ -33,6 +34,7 @@ impl Engine {
             arguments: Vec::new(),
             labels: json!({}),
             annotations,
+            restricted: false,
         }
     }
 
@@ -68,6 +70,13 @@ impl Engine {
     #[must_use]
     pub fn annotation(mut self, name: &str, value: &str) -> Self {
         self.annotations[name] = json!(value);
+        self
+    }
+
+    /// As the Pod Security level `restricted` wants it.
+    #[must_use]
+    pub fn restricted(mut self) -> Self {
+        self.restricted = true;
         self
     }
 
@@ -127,6 +136,15 @@ impl Engine {
             container["volumeMounts"] = json!([{"name": "driver", "mountPath": "/driver"}]);
             volumes = json!([{"name": "driver", "hostPath": {"path": DRIVER}}]);
         }
+        if self.restricted {
+            container["securityContext"] = json!({
+                "runAsUser": 65532,
+                "runAsNonRoot": true,
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            });
+        }
         arguments.extend(self.arguments.iter().cloned());
         container["args"] = json!(arguments);
         json!({"terminationGracePeriodSeconds": 20, "containers": [container], "volumes": volumes})
@@ -140,7 +158,7 @@ impl Engine {
             "metadata": {"name": self.name},
             "spec": {
                 "selector": {"app": self.name},
-                "ports": [{"name": "http", "port": 80, "targetPort": ENGINE_PORT}],
+                "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
             },
         }))
     }

@@ -7,6 +7,7 @@ mod breaker;
 mod control_plane;
 mod gpu;
 mod injection;
+mod interception;
 mod isolation;
 mod lifecycle;
 mod policy;

@@ -27,6 +27,7 @@ use tidegate_policy::PolicyDocument;
 use crate::inject::INJECTION_NAMESPACE_LABEL;
 use crate::key::{PodKey, PolicyKey, PolicyKind, Workload, WorkloadKind};
 use crate::pod::PodFacts;
+use crate::service::ServiceFacts;
 
 pub(crate) use namespace::{NamespaceIndex, PolicyId, Verdict};
 pub(crate) use policy::StoredPolicy;
@@ -82,6 +83,17 @@ impl Index {
     pub fn document_for_new_pod(&self, namespace: &str, pod: &Pod) -> Option<Arc<PolicyDocument>> {
         let verdict = self.namespaces.get(namespace)?.judge(namespace, &PodFacts::of(pod));
         (!verdict.matches.is_empty()).then_some(verdict.document)
+    }
+
+    /// The Services that will lead to a pod that is being created.
+    pub fn services_of_new_pod(&self, namespace: &str, pod: &Pod) -> Vec<ServiceFacts> {
+        let pod = PodFacts::of(pod);
+        self.namespaces
+            .get(namespace)
+            .into_iter()
+            .flat_map(|index| index.services_of(&pod))
+            .cloned()
+            .collect()
     }
 
     /// The uid of the pod that has this name now, to tell it from one that had it before.
@@ -163,9 +175,7 @@ impl Index {
 
     /// A Service is there.
     pub fn apply_service(&mut self, object: &Service) -> Changes {
-        self.edit(&namespace_of(object), |namespace| {
-            namespace.put_service(object.name_any(), service_selector(object))
-        })
+        self.edit(&namespace_of(object), |namespace| namespace.put_service(ServiceFacts::of(object)))
     }
 
     /// A Service is gone.
@@ -175,9 +185,7 @@ impl Index {
 
     /// These Services are all there are.
     pub fn reset_services(&mut self, objects: &[Service]) -> Changes {
-        let named = objects
-            .iter()
-            .map(|service| (namespace_of(service), (service.name_any(), service_selector(service))));
+        let named = objects.iter().map(|service| (namespace_of(service), ServiceFacts::of(service)));
         self.reset(named, NamespaceIndex::replace_services)
     }
 
@@ -295,12 +303,6 @@ fn namespace_of(object: &impl ResourceExt) -> String {
 fn workload_of(kind: WorkloadKind, metadata: &ObjectMeta) -> (String, Workload) {
     let namespace = metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
     (namespace, Workload { kind, name: metadata.name.clone().unwrap_or_default() })
-}
-
-/// A Service of type `ExternalName` ignores its selector.
-fn service_selector(service: &Service) -> BTreeMap<String, String> {
-    let spec = service.spec.as_ref().filter(|spec| spec.type_.as_deref() != Some("ExternalName"));
-    spec.and_then(|spec| spec.selector.clone()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 mod containers;
 mod drain;
+mod interception;
 mod names;
 mod patch;
 mod ports;
@@ -27,17 +28,21 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use tidegate_policy::PolicyDocument;
 
+pub use interception::Interception;
 pub use names::{
-    AGENT_AUDIENCE_FILE, CA_BUNDLE_ANNOTATION, CA_CONFIG_MAP, CA_CONFIG_MAP_KEY, HTTP2_PORTS_ANNOTATION,
-    INJECT_LABEL, INJECTED_ANNOTATION, INJECTION_NAMESPACE_LABEL, LOG_LEVEL_ANNOTATION,
-    OPAQUE_PORTS_ANNOTATION, OPERATOR_AUDIENCE_FILE, PORTS_ANNOTATION, REDIRECT_CONTAINER, SIDECAR_CONTAINER,
-    SKIPPED_ANNOTATION, SNAPSHOT_ANNOTATION, WARNING_ANNOTATION,
+    AGENT_AUDIENCE_FILE, ALLOW_BYPASS_ANNOTATION, BY_NAME_ANNOTATION, CA_BUNDLE_ANNOTATION, CA_CONFIG_MAP,
+    CA_CONFIG_MAP_KEY, HTTP2_PORTS_ANNOTATION, INJECT_LABEL, INJECTED_ANNOTATION, INJECTION_NAMESPACE_LABEL,
+    INTERCEPTION_ANNOTATION, LOG_LEVEL_ANNOTATION, OPAQUE_PORTS_ANNOTATION, OPERATOR_AUDIENCE_FILE,
+    PORTS_ANNOTATION, REDIRECT_CONTAINER, SIDECAR_CONTAINER, SKIPPED_ANNOTATION, SNAPSHOT_ANNOTATION,
+    WARNING_ANNOTATION,
 };
 pub use ports::GuardedPorts;
 pub use settings::{NamespaceFacts, SidecarResources, SidecarSettings};
 pub use skip::{Skip, SkipReason};
 pub use snapshot::{MAX_SNAPSHOT_BYTES, decode_snapshot, encode_snapshot};
 
+use crate::service::ServiceFacts;
+use interception::Way;
 use patch::PatchBuilder;
 
 /// One pod that is about to be created, and what is known around it.
@@ -53,6 +58,10 @@ pub struct Admission<'a> {
     pub policy: Option<&'a PolicyDocument>,
     /// Whether a policy selects the pod. A pod that asks by its own label is injected without one.
     pub selected: bool,
+    /// The Services that lead to the pod.
+    pub services: &'a [ServiceFacts],
+    /// Whether Services of this cluster find the named ports of native sidecars (Kubernetes 1.32).
+    pub sidecar_port_names: bool,
     /// Hexadecimal, not to be guessed: whoever knows it can make the pod drain.
     pub drain_token: &'a str,
 }
@@ -91,9 +100,11 @@ fn attempt(admission: &Admission<'_>, settings: &SidecarSettings) -> Result<(Pat
     let pod = patch::read_pod(admission.pod)?;
     skip::check(&pod, admission)?;
     let ports = GuardedPorts::of(&pod, settings)?;
-    let plan = Plan { pod: &pod, ports: &ports, admission, settings };
+    let way = interception::choose(&pod, admission, settings, &ports)?;
+    let plan = Plan { pod: &pod, ports: &ports, way: &way, admission, settings };
     let mut patch = PatchBuilder::new(admission.pod);
     let mut warnings = Vec::new();
+    interception::take_names(&plan, &mut patch);
     let unlimited = probes::rewrite(&plan, &mut patch, &mut warnings);
     drain::add_pre_stop(&plan, &mut patch, &mut warnings);
     containers::add(&plan, &unlimited, &mut patch, &mut warnings)?;
@@ -108,6 +119,7 @@ fn attempt(admission: &Admission<'_>, settings: &SidecarSettings) -> Result<(Pat
 struct Plan<'a> {
     pod: &'a Pod,
     ports: &'a GuardedPorts,
+    way: &'a Way,
     admission: &'a Admission<'a>,
     settings: &'a SidecarSettings,
 }
@@ -116,6 +128,8 @@ fn annotate(plan: &Plan<'_>, warnings: &[String], patch: &mut PatchBuilder<'_>) 
     let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
     let snapshot = plan.admission.policy.and_then(encode_snapshot);
     patch.annotate(INJECTED_ANNOTATION, Some(plan.settings.version.clone()));
+    let by_name: Vec<_> = plan.way.names().map(|moved| moved.guarded.to_string()).collect();
+    patch.annotate(BY_NAME_ANNOTATION, (!by_name.is_empty()).then(|| by_name.join(",")));
     patch.annotate(SNAPSHOT_ANNOTATION, snapshot);
     patch.annotate(CA_BUNDLE_ANNOTATION, plan.admission.ca_bundle.map(str::to_owned));
     patch.annotate(WARNING_ANNOTATION, warning);

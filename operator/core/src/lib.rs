@@ -13,5 +13,6 @@ pub mod inject;
 pub mod key;
 pub mod merge;
 pub mod pod;
+pub mod service;
 pub mod status;
 pub mod target;

@@ -1,12 +1,13 @@
 //! What the index keeps of a pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::inject::{INJECTED_ANNOTATION, SKIPPED_ANNOTATION};
+use crate::inject::{BY_NAME_ANNOTATION, INJECTED_ANNOTATION, SKIPPED_ANNOTATION};
 use crate::key::{Workload, WorkloadKind};
+use crate::service::ServiceFacts;
 
 /// The label by which a Deployment tells the pods of its `ReplicaSet`s apart.
 const POD_TEMPLATE_HASH: &str = "pod-template-hash";
@@ -22,6 +23,8 @@ pub struct PodFacts {
     pub owners: Vec<Workload>,
     /// Whether it has a sidecar.
     pub sidecar: Sidecar,
+    /// The ports whose names lead to its sidecar; none where traffic is redirected.
+    pub by_name: BTreeSet<u16>,
     /// It has run to its end: nothing is left to protect.
     pub finished: bool,
 }
@@ -48,8 +51,16 @@ impl PodFacts {
             labels: metadata.labels.clone().unwrap_or_default(),
             owners: owners(metadata),
             sidecar: sidecar(metadata),
+            by_name: by_name(metadata),
             finished: matches!(phase, Some("Succeeded" | "Failed")),
         }
+    }
+}
+
+impl PodFacts {
+    /// Whether the clients of this Service go around the pod's sidecar.
+    pub(crate) fn is_bypassed_by(&self, service: &ServiceFacts) -> bool {
+        !self.by_name.is_empty() && service.goes_around(|port| self.by_name.contains(&port))
     }
 }
 
@@ -62,6 +73,11 @@ fn sidecar(metadata: &ObjectMeta) -> Sidecar {
     } else {
         Sidecar::Missing
     }
+}
+
+fn by_name(metadata: &ObjectMeta) -> BTreeSet<u16> {
+    let annotation = metadata.annotations.as_ref().and_then(|all| all.get(BY_NAME_ANNOTATION));
+    annotation.into_iter().flat_map(|ports| ports.split(',')).filter_map(|port| port.parse().ok()).collect()
 }
 
 fn owners(metadata: &ObjectMeta) -> Vec<Workload> {

@@ -70,6 +70,9 @@ struct Tally {
     /// Sidecars that refused their document, and what the first of them said.
     refused: i32,
     refusal: Option<String>,
+    /// Pods that a Service reaches around their sidecar, and the first such Service.
+    bypassed: i32,
+    bypass: Option<String>,
 }
 
 impl Index {
@@ -111,6 +114,10 @@ fn tally(namespace: &NamespaceIndex, policy: &PolicyKey, reports: &Reports) -> T
             continue;
         }
         tally.pods.injected += 1;
+        if let Some(service) = namespace.services_of(pod).find(|one| pod.is_bypassed_by(one)) {
+            tally.bypassed += 1;
+            tally.bypass.get_or_insert_with(|| service.name.clone());
+        }
         let key = PodKey::new(policy.namespace.as_str(), name);
         let report = reports.get(&key).filter(|report| report.uid == pod.uid).map(|report| &report.report);
         tally.count(policy, verdict, report);

@@ -6,6 +6,7 @@ use tidegate_crds::{PodSelector, SelectorOperator, SelectorRequirement};
 
 use crate::key::Workload;
 use crate::pod::PodFacts;
+use crate::service::ServiceFacts;
 
 /// What a policy acts on, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +50,8 @@ pub enum Specificity {
     Pod,
 }
 
-/// Label selectors of the Services of a namespace, by name.
-pub type ServiceSelectors = BTreeMap<String, BTreeMap<String, String>>;
+/// The Services of a namespace, by name.
+pub type Services = BTreeMap<String, ServiceFacts>;
 
 impl Target {
     /// How specifically it selects the pods that it selects.
@@ -67,7 +68,7 @@ impl Target {
     }
 
     /// Whether and how specifically it selects the pod.
-    pub fn selects(&self, pod: &PodFacts, services: &ServiceSelectors) -> Option<Specificity> {
+    pub fn selects(&self, pod: &PodFacts, services: &Services) -> Option<Specificity> {
         match self {
             Self::Namespace => Some(Specificity::Namespace),
             Self::Selector(selector) => matches(selector, &pod.labels).then_some(Specificity::Pod),
@@ -77,23 +78,15 @@ impl Target {
 }
 
 impl TargetObject {
-    fn selects(&self, pod: &PodFacts, services: &ServiceSelectors) -> Option<Specificity> {
+    fn selects(&self, pod: &PodFacts, services: &Services) -> Option<Specificity> {
         match self {
-            Self::Service(name) => {
-                let selector = services.get(name)?;
-                selects_labels(selector, &pod.labels).then_some(Specificity::Service)
-            }
+            Self::Service(name) => services.get(name)?.selects(&pod.labels).then_some(Specificity::Service),
             Self::Workload(workload) => pod.owners.contains(workload).then_some(Specificity::Workload),
         }
     }
 }
 
-/// A Service without a selector has its endpoints written by somebody else: it selects no pod.
-fn selects_labels(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    !selector.is_empty() && has_labels(selector, labels)
-}
-
-fn has_labels(wanted: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+pub(crate) fn has_labels(wanted: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
@@ -140,11 +133,5 @@ mod tests {
         ] {
             assert_eq!(matches(&selector(yaml), &pod), expected, "{yaml}");
         }
-    }
-
-    #[test]
-    fn a_service_without_selector_selects_nothing() {
-        assert!(!selects_labels(&BTreeMap::new(), &labels(&[("app", "llama")])));
-        assert!(selects_labels(&labels(&[("app", "llama")]), &labels(&[("app", "llama")])));
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use tidegate_operator_core::inject::{
-    Admission, NamespaceFacts, Outcome, SNAPSHOT_ANNOTATION, SidecarResources, SidecarSettings,
+    Admission, Interception, NamespaceFacts, Outcome, SNAPSHOT_ANNOTATION, SidecarResources, SidecarSettings,
     decode_snapshot, inject,
 };
 use tidegate_policy::PolicyDocument;
@@ -24,6 +24,7 @@ fn settings() -> SidecarSettings {
         log_level: "info".to_owned(),
         proxy_port: 15120,
         admin_port: 15121,
+        interception: Interception::Auto,
         resources: SidecarResources::default(),
     }
 }
@@ -45,6 +46,8 @@ fn inject_into(pod: &Value) -> Outcome {
         ca_bundle: Some("-----BEGIN CERTIFICATE-----\n"),
         policy: Some(&policy),
         selected: true,
+        services: &[],
+        sidecar_port_names: true,
         drain_token: "00112233445566778899aabbccddeeff",
     };
     inject(&admission, &settings())
@@ -95,8 +98,13 @@ fn tcp_and_grpc_probes_of_guarded_ports_ask_the_engine_through_the_admin_port() 
 }
 
 #[test]
+fn by_name_the_port_moves_to_the_sidecar_and_nothing_needs_a_privilege() {
+    assert_golden("named-port");
+}
+
+#[test]
 fn a_second_injection_changes_nothing() {
-    for name in ["vllm", "guaranteed", "probes"] {
+    for name in ["vllm", "guaranteed", "probes", "named-port"] {
         let input = std::fs::read_to_string(path(&format!("{name}.in.yaml"))).unwrap();
         let pod = injected(&serde_saphyr::from_str(&input).unwrap());
         let outcome = inject_into(&pod);

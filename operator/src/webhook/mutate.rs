@@ -7,6 +7,7 @@ use serde_json::Value;
 use tidegate_operator_core::inject::{
     Admission, INJECT_LABEL, INJECTION_NAMESPACE_LABEL, NamespaceFacts, Outcome, SkipReason, inject,
 };
+use tidegate_operator_core::service::ServiceFacts;
 use tidegate_policy::PolicyDocument;
 
 use super::Webhook;
@@ -31,6 +32,7 @@ impl Webhook {
             return response;
         };
         let trust = self.trust.borrow().clone();
+        let sidecar_port_names = self.api_server.finds_sidecar_port_names().await;
         let outcome = inject(
             &Admission {
                 pod: &asked.object,
@@ -38,6 +40,8 @@ impl Webhook {
                 ca_bundle: trust.as_ref().map(|trust| &*trust.bundle),
                 policy: policy.as_ref(),
                 selected: policy.is_some(),
+                services: &self.services(namespace, &asked.object),
+                sidecar_port_names,
                 drain_token: &drain_token,
             },
             &self.settings,
@@ -69,6 +73,11 @@ impl Webhook {
         }
         self.fresh.look(namespace).await;
         self.world.document_for_new_pod(namespace, &pod)
+    }
+
+    fn services(&self, namespace: &str, object: &Value) -> Vec<ServiceFacts> {
+        let pod = serde_json::from_value::<Pod>(object.clone());
+        pod.map_or_else(|_| Vec::new(), |pod| self.world.services_of_new_pod(namespace, &pod))
     }
 
     fn note(&self, asked: &Asked, namespace: &str, outcome: &Outcome) {

@@ -3,6 +3,7 @@ use base64::Engine;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tidegate_operator_core::inject::Interception;
 use tower::ServiceExt;
 
 use super::*;
@@ -26,6 +27,7 @@ fn settings() -> SidecarSettings {
         log_level: "info".to_owned(),
         proxy_port: 15120,
         admin_port: 15121,
+        interception: Interception::Auto,
         resources: tidegate_operator_core::inject::SidecarResources::default(),
     }
 }

@@ -10,7 +10,9 @@ use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 use tidegate_operator_core::index::{Changes, Index};
-use tidegate_operator_core::inject::{INJECTED_ANNOTATION, NamespaceFacts, SKIPPED_ANNOTATION};
+use tidegate_operator_core::inject::{
+    BY_NAME_ANNOTATION, INJECTED_ANNOTATION, NamespaceFacts, SKIPPED_ANNOTATION,
+};
 use tidegate_operator_core::key::{PodKey, PolicyKey, PolicyKind, WorkloadKind};
 use tidegate_operator_core::status::PolicyStatus;
 
@@ -203,7 +205,9 @@ impl Watched for Pod {
 
     fn strip(&mut self) {
         self.managed_fields_mut().clear();
-        keep(self.annotations_mut(), |key| key == INJECTED_ANNOTATION || key == SKIPPED_ANNOTATION);
+        keep(self.annotations_mut(), |key| {
+            [INJECTED_ANNOTATION, SKIPPED_ANNOTATION, BY_NAME_ANNOTATION].contains(&key)
+        });
         self.spec = None;
         if let Some(status) = self.status.take() {
             self.status =

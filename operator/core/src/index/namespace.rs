@@ -10,7 +10,8 @@ use super::{Changes, Scope};
 use crate::key::{PodKey, PolicyKey, PolicyKind, Workload, WorkloadKind};
 use crate::merge::{Candidate, Loss, merge};
 use crate::pod::PodFacts;
-use crate::target::{ServiceSelectors, Specificity, TargetObject};
+use crate::service::ServiceFacts;
+use crate::target::{Services, Specificity, TargetObject};
 
 /// A policy within its namespace.
 pub(crate) type PolicyId = (PolicyKind, String);
@@ -21,7 +22,7 @@ pub(crate) struct NamespaceIndex {
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) pods: BTreeMap<String, PodFacts>,
     pub(crate) policies: BTreeMap<PolicyId, StoredPolicy>,
-    services: ServiceSelectors,
+    services: Services,
     workloads: BTreeSet<Workload>,
     /// What follows for each pod from all of the above.
     verdicts: BTreeMap<String, Judged>,
@@ -69,11 +70,11 @@ impl NamespaceIndex {
         replace(&mut self.pods, pods.into_iter().collect(), Scope::Namespace)
     }
 
-    pub(super) fn put_service(&mut self, name: String, selector: BTreeMap<String, String>) -> Scope {
-        if self.services.get(&name) == Some(&selector) {
+    pub(super) fn put_service(&mut self, facts: ServiceFacts) -> Scope {
+        if self.services.get(&facts.name) == Some(&facts) {
             return Scope::Nothing;
         }
-        self.services.insert(name, selector);
+        self.services.insert(facts.name.clone(), facts);
         Scope::Namespace
     }
 
@@ -81,8 +82,9 @@ impl NamespaceIndex {
         self.services.remove(name).map_or(Scope::Nothing, |_| Scope::Namespace)
     }
 
-    pub(super) fn replace_services(&mut self, services: Vec<(String, BTreeMap<String, String>)>) -> Scope {
-        replace(&mut self.services, services.into_iter().collect(), Scope::Namespace)
+    pub(super) fn replace_services(&mut self, services: Vec<ServiceFacts>) -> Scope {
+        let services = services.into_iter().map(|facts| (facts.name.clone(), facts)).collect();
+        replace(&mut self.services, services, Scope::Namespace)
     }
 
     pub(super) fn put_workload(&mut self, workload: Workload) -> Scope {
@@ -161,6 +163,11 @@ impl NamespaceIndex {
             .iter()
             .filter(|(_, judged)| judged.verdict.matches.contains(policy))
             .filter_map(|(name, judged)| Some((name.as_str(), self.pods.get(name)?, judged.verdict.as_ref())))
+    }
+
+    /// The Services that lead to a pod.
+    pub(crate) fn services_of(&self, pod: &PodFacts) -> impl Iterator<Item = &ServiceFacts> {
+        self.services.values().filter(|service| service.selects(&pod.labels))
     }
 
     /// Whether the target of a policy is there.

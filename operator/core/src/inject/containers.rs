@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, HTTPGetAction, Pod, Probe, SeccompProfile, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::Value;
 
+use super::interception::Way;
 use super::names::{
     AGENT_AUDIENCE_FILE, CA_CONFIG_MAP_KEY, CA_FALLBACK_FILE, ENGINE_METRICS_ANNOTATION, ENGINE_TYPE_LABELS,
     IDENTITY_PATH, LOG_LEVEL_ANNOTATION, OPERATOR_AUDIENCE_FILE, REDIRECT_CONTAINER, SIDECAR_CONTAINER,
@@ -19,7 +19,7 @@ use super::{Plan, Skip, SkipReason, drain, resources, volumes};
 /// The sidecar's user and group, as in its image.
 const SIDECAR_UID: i64 = 65532;
 
-/// Puts both before every other init container: those may already need the network as it will be.
+/// Puts them before every other init container: those may already need the network as it will be.
 pub(super) fn add(
     plan: &Plan<'_>,
     unlimited: &BTreeSet<String>,
@@ -30,13 +30,16 @@ pub(super) fn add(
     if resources.is_none() {
         warnings.push("the pod declares its resources as a whole: the sidecar shares them".to_owned());
     }
-    let redirect = Container { resources: resources.clone(), ..redirect(plan) };
-    let sidecar = Container { resources, ..sidecar(plan, unlimited)? };
+    let sidecar = Container { resources: resources.clone(), ..sidecar(plan, unlimited)? };
     let value = |container: Container| {
         serde_json::to_value(container).map_err(|e| Skip::new(SkipReason::InvalidPatch, e.to_string()))
     };
-    let both: [Value; 2] = [value(redirect)?, value(sidecar)?];
-    patch.prepend(["spec", "initContainers"], both)
+    let sidecar = value(sidecar)?;
+    if *plan.way != Way::Redirect {
+        return patch.prepend(["spec", "initContainers"], [sidecar]);
+    }
+    let redirect = value(Container { resources, ..redirect(plan) })?;
+    patch.prepend(["spec", "initContainers"], [redirect, sidecar])
 }
 
 fn redirect(plan: &Plan<'_>) -> Container {
@@ -66,12 +69,7 @@ fn sidecar(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Container, S
         name: SIDECAR_CONTAINER.to_owned(),
         args: Some(sidecar_args(plan, unlimited)?),
         restart_policy: Some("Always".to_owned()),
-        ports: Some(vec![ContainerPort {
-            name: Some("tidegate-admin".to_owned()),
-            container_port: admin,
-            protocol: Some("TCP".to_owned()),
-            ..ContainerPort::default()
-        }]),
+        ports: Some(sidecar_ports(plan)),
         startup_probe: Some(Probe {
             http_get: Some(HTTPGetAction {
                 path: Some("/ready".to_owned()),
@@ -94,6 +92,18 @@ fn sidecar(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Container, S
     })
 }
 
+/// Its own, and those whose names lead to it.
+fn sidecar_ports(plan: &Plan<'_>) -> Vec<ContainerPort> {
+    let port = |name: &str, number: u16| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: i32::from(number),
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    let admin = port("tidegate-admin", plan.settings.admin_port);
+    std::iter::once(admin).chain(plan.way.names().map(|moved| port(&moved.name, moved.listen))).collect()
+}
+
 fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Vec<String>, Skip> {
     let settings = plan.settings;
     let identity = |file: &str| format!("{IDENTITY_PATH}/{file}");
@@ -102,6 +112,7 @@ fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Vec<Str
     args.extend(plan.ports.opaque().map(|port| format!("--opaque={port}")));
     args.extend(plan.ports.http2().map(|port| format!("--http2={port}")));
     args.push(format!("--listen=[::]:{}", settings.proxy_port));
+    args.extend(plan.way.names().map(|moved| format!("--named-port={}:{}", moved.listen, moved.guarded)));
     args.push(format!("--admin=[::]:{}", settings.admin_port));
     args.extend(unlimited.iter().map(|path| format!("--unlimited-path={path}")));
     args.push(format!("--policy-snapshot={}", identity(SNAPSHOT_FILE)));

@@ -15,10 +15,16 @@ pub(super) const ENGINE_TYPE_LABELS: [&str; 2] =
     ["llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type"];
 /// On a pod: guarded ports whose engine speaks HTTP/2 without TLS.
 pub const HTTP2_PORTS_ANNOTATION: &str = "tidegate.dev/http2-ports";
+/// On a pod: `Auto`, `Redirect` or `NamedPort`, how guarded traffic comes to the sidecar.
+pub const INTERCEPTION_ANNOTATION: &str = "tidegate.dev/interception";
+/// On a pod: `true` consents to clients that go around a sidecar which is reached by name.
+pub const ALLOW_BYPASS_ANNOTATION: &str = "tidegate.dev/allow-bypass";
 /// On a pod: log level of its sidecar.
 pub const LOG_LEVEL_ANNOTATION: &str = "tidegate.dev/log-level";
 /// Written on an injected pod: the version that injected it.
 pub const INJECTED_ANNOTATION: &str = "tidegate.dev/injected";
+/// Written on an injected pod that is not redirected: the ports whose names lead to the sidecar.
+pub const BY_NAME_ANNOTATION: &str = "tidegate.dev/guarded-by-name";
 /// Written on a pod that asked for a sidecar and has none: why.
 pub const SKIPPED_ANNOTATION: &str = "tidegate.dev/skipped";
 /// Written on an injected pod: risks that its owner should know.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::names::{HTTP2_PORTS_ANNOTATION, OPAQUE_PORTS_ANNOTATION, PORTS_ANNOTATION};
@@ -98,13 +98,12 @@ fn declared(pod: &Pod) -> BTreeSet<u16> {
 }
 
 fn tcp_ports(container: &Container) -> impl Iterator<Item = u16> {
-    let tcp = |protocol: Option<&str>| matches!(protocol, None | Some("TCP"));
-    container
-        .ports
-        .iter()
-        .flatten()
-        .filter(move |port| tcp(port.protocol.as_deref()))
-        .filter_map(|port| u16::try_from(port.container_port).ok())
+    let tcp = container.ports.iter().flatten().filter(|port| is_tcp(port));
+    tcp.filter_map(|port| u16::try_from(port.container_port).ok())
+}
+
+pub(super) fn is_tcp(port: &ContainerPort) -> bool {
+    matches!(port.protocol.as_deref(), None | Some("TCP"))
 }
 
 fn annotated(pod: &Pod, annotation: &str) -> Result<Option<BTreeSet<u16>>, Skip> {

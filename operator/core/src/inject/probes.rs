@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
 use super::Plan;
+use super::interception::Way;
 use super::patch::PatchBuilder;
 use super::ports::resolve;
 
@@ -31,6 +32,8 @@ pub(super) fn rewrite(
                     "{field} of container {} asks for {exact:?}, which is limited like any request: use a path of letters, digits, '/', '-', '.', '_' and '~'",
                     container.name
                 )),
+                // Without redirection the kubelet reaches the engine itself.
+                Verdict::Rewritten { .. } | Verdict::Tls(_) if *plan.way != Way::Redirect => {}
                 Verdict::Rewritten { handler, path: asked } => {
                     let place = ["spec", list, &index.to_string(), field].map(str::to_owned);
                     patch.remove(place.iter().map(String::as_str).chain([handler]));
@@ -107,7 +110,7 @@ fn service_query(service: Option<&str>) -> String {
     if query.is_empty() { query } else { format!("?service={query}") }
 }
 
-fn probes(container: &Container) -> impl Iterator<Item = (&'static str, &Probe)> {
+pub(super) fn probes(container: &Container) -> impl Iterator<Item = (&'static str, &Probe)> {
     [
         ("livenessProbe", &container.liveness_probe),
         ("readinessProbe", &container.readiness_probe),

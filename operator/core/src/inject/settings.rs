@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Interception;
+
 /// How sidecars are made in this cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SidecarSettings {
@@ -21,6 +23,8 @@ pub struct SidecarSettings {
     pub proxy_port: u16,
     /// Port of `/metrics`, `/ready`, probes and drain.
     pub admin_port: u16,
+    /// How guarded traffic comes to the sidecar, where the pod does not say.
+    pub interception: Interception,
     /// Resources of the injected containers.
     pub resources: SidecarResources,
 }

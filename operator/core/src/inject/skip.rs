@@ -25,6 +25,8 @@ pub enum SkipReason {
     Windows,
     /// Its namespace forbids `NET_ADMIN`.
     PodSecurity,
+    /// Clients would go around a sidecar that is reached by name.
+    Bypassed,
     /// Another mesh redirects its traffic.
     OtherMesh,
     /// No TCP port is declared.
@@ -46,6 +48,7 @@ impl SkipReason {
             Self::HostNetwork => "HostNetwork",
             Self::Windows => "Windows",
             Self::PodSecurity => "PodSecurity",
+            Self::Bypassed => "Bypassed",
             Self::OtherMesh => "OtherMesh",
             Self::NoPortToGuard => "NoPortToGuard",
             Self::InvalidAnnotation => "InvalidAnnotation",
@@ -94,9 +97,6 @@ pub(super) fn check(pod: &Pod, admission: &Admission<'_>) -> Result<(), Skip> {
     if spec.host_network == Some(true) {
         return Err(Skip::new(SkipReason::HostNetwork, "hostNetwork is true: use the pod network"));
     }
-    if let Some(detail) = pod_security(admission.namespace) {
-        return Err(Skip::new(SkipReason::PodSecurity, detail));
-    }
     other_mesh(pod, spec, admission.namespace)
         .map_or(Ok(()), |detail| Err(Skip::new(SkipReason::OtherMesh, detail)))
 }
@@ -129,10 +129,10 @@ fn windows(spec: &PodSpec) -> Option<&'static str> {
     (selector || os).then_some("the pod runs on Windows, where traffic cannot be redirected")
 }
 
-fn pod_security(namespace: &NamespaceFacts) -> Option<String> {
+/// The Pod Security level of the namespace, if it forbids `NET_ADMIN`.
+pub(super) fn forbidding_level(namespace: &NamespaceFacts) -> Option<&str> {
     let level = value(&namespace.labels, "pod-security.kubernetes.io/enforce")?;
-    matches!(level, "baseline" | "restricted")
-        .then(|| format!("the namespace enforces the Pod Security level {level}, which forbids NET_ADMIN"))
+    matches!(level, "baseline" | "restricted").then_some(level)
 }
 
 /// A mesh that redirects this pod's traffic already, or will when its webhook comes after ours.

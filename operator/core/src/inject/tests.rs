@@ -6,6 +6,8 @@ use tidegate_policy::{HeaderName, PolicyDocument, PrioritySource};
 
 use super::*;
 
+mod interception;
+
 fn settings() -> SidecarSettings {
     SidecarSettings {
         version: "0.1.0".to_owned(),
@@ -16,6 +18,7 @@ fn settings() -> SidecarSettings {
         log_level: "info".to_owned(),
         proxy_port: 15120,
         admin_port: 15121,
+        interception: Interception::Auto,
         resources: SidecarResources::default(),
     }
 }
@@ -50,6 +53,8 @@ fn run(pod: &Value, namespace: &NamespaceFacts, selected: bool) -> Outcome {
         ca_bundle: None,
         policy: None,
         selected,
+        services: &[],
+        sidecar_port_names: true,
         drain_token: "0011223344556677",
     };
     inject(&admission, &settings())
@@ -83,21 +88,23 @@ fn skipped(pod: &Value, namespace: &NamespaceFacts) -> (SkipReason, Option<Strin
 #[test]
 fn each_pod_that_must_not_be_injected_has_its_reason() {
     use SkipReason::{
-        HostNetwork, InvalidAnnotation, InvalidPatch, NoPortToGuard, OptedOut, OtherMesh, PodSecurity,
-        Windows,
+        Bypassed, HostNetwork, InvalidAnnotation, InvalidPatch, NoPortToGuard, OptedOut, OtherMesh,
+        PodSecurity, Windows,
     };
     let annotated = |name: &str, value: &str| json!({"metadata": {"annotations": {name: value}}});
     let container = |name: &str| json!({"spec": {"initContainers": [{"name": name, "image": "i"}]}});
     let udp =
         json!({"spec": {"containers": [{"name": "e", "ports": [{"containerPort": 53, "protocol": "UDP"}]}]}});
     let own = json!({"spec": {"containers": [{"name": "e", "ports": [{"containerPort": 15121}]}]}});
+    let redirected = annotated(INTERCEPTION_ANNOTATION, "Redirect");
     let twice = json!({"spec": {"volumes": [{"name": "tidegate-state"}]}});
     let cases = [
         (json!({"spec": {"hostNetwork": true}}), namespace(&[]), HostNetwork),
         (json!({"metadata": {"labels": {"tidegate.dev/inject": "disabled"}}}), namespace(&[]), OptedOut),
         (udp, namespace(&[]), NoPortToGuard),
-        (json!({}), namespace(&[("pod-security.kubernetes.io/enforce", "baseline")]), PodSecurity),
-        (json!({}), namespace(&[("pod-security.kubernetes.io/enforce", "restricted")]), PodSecurity),
+        (redirected.clone(), namespace(&[("pod-security.kubernetes.io/enforce", "baseline")]), PodSecurity),
+        (redirected, namespace(&[("pod-security.kubernetes.io/enforce", "restricted")]), PodSecurity),
+        (json!({}), namespace(&[("pod-security.kubernetes.io/enforce", "baseline")]), Bypassed),
         (container("istio-init"), namespace(&[]), OtherMesh),
         (container("istio-proxy"), namespace(&[]), OtherMesh),
         (container("linkerd-proxy"), namespace(&[]), OtherMesh),

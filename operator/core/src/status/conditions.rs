@@ -188,6 +188,13 @@ fn programmed(view: &View<'_>, accepted: &Finding) -> Finding {
         let advice = view.rotate.map_or(String::new(), |rotate| format!("; to give them one: {rotate}"));
         return Finding::new(false, "PartiallyProgrammed", message + &advice);
     }
+    if let Some(service) = &view.tally.bypass {
+        let message = format!(
+            "{} of {} pods can be reached around their sidecar, by Service {service}: give it a named targetPort and a cluster IP.",
+            view.tally.bypassed, pods.matched
+        );
+        return Finding::new(false, "PartiallyProgrammed", message);
+    }
     if pods.matched == 0 {
         return Finding::new(true, "Programmed", "It selects no pod now.");
     }

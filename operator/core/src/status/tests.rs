@@ -149,6 +149,31 @@ fn pods_without_a_sidecar_are_counted_and_the_command_that_helps_is_given() {
 }
 
 #[test]
+fn a_service_that_reaches_a_pod_around_its_sidecar_is_named() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", "{tidegate.dev/injected: 0.1.0, tidegate.dev/guarded-by-name: '8000,8001'}"));
+    index.apply_pod(&pod("b", INJECTED));
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let reports = [reported(&index, "a", &json!({})), reported(&index, "b", &json!({}))].into();
+    let service = |target: &str| {
+        from_yaml(&format!(
+            "{{metadata: {{name: llama, namespace: ns}}, spec: {{selector: {{app: llama}}, \
+             ports: [{{port: 80, targetPort: {target}}}]}}}}"
+        ))
+    };
+    for target in ["http", "9090"] {
+        index.apply_service(&service(target));
+        let status = rate_limit_status(&index, "all", &reports);
+        assert_eq!(condition(&status, "Programmed"), "True Programmed: 2 of 2 pods enforce it.", "{target}");
+    }
+    index.apply_service(&service("8001"));
+    let status = rate_limit_status(&index, "all", &reports);
+    let said = condition(&status, "Programmed");
+    assert!(said.starts_with("False PartiallyProgrammed: 1 of 2 pods"), "{said}");
+    assert!(said.contains("Service llama"), "{said}");
+}
+
+#[test]
 fn a_sidecar_that_enforces_an_older_document_is_out_of_date() {
     let mut index = Index::new();
     index.apply_pod(&pod("a", INJECTED));
