@@ -164,6 +164,9 @@ pub struct CapArgs {
     /// body is passed on unchanged, however long it is
     #[arg(long, value_name = "BYTES", env = "TIDEGATE_MAX_PREFIX_BYTES", default_value_t = Caps::DEFAULT.prefix_bytes, value_parser = prefix_bytes)]
     pub max_prefix_bytes: usize,
+    /// Addresses of clients that are told apart in the metric `rate_limited_total`; all others count as one
+    #[arg(long, value_name = "NUMBER", env = "TIDEGATE_MAX_CLIENT_LABELS", default_value_t = Caps::DEFAULT.client_labels as u32, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub max_client_labels: u32,
 }
 
 impl CapArgs {
@@ -175,6 +178,7 @@ impl CapArgs {
             streams: self.max_streams,
             header_bytes: self.max_header_bytes,
             prefix_bytes: self.max_prefix_bytes,
+            client_labels: self.max_client_labels as usize,
             ..Caps::DEFAULT
         }
     }

@@ -18,6 +18,8 @@ pub struct Caps {
     pub prefix_bytes: usize,
     /// The same of all requests together.
     pub prefix_total: usize,
+    /// Addresses of clients that are told apart in metrics.
+    pub client_labels: usize,
 }
 
 impl Caps {
@@ -29,6 +31,7 @@ impl Caps {
         header_bytes: 64 * 1024,
         prefix_bytes: 64 * 1024,
         prefix_total: 16 * 1024 * 1024,
+        client_labels: 0,
     };
 
     /// What hyper may buffer of an HTTP/1 connection: a head has to fit.

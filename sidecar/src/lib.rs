@@ -25,6 +25,7 @@ pub mod proxy;
 pub mod redirect;
 pub mod refusal;
 mod request_log;
+pub mod route;
 pub mod shared;
 pub mod supervisor;
 pub mod tokens;

@@ -1,22 +1,30 @@
 //! What the sidecar counts, in Prometheus' terms.
 
+mod bounded;
+mod decisions;
 mod engine_load;
 mod engine_state;
+mod gen_ai;
+mod histogram;
 mod identity;
+mod stripes;
 mod tiers;
 mod traffic;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tidegate_core::Tick;
-use tidegate_policy::report::Status;
+use tidegate_policy::report::{LimitStatus, Status};
 
+pub use decisions::Decisions;
 use engine_state::EngineState;
+pub use gen_ai::{End, GenAi};
 pub use identity::Identity;
 pub use traffic::{Labels, ProtocolRefusal, Traffic, Verdict};
 
@@ -27,9 +35,16 @@ pub struct Metrics {
     pub traffic: Traffic,
     /// What became of callers' tokens.
     pub identity: Identity,
+    /// What rules refused.
+    pub decisions: Decisions,
+    /// What generating took.
+    pub gen_ai: GenAi,
     registry: Registry,
+    /// Of the metrics whose names were given to them elsewhere.
+    plain: Registry,
     engine: EngineState,
     in_flight: Gauge,
+    bucket_remaining: Family<[(&'static str, &'static str); 1], Gauge>,
     connections: Gauge,
     policy: PolicyMetrics,
     gpu: GpuMetrics,
@@ -56,9 +71,10 @@ struct GpuMetrics {
 }
 
 impl Metrics {
-    /// All at zero.
-    pub fn new() -> Self {
+    /// All at zero. So many addresses of clients are told apart in `rate_limited_total`.
+    pub fn new(addresses: usize) -> Self {
         let mut registry = Registry::with_prefix("tidegate");
+        let mut plain = Registry::default();
         let in_flight = Gauge::default();
         registry.register("in_flight", "Requests and spliced connections in flight", in_flight.clone());
         let connections = Gauge::default();
@@ -75,20 +91,30 @@ impl Metrics {
             "Readings of the inference engine's own metrics that failed",
             load_errors.clone(),
         );
+        let bucket_remaining = Family::default();
+        plain.register(
+            "bucket_remaining_gauge",
+            "What is left in the emptiest bucket that counts all requests of the pod together",
+            bucket_remaining.clone(),
+        );
         let build = Family::<[(&str, &str); 1], Gauge>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build_info", "Version of the sidecar", build);
         Self {
             traffic: Traffic::register(&mut registry),
             identity: Identity::register(&mut registry),
+            decisions: Decisions::register(&mut registry, &mut plain, addresses),
+            gen_ai: GenAi::register(&mut plain),
             engine: EngineState::register(&mut registry),
             policy: PolicyMetrics::register(&mut registry),
             gpu: GpuMetrics::register(&mut registry),
             in_flight,
+            bucket_remaining,
             load_errors,
             connections,
             worker_restarts,
             registry,
+            plain,
         }
     }
 
@@ -135,22 +161,32 @@ impl Metrics {
         self.worker_restarts.inner().store(restarts, Ordering::Relaxed);
     }
 
+    /// A bucket that counts all requests together stands before every route: that of each is the emptiest of them.
+    fn set_bucket_remaining(&self, status: &Status) {
+        self.bucket_remaining.clear();
+        let share =
+            |limit: &&LimitStatus| limit.remaining.unwrap_or(limit.size) as f64 / limit.size.max(1) as f64;
+        let together = status.limits.iter().filter(|limit| limit.remaining.is_some());
+        let emptiest = together.min_by(|a, b| share(a).total_cmp(&share(b)));
+        let Some(remaining) = emptiest.and_then(|limit| limit.remaining) else { return };
+        for route in self.traffic.routes() {
+            let gauge = self.bucket_remaining.get_or_create(&[("route", route.as_str())]);
+            gauge.set(i64::try_from(remaining).unwrap_or(i64::MAX));
+        }
+    }
+
     /// All metrics in the `OpenMetrics` text format.
     pub fn encode(&self, now: Tick, status: &Status, in_flight: usize, connections: usize) -> String {
         self.engine.set(status);
+        self.set_bucket_remaining(status);
         self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
         self.gpu.set_age(now);
-        let mut text = String::with_capacity(16 * 1024);
+        let mut lines = String::with_capacity(16 * 1024);
         // Writing to a String cannot fail, and no metric here has an encoder that refuses.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
+        let _ = text::encode_registry(&mut lines, &self.plain);
+        let _ = text::encode(&mut lines, &self.registry);
+        lines
     }
 }
 

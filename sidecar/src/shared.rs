@@ -42,7 +42,7 @@ impl Shared {
             engine: ArcSwap::from_pointee(engine),
             issuers: ArcSwap::from_pointee(Issuers::new(&PolicyDocument::default(), None)),
             clock,
-            metrics: Metrics::new(),
+            metrics: Metrics::new(caps.client_labels),
             drain: Drain::default(),
             caps,
             places: Places::default(),

@@ -347,7 +347,7 @@ impl Engine {
             in_flight: self.meter.in_flight(),
             engine: control.engine_load(now),
             tiers: control.status(now),
-            limits: self.limits.status(),
+            limits: self.limits.status(now),
             breaker: self.breaker.as_ref().map(|breaker| breaker.status(now)),
             concurrency: self.concurrency_status(&control),
             queue: self.queue_status(now),

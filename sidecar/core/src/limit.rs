@@ -206,8 +206,8 @@ impl Limits {
     }
 
     /// State of every rule.
-    pub(crate) fn status(&self) -> Vec<LimitStatus> {
-        self.rules.iter().map(LimitRule::status).collect()
+    pub(crate) fn status(&self, now: Tick) -> Vec<LimitStatus> {
+        self.rules.iter().map(|rule| rule.status(now)).collect()
     }
 
     /// Makes room for keys ahead of need.

@@ -296,6 +296,12 @@ pub struct LimitStatus {
     pub keys: u64,
     /// Requests it refused since it is in force.
     pub refused: u64,
+    /// What may count at once for one key: the bucket's size, the window's limit or the permits.
+    #[serde(default)]
+    pub size: u64,
+    /// How much of that is left; only where all requests of the pod count together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u64>,
 }
 
 /// State of a breaker.
@@ -395,6 +401,21 @@ pub enum StageState {
     Open,
     /// Some requests pass.
     HalfOpen,
+}
+
+impl StageState {
+    /// As in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSignal => "no-signal",
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+
+    /// Every state, for metrics that export one series each.
+    pub const ALL: [Self; 4] = [Self::NoSignal, Self::Closed, Self::Open, Self::HalfOpen];
 }
 
 /// How often a breaker went from one state to another.

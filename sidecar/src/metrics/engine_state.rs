@@ -7,13 +7,15 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tidegate_policy::report::{BreakerState, BreakerStatus, Status};
+use tidegate_policy::report::{BreakerState, BreakerStatus, LimitStatus, StageState, Status};
 
 use super::engine_load::{Exported, Load};
 use super::tiers::Tiers;
 
 type Real = Gauge<f64, AtomicU64>;
 type Label = (&'static str, &'static str);
+/// From the policy.
+type Owned = (&'static str, String);
 
 #[derive(Debug, Default)]
 pub(super) struct EngineState {
@@ -24,8 +26,12 @@ pub(super) struct EngineState {
     load: Arc<Load>,
     breaker_state: Family<[Label; 1], Gauge>,
     breaker_transitions: Family<[Label; 2], Counter>,
-    breaker_failure_ratio: Real,
+    breaker_groups: Family<[Label; 1], Gauge>,
+    breaker_stage_state: Family<[Owned; 2], Gauge>,
+    limit_size: Family<[Owned; 2], Gauge>,
+    limit_remaining: Family<[Owned; 2], Gauge>,
     /// Without labels; none where nothing is configured.
+    breaker_failure_ratio: Family<[Label; 0], Real>,
     concurrency_limit: Family<[Label; 0], Gauge>,
     concurrency_in_flight: Family<[Label; 0], Gauge>,
     queue_length: Family<[Label; 0], Gauge>,
@@ -47,6 +53,14 @@ impl EngineState {
             "Share of failures among the calls of the breaker's window",
             this.breaker_failure_ratio.clone(),
         );
+        let help = "Values of a key that have a breaker of their own, by its state";
+        registry.register("breaker_groups", help, this.breaker_groups.clone());
+        let help = "1 for the state that the breaker of a stage is in";
+        registry.register("breaker_stage_state", help, this.breaker_stage_state.clone());
+        let help = "What may count at once for one key of a limit";
+        registry.register("limit_size", help, this.limit_size.clone());
+        let help = "How much of that is left, where all requests of the pod count together";
+        registry.register("limit_remaining", help, this.limit_remaining.clone());
         registry.register(
             "concurrency_limit",
             "Requests that may be in flight",
@@ -73,17 +87,32 @@ impl EngineState {
         // Cleared first, so that a breaker that a policy took away disappears.
         self.breaker_state.clear();
         self.breaker_transitions.clear();
+        self.breaker_failure_ratio.clear();
+        self.breaker_groups.clear();
+        self.breaker_stage_state.clear();
         if let Some(breaker) = &status.breaker {
             self.set_breaker(breaker);
         }
         self.set_places(status);
+        self.set_limits(&status.limits);
+    }
+
+    fn set_limits(&self, limits: &[LimitStatus]) {
+        self.limit_size.clear();
+        self.limit_remaining.clear();
+        for limit in limits {
+            let labels = [("policy", limit.policy.clone()), ("rule", limit.name.clone())];
+            self.limit_size.get_or_create(&labels).set(number(limit.size));
+            if let Some(remaining) = limit.remaining {
+                self.limit_remaining.get_or_create(&labels).set(number(remaining));
+            }
+        }
     }
 
     fn set_places(&self, status: &Status) {
         self.concurrency_limit.clear();
         self.concurrency_in_flight.clear();
         self.queue_length.clear();
-        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         if let Some(places) = &status.concurrency {
             self.concurrency_limit.get_or_create(&[]).set(number(places.limit));
             self.concurrency_in_flight.get_or_create(&[]).set(number(places.in_flight));
@@ -105,6 +134,29 @@ impl EngineState {
                 .inner()
                 .store(transition.count, Ordering::Relaxed);
         }
-        self.breaker_failure_ratio.set(breaker.failure_ratio.unwrap_or(0.0));
+        if let Some(ratio) = breaker.failure_ratio {
+            self.breaker_failure_ratio.get_or_create(&[]).set(ratio);
+        }
+        if let Some(groups) = &breaker.groups {
+            let closed = groups.tracked.saturating_sub(groups.open + groups.half_open);
+            for (state, count) in [
+                (BreakerState::Closed, closed),
+                (BreakerState::Open, groups.open),
+                (BreakerState::HalfOpen, groups.half_open),
+            ] {
+                self.breaker_groups.get_or_create(&[("state", state.as_str())]).set(number(count));
+            }
+        }
+        for stage in &breaker.stages {
+            for state in StageState::ALL {
+                let labels =
+                    [("stage", stage.stage.as_str().to_owned()), ("state", state.as_str().to_owned())];
+                self.breaker_stage_state.get_or_create(&labels).set(i64::from(state == stage.state));
+            }
+        }
     }
+}
+
+fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_utils::CachePadded;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -14,6 +13,10 @@ use prometheus_client::registry::Registry;
 use tidegate_core::Cause;
 use tidegate_policy::PriorityClass;
 use tidegate_policy::report::TierName;
+
+use super::histogram::{self, Histogram};
+use super::stripes::Striped;
+use crate::route::Route;
 
 /// What became of a request at its arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,16 +100,19 @@ const PROTOCOL_REFUSALS: [ProtocolRefusal; 10] = [
 const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const COMBINATIONS: usize = VERDICTS.len() * CAUSES.len() * CLASSES.len();
 
-/// More threads than this share stripes, which costs time and nothing else.
-const STRIPES: usize = 16;
-
 /// Upper bounds in milliseconds: from a cached answer to the longest completion.
 const BUCKETS: [u64; 17] =
     [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000];
 
 /// The counters of the data path. Clones are the same counters.
 #[derive(Clone)]
-pub struct Traffic(Arc<[CachePadded<Stripe>; STRIPES]>);
+pub struct Traffic(Arc<Counters>);
+
+struct Counters {
+    stripes: Striped<Stripe>,
+    /// A bit for each route that was asked for. Written once for each.
+    routes: AtomicU64,
+}
 
 #[derive(Default)]
 struct Stripe {
@@ -114,72 +120,67 @@ struct Stripe {
     responses: [AtomicU64; CODE_CLASSES.len()],
     protocol_refused: [AtomicU64; PROTOCOL_REFUSALS.len()],
     panics: AtomicU64,
-    duration: Histogram,
-    first_byte: Histogram,
-    queue: Histogram,
+    duration: Histogram<{ BUCKETS.len() }>,
+    first_byte: Histogram<{ BUCKETS.len() }>,
+    queue: Histogram<{ BUCKETS.len() }>,
 }
 
 struct Requests([AtomicU64; COMBINATIONS]);
 
-#[derive(Default)]
-struct Histogram {
-    /// One more than there are bounds: the last is without bound.
-    counts: [AtomicU64; BUCKETS.len() + 1],
-    sum_nanos: AtomicU64,
-}
-
 impl Traffic {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let traffic = Self(Arc::new(std::array::from_fn(|_| CachePadded::default())));
+        let traffic = Self(Arc::new(Counters { stripes: Striped::new(), routes: AtomicU64::new(0) }));
         registry.register_collector(Box::new(traffic.clone()));
         traffic
     }
 
     /// A request was judged.
     pub fn judged(&self, labels: Labels) {
-        self.stripe().requests.0[labels.index()].fetch_add(1, Ordering::Relaxed);
+        self.0.stripes.mine().requests.0[labels.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request for this route arrived.
+    pub fn asked_for(&self, route: Route) {
+        let bit = 1 << route as u64;
+        if self.0.routes.load(Ordering::Relaxed) & bit == 0 {
+            self.0.routes.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Routes that were asked for.
+    pub(super) fn routes(&self) -> impl Iterator<Item = Route> {
+        let routes = self.0.routes.load(Ordering::Relaxed);
+        Route::ALL.into_iter().filter(move |route| routes & (1 << *route as u64) != 0)
     }
 
     /// The head of an answer with this status went to the client.
     pub fn responded(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, CODE_CLASSES.len()) - 1;
-        self.stripe().responses[class].fetch_add(1, Ordering::Relaxed);
+        self.0.stripes.mine().responses[class].fetch_add(1, Ordering::Relaxed);
     }
 
     /// An answer of the engine is over, `total` after the request arrived; its first byte came after `first_byte`.
     pub fn finished(&self, total: Duration, first_byte: Option<Duration>) {
-        let stripe = self.stripe();
-        stripe.duration.observe(total);
+        let stripe = self.0.stripes.mine();
+        stripe.duration.observe(&BUCKETS, total);
         if let Some(first_byte) = first_byte {
-            stripe.first_byte.observe(first_byte);
+            stripe.first_byte.observe(&BUCKETS, first_byte);
         }
     }
 
     /// A request has waited in the queue.
     pub fn queued(&self, waited: Duration) {
-        self.stripe().queue.observe(waited);
+        self.0.stripes.mine().queue.observe(&BUCKETS, waited);
     }
 
     /// A connection was refused for what it speaks.
     pub fn protocol_refused(&self, reason: ProtocolRefusal) {
-        self.stripe().protocol_refused[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.0.stripes.mine().protocol_refused[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request ended by a panic.
     pub fn panicked(&self) {
-        self.stripe().panics.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn stripe(&self) -> &Stripe {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
-        }
-        &self.0[MINE.with(|mine| *mine)]
-    }
-
-    fn sum(&self, read: impl Fn(&Stripe) -> &AtomicU64) -> u64 {
-        self.0.iter().map(|stripe| read(stripe).load(Ordering::Relaxed)).sum()
+        self.0.stripes.mine().panics.fetch_add(1, Ordering::Relaxed);
     }
 
     fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -191,13 +192,13 @@ impl Traffic {
         )?;
         for labels in Labels::all() {
             let index = labels.index();
-            let count = self.sum(|stripe| &stripe.requests.0[index]);
+            let count = self.0.stripes.sum(|stripe| &stripe.requests.0[index]);
             if count > 0 {
                 let cause = labels.cause.map_or("", Cause::as_str);
                 let set = [
                     ("decision", labels.verdict.as_str()),
                     ("cause", cause),
-                    ("priority", class_name(labels.class)),
+                    ("priority", labels.class.map_or("", |class| class_name(class as usize))),
                 ];
                 encode_count(count, family.encode_family(&set)?)?;
             }
@@ -213,7 +214,7 @@ impl Traffic {
             MetricType::Counter,
         )?;
         for (i, class) in CODE_CLASSES.iter().enumerate() {
-            let count = self.sum(|stripe| &stripe.responses[i]);
+            let count = self.0.stripes.sum(|stripe| &stripe.responses[i]);
             encode_count(count, family.encode_family(&[("code_class", *class)])?)?;
         }
         let mut family = encoder.encode_descriptor(
@@ -223,7 +224,7 @@ impl Traffic {
             MetricType::Counter,
         )?;
         for (i, reason) in PROTOCOL_REFUSALS.iter().enumerate() {
-            let count = self.sum(|stripe| &stripe.protocol_refused[i]);
+            let count = self.0.stripes.sum(|stripe| &stripe.protocol_refused[i]);
             encode_count(count, family.encode_family(&[("reason", reason.as_str())])?)?;
         }
         let panics = encoder.encode_descriptor(
@@ -232,22 +233,15 @@ impl Traffic {
             None,
             MetricType::Counter,
         )?;
-        encode_count(self.sum(|stripe| &stripe.panics), panics)
+        encode_count(self.0.stripes.sum(|stripe| &stripe.panics), panics)
     }
 
     fn encode_histogram(
         &self,
         metric: &mut MetricEncoder<'_>,
-        read: impl Fn(&Stripe) -> &Histogram,
+        read: impl Fn(&Stripe) -> &Histogram<{ BUCKETS.len() }>,
     ) -> fmt::Result {
-        let mut buckets: Vec<(f64, u64)> = BUCKETS.iter().map(|millis| (*millis as f64 / 1e3, 0)).collect();
-        buckets.push((f64::INFINITY, 0));
-        for (i, bucket) in buckets.iter_mut().enumerate() {
-            bucket.1 = self.sum(|stripe| &read(stripe).counts[i]);
-        }
-        let count = buckets.iter().map(|bucket| bucket.1).sum();
-        let sum = self.sum(|stripe| &read(stripe).sum_nanos) as f64 / 1e9;
-        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        histogram::sum(&self.0.stripes, read, &BUCKETS).write::<NoLabelSet>(metric)
     }
 }
 
@@ -255,12 +249,12 @@ fn encode_count(count: u64, metric: MetricEncoder<'_>) -> fmt::Result {
     ConstCounter::new(count).encode(metric)
 }
 
-fn class_name(class: Option<PriorityClass>) -> &'static str {
+/// That of a class by its number.
+pub(super) const fn class_name(class: usize) -> &'static str {
     match class {
-        None => "",
-        Some(PriorityClass::Low) => "low",
-        Some(PriorityClass::Medium) => "medium",
-        Some(PriorityClass::High) => "high",
+        0 => "low",
+        1 => "medium",
+        _ => "high",
     }
 }
 
@@ -379,16 +373,6 @@ impl ProtocolRefusal {
 impl Default for Requests {
     fn default() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
-
-impl Histogram {
-    fn observe(&self, value: Duration) {
-        let millis = value.as_nanos().div_ceil(1_000_000);
-        let bucket = BUCKETS.partition_point(|bound| u128::from(*bound) < millis);
-        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        let nanos = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
-        self.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 }
 

@@ -25,6 +25,7 @@ use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::refusal::{self, Dialect, Form, Trouble, grpc};
 use crate::request_log;
+use crate::route::Route;
 use crate::tokens::Asked;
 
 /// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
@@ -48,6 +49,7 @@ pub(super) struct Arrived {
     pub(super) body: Option<RequestBody>,
     pub(super) framing: Framing,
     pub(super) at: Tick,
+    pub(super) route: Route,
     /// How its client wants to be refused.
     pub(super) dialect: Dialect,
     /// What it asks for, where a rule needs to know.
@@ -66,8 +68,10 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
     // Large enough that it is lent from here on, and not handed from one function to the next.
     let is_call = client.is_stream && grpc::is_call(&parts.headers);
     let dialect = if is_call { Dialect::Grpc } else { Dialect::OpenAi };
-    let mut arrived =
-        Arrived { client, parts, body: Some(RequestBody::new(body)), framing, at, dialect, asked: None };
+    let route = Route::of(parts.uri.path());
+    client.shared.metrics.traffic.asked_for(route);
+    let body = Some(RequestBody::new(body));
+    let mut arrived = Arrived { client, parts, body, framing, at, route, dialect, asked: None };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
     }
@@ -207,7 +211,7 @@ impl Arrived {
             let labels = Labels { verdict: Verdict::Admitted, cause: None, class: Some(class) };
             shared.metrics.traffic.judged(labels);
         }
-        let mut progress = Progress::new(shared, Some((engine, ticket)), self.at);
+        let mut progress = Progress::new(shared, Some((engine, ticket)), self.at).of(self.route.operation());
         progress.wait_for_turn(wait).await;
         self.forward(progress, timeout).await
     }
@@ -225,6 +229,7 @@ impl Arrived {
     fn tell(&self, verdict: Verdict, refusal: &Refusal) {
         self.count(verdict, Some(refusal));
         let client = &self.client;
+        client.shared.metrics.decisions.refused(verdict, refusal, self.route, client.address);
         request_log::decision(self.at, verdict, refusal, client.address, &self.parts.headers);
     }
 

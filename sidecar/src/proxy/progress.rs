@@ -7,6 +7,8 @@ use tidegate_core::{Completion, Engine, HeadOutcome, Tick, Ticket};
 
 use super::sse::EventCounter;
 use crate::drain::InFlight;
+use crate::metrics::End;
+use crate::route::Operation;
 use crate::shared::Shared;
 
 /// Ends exactly once: with [`Progress::finish`], or as broken off when it is dropped.
@@ -18,6 +20,10 @@ pub(super) struct Progress {
     arrived: Tick,
     first_byte: Option<Tick>,
     events: Option<EventCounter>,
+    /// What is asked of a model.
+    operation: Option<Operation>,
+    /// What became of it, as far as its head tells.
+    outcome: Option<HeadOutcome>,
     /// It has not been sent yet, and may not be before its turn.
     waiting: bool,
     ended: bool,
@@ -42,10 +48,18 @@ impl Progress {
             arrived,
             first_byte: None,
             events: None,
+            operation: None,
+            outcome: None,
             waiting: false,
             ended: false,
             _in_flight: in_flight,
         }
+    }
+
+    /// It asks a model for something, and is counted as such.
+    pub(super) fn of(mut self, operation: Option<Operation>) -> Self {
+        self.operation = operation;
+        self
     }
 
     /// Holds the request back for as long as a limit that paces says. A client that leaves meanwhile gives its turn
@@ -60,6 +74,7 @@ impl Progress {
 
     /// The head of the response is there, or will not come.
     pub(super) fn responded(&mut self, outcome: HeadOutcome) {
+        self.outcome = Some(outcome);
         if let Some((engine, ticket)) = &mut self.ticket {
             engine.responded(self.shared.clock.now(), ticket, outcome);
         }
@@ -89,6 +104,17 @@ impl Progress {
         self.end(true)
     }
 
+    fn how(&self, whole: bool) -> End {
+        match self.outcome {
+            Some(HeadOutcome::Status(500..)) => End::Status5xx,
+            Some(HeadOutcome::Status(400..)) => End::Status4xx,
+            Some(HeadOutcome::Status(_)) if whole => End::Well,
+            Some(HeadOutcome::Status(_)) | None => End::Aborted,
+            Some(HeadOutcome::TimedOut) => End::TimedOut,
+            Some(HeadOutcome::Failed) => End::Unanswered,
+        }
+    }
+
     fn end(&mut self, whole: bool) -> Tick {
         self.ended = true;
         let now = self.shared.clock.now();
@@ -100,9 +126,13 @@ impl Progress {
             return now;
         }
         let first_byte = self.first_byte.map(|at| at.since(self.arrived));
-        self.shared.metrics.traffic.finished(now.since(self.arrived), first_byte);
+        let total = now.since(self.arrived);
+        self.shared.metrics.traffic.finished(total, first_byte);
+        let events = self.events.as_ref().map_or(0, EventCounter::count);
+        if let Some(operation) = self.operation {
+            self.shared.metrics.gen_ai.ended(operation, self.how(whole), total, first_byte, events);
+        }
         if let Some((engine, ticket)) = self.ticket.take() {
-            let events = self.events.as_ref().map_or(0, EventCounter::count);
             let turns = engine.complete(
                 now,
                 ticket,

@@ -12,6 +12,7 @@ mod engine;
 mod engine_metrics;
 mod gpu;
 mod identity;
+mod metrics;
 mod named_port;
 mod operator;
 mod policy_file;

@@ -219,13 +219,17 @@ impl LimitRule {
         }
     }
 
-    pub(crate) fn status(&self) -> LimitStatus {
+    pub(crate) fn status(&self, now: Tick) -> LimitStatus {
+        let size = self.law.size();
+        let left = || size.saturating_sub(self.table.outstanding(self.law, now, None));
         LimitStatus {
             policy: self.rule.policy.clone(),
             name: self.rule.name.clone(),
             mode: self.mode,
             keys: if self.together { 1 } else { self.table.keys() },
             refused: self.refused.load(Relaxed),
+            size,
+            remaining: self.together.then(left),
         }
     }
 
