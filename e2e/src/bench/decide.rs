@@ -2,50 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
-
+use super::figure::Figure;
 use crate::cluster::process;
-
-/// One figure of the benchmarks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Figure {
-    /// What was measured.
-    pub name: String,
-    /// Nothing when it could not be measured.
-    pub value: Option<f64>,
-    /// Of the value.
-    pub unit: String,
-    /// Promised is this or less.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_most: Option<f64>,
-    /// Promised is this or more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_least: Option<f64>,
-    /// How it was measured, or why it could not be.
-    pub note: String,
-}
-
-impl Figure {
-    /// Whether it is as promised. None without a promise.
-    pub fn holds(&self) -> Option<bool> {
-        match (self.value, self.at_most, self.at_least) {
-            (_, None, None) => None,
-            (None, ..) => Some(false),
-            (Some(value), Some(bound), _) => Some(value <= bound),
-            (Some(value), None, Some(bound)) => Some(value >= bound),
-        }
-    }
-
-    /// What was promised, for people.
-    pub fn bound(&self) -> String {
-        match (self.at_most, self.at_least) {
-            (Some(bound), _) => format!("≤ {bound}"),
-            (_, Some(bound)) => format!("≥ {bound}"),
-            _ => String::new(),
-        }
-    }
-}
+use anyhow::Context as _;
 
 /// Runs both benchmarks. The peers are no part of the workspace: they bring dependencies that the product may not
 /// have.

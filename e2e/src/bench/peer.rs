@@ -7,6 +7,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde::Serialize;
+use serde_json::json;
 use tokio::process::Command;
 
 use super::policy;
@@ -22,17 +24,37 @@ pub enum Peer {
     Nginx,
     /// One thread.
     HaProxy,
+    /// One worker thread of work.
+    Envoy(PathBuf),
     /// One worker thread; the full policy is in force.
     Tidegate(PathBuf),
+    /// The same without a policy.
+    Unlimited(PathBuf),
+}
+
+/// What clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS, known beforehand.
+    Http2,
 }
 
 impl Peer {
+    /// What the sidecar is called in the tables.
+    pub const OURS: &str = "tidegate";
+    /// What it is called without a policy.
+    pub const OURS_UNLIMITED: &str = "tidegate without policy";
+
     /// As in tables.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::HaProxy => "haproxy",
-            Self::Tidegate(_) => "tidegate",
+            Self::Envoy(_) => "envoy",
+            Self::Tidegate(_) => Self::OURS,
+            Self::Unlimited(_) => Self::OURS_UNLIMITED,
         }
     }
 
@@ -41,22 +63,42 @@ impl Peer {
         let (program, flag) = match self {
             Self::Nginx => (program("nginx")?, "-v"),
             Self::HaProxy => (program("haproxy")?, "-v"),
-            Self::Tidegate(binary) => (binary.clone(), "--version"),
+            Self::Envoy(binary) | Self::Tidegate(binary) | Self::Unlimited(binary) => {
+                (binary.clone(), "--version")
+            }
         };
         let output = process::command(&program).arg(flag).output().await?;
         let text = [output.stdout, output.stderr].concat();
-        Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+        let name = if matches!(self, Self::Envoy(_)) { "envoy" } else { "" };
+        // Envoy names itself by its path.
+        Ok(line.map_or_else(String::new, |line| line.replace(&program.display().to_string(), name)))
     }
 
-    /// Starts it in front of `backend`; its files go to `directory`.
-    pub async fn start(&self, backend: SocketAddr, directory: &Path) -> anyhow::Result<Server> {
+    /// Starts it in front of `backend`; its files go to `directory`. nginx and HAProxy have to be told what their
+    /// clients speak.
+    pub async fn start(
+        &self,
+        backend: SocketAddr,
+        directory: &Path,
+        protocol: Protocol,
+    ) -> anyhow::Result<Server> {
         let address = free_address()?;
         let mut command = match self {
-            Self::Nginx => nginx(address, backend, directory)?,
-            Self::HaProxy => haproxy(address, backend, directory)?,
-            Self::Tidegate(binary) => tidegate(binary, address, backend, directory)?,
+            Self::Nginx => nginx(address, backend, directory, protocol)?,
+            Self::HaProxy => haproxy(address, backend, directory, protocol)?,
+            Self::Envoy(binary) => envoy(binary, address, backend, directory)?,
+            Self::Tidegate(binary) => {
+                let file = directory.join("policy.json");
+                std::fs::write(&file, serde_json::to_vec_pretty(&policy::full()?)?)?;
+                let mut command = tidegate(binary, address, backend)?;
+                command.arg("--policy-file").arg(file);
+                command
+            }
+            Self::Unlimited(binary) => tidegate(binary, address, backend)?,
         };
-        let log = directory.join(format!("{}.log", self.name()));
+        let log = directory.join(format!("{}-{}.log", self.name(), address.port()));
         Server::start(&mut command, address, &log)
             .await
             .with_context(|| format!("cannot start {}", self.name()))
@@ -67,53 +109,92 @@ fn program(name: &str) -> anyhow::Result<PathBuf> {
     packages::program(name).map(PathBuf::from).with_context(|| format!("no {name} on this machine"))
 }
 
-fn nginx(listen: SocketAddr, backend: SocketAddr, directory: &Path) -> anyhow::Result<Command> {
+fn nginx(
+    listen: SocketAddr,
+    backend: SocketAddr,
+    directory: &Path,
+    protocol: Protocol,
+) -> anyhow::Result<Command> {
     let home = directory.display();
+    let port = listen.port();
+    let http2 = if protocol == Protocol::Http2 { " http2" } else { "" };
     let text = format!(
-        "daemon off;\nmaster_process off;\nworker_processes 1;\npid {home}/nginx.pid;\nerror_log stderr;\n\
+        "daemon off;\nmaster_process off;\nworker_processes 1;\npid {home}/nginx-{port}.pid;\nerror_log stderr;\n\
         events {{ worker_connections 4096; }}\n\
         http {{\n  access_log off;\n  keepalive_requests 1000000000;\n  keepalive_timeout 300s;\n\
         client_body_temp_path {home}/body;\n  proxy_temp_path {home}/proxy;\n  fastcgi_temp_path {home}/fastcgi;\n\
         uwsgi_temp_path {home}/uwsgi;\n  scgi_temp_path {home}/scgi;\n\
         upstream backend {{ server {backend}; keepalive 512; keepalive_requests 1000000000; }}\n\
-        server {{\n    listen {listen};\n    location / {{\n      proxy_pass http://backend;\n\
+        server {{\n    listen {listen}{http2};\n    location / {{\n      proxy_pass http://backend;\n\
         proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n    }}\n\
         location /v1/stream {{\n      proxy_pass http://backend;\n      proxy_http_version 1.1;\n\
         proxy_set_header Connection \"\";\n      proxy_buffering off;\n    }}\n  }}\n}}\n"
     );
-    let file = directory.join("nginx.conf");
+    let file = directory.join(format!("nginx-{}.conf", listen.port()));
     std::fs::write(&file, text)?;
     let mut command = process::command(program("nginx")?);
     command.arg("-p").arg(directory).arg("-c").arg(file);
     Ok(command)
 }
 
-fn haproxy(listen: SocketAddr, backend: SocketAddr, directory: &Path) -> anyhow::Result<Command> {
+fn haproxy(
+    listen: SocketAddr,
+    backend: SocketAddr,
+    directory: &Path,
+    protocol: Protocol,
+) -> anyhow::Result<Command> {
+    let http2 = if protocol == Protocol::Http2 { " proto h2" } else { "" };
     let text = format!(
         "global\n  nbthread 1\n  maxconn 4096\n\
         defaults\n  mode http\n  timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n\
         option http-keep-alive\n  http-reuse always\n  no log\n\
-        frontend front\n  bind {listen}\n  default_backend back\n\
+        frontend front\n  bind {listen}{http2}\n  default_backend back\n\
         backend back\n  server one {backend}\n"
     );
-    let file = directory.join("haproxy.cfg");
+    let file = directory.join(format!("haproxy-{}.cfg", listen.port()));
     std::fs::write(&file, text)?;
     let mut command = process::command(program("haproxy")?);
     command.arg("-q").arg("-db").arg("-f").arg(file);
     Ok(command)
 }
 
-fn tidegate(
+/// As Envoy's own guide for benchmarks says: one worker, no log, no statistics for each request, no circuit breaking.
+fn envoy(
     binary: &Path,
     listen: SocketAddr,
     backend: SocketAddr,
     directory: &Path,
 ) -> anyhow::Result<Command> {
-    let file = directory.join("policy.json");
-    std::fs::write(&file, serde_json::to_vec_pretty(&policy::full()?)?)?;
+    let address = |address: SocketAddr| json!({"socket_address": {"address": address.ip(), "port_value": address.port()}});
+    let router = json!({"name": "envoy.filters.http.router", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router", "dynamic_stats": false}});
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "front", "codec_type": "AUTO", "generate_request_id": false, "http_filters": [router],
+        "stream_idle_timeout": "0s",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "route": {"cluster": "backend", "timeout": "0s"}}]}]},
+    });
+    let endpoint = json!({"lb_endpoints": [{"endpoint": {"address": address(backend)}}]});
+    let threshold =
+        json!({"max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000});
+    let config = json!({"static_resources": {
+        "listeners": [{"address": address(listen), "filter_chains": [{"filters": [
+            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]}],
+        "clusters": [{"name": "backend", "connect_timeout": "5s", "circuit_breakers": {"thresholds": [threshold]},
+            "load_assignment": {"cluster_name": "backend", "endpoints": [endpoint]}}],
+    }});
+    let file = directory.join(format!("envoy-{}.json", listen.port()));
+    std::fs::write(&file, serde_json::to_vec_pretty(&config)?)?;
+    let mut command = process::command(binary);
+    command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]).arg(file);
+    Ok(command)
+}
+
+fn tidegate(binary: &Path, listen: SocketAddr, backend: SocketAddr) -> anyhow::Result<Command> {
     let mut command = process::command(binary);
     command.arg("run").args(["--workers", "1", "--log-level", "warn"]);
     command.args(["--listen", &listen.to_string(), "--admin", &free_address()?.to_string()]);
-    command.args(["--upstream", &backend.to_string()]).arg("--policy-file").arg(file);
+    command.args(["--upstream", &backend.to_string()]);
     Ok(command)
 }

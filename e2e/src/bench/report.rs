@@ -5,10 +5,14 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{cpu::Rounds, decide::Figure, memory::Footprint, process::Memory};
-
-/// What the sidecar is called in the tables.
-const OURS: &str = "tidegate";
+use super::{
+    cpu,
+    figure::{Figure, median},
+    memory::{Footprint, Sample},
+    peer::Peer,
+    process::Memory,
+    sse,
+};
 
 /// Where and with what it was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -33,19 +37,32 @@ impl Machine {
     }
 }
 
+/// Figures of one part of the report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Part {
+    /// Its title.
+    pub title: &'static str,
+    /// How they were measured.
+    pub about: &'static str,
+    /// The figures.
+    pub figures: Vec<Figure>,
+}
+
 /// All that was measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Where.
     pub machine: Machine,
     /// CPU time per request.
-    pub cpu: Vec<Rounds>,
+    pub cpu: Vec<cpu::Rounds>,
+    /// CPU time per event of a stream.
+    pub sse: Vec<sse::Rounds>,
     /// Memory.
     pub memory: Vec<Footprint>,
     /// Seconds between the last close and the last reading of the memory.
     pub settle_seconds: u64,
-    /// What a decision costs, and that it is right.
-    pub decisions: Vec<Figure>,
+    /// What was promised, and more.
+    pub parts: Vec<Part>,
 }
 
 impl Report {
@@ -60,32 +77,12 @@ impl Report {
 
     /// What is worse than promised, one line each: for `--check`.
     pub fn broken_promises(&self) -> Vec<String> {
-        let mut broken = Vec::new();
-        if let Some(rounds) = self.cpu.first() {
-            for base in ["nginx", "haproxy"] {
-                let ratio = median(&rounds.ratios(OURS, base));
-                if ratio > 1.0 {
-                    broken.push(format!("CPU time per request is {ratio:.2} of {base}'s: promised is 1.00"));
-                }
-            }
-        }
-        if let Some(ours) = self.memory.iter().find(|footprint| footprint.peer == OURS) {
-            let after = ours.idle.rss + ours.idle.rss * 3 / 10;
-            let promises = [
-                ("idle", ours.idle.rss, 5 * 1024),
-                ("at 64 connections", ours.at_64.rss, 6 * 1024),
-                ("at 400 connections", ours.at_400.rss, 11 * 1024),
-                ("after they closed", ours.after.rss, after),
-            ];
-            for (when, rss, most) in promises.into_iter().filter(|(_, rss, most)| rss > most) {
-                broken.push(format!("{rss} KiB are resident {when}: promised are {most}"));
-            }
-        }
-        broken.extend(self.decisions.iter().filter(|figure| figure.holds() == Some(false)).map(|figure| {
+        let figures = self.parts.iter().flat_map(|part| &part.figures);
+        let broken = figures.filter(|figure| figure.holds() == Some(false)).map(|figure| {
             let value = figure.value.map_or_else(|| "not measured".to_owned(), |value| format!("{value:.2}"));
             format!("{}: {value} {}: promised is {}", figure.name, figure.unit, figure.bound())
-        }));
-        broken
+        });
+        broken.collect()
     }
 
     fn markdown(&self) -> String {
@@ -97,7 +94,9 @@ impl Report {
         }
         self.cpu_section(&mut text);
         self.memory_section(&mut text);
-        self.decision_section(&mut text);
+        for part in &self.parts {
+            figures(part, &mut text);
+        }
         text
     }
 
@@ -108,12 +107,11 @@ impl Report {
         *text += "\n## CPU time per request\n\nµs of all threads of the proxy per completed request: median of the \
             rounds (best). Rounds are interleaved; ratios are medians of the ratios within a round. The sidecar has \
             three tiers, priorities, two limits and a breaker in force.\n\n";
-        let ratios: Vec<(&str, &str)> = names
-            .iter()
-            .filter(|name| **name != OURS && names.contains(&OURS))
-            .map(|name| (OURS, *name))
-            .collect();
-        let heads: String = ratios.iter().fold(String::new(), |all, (a, b)| all + &format!(" {a} ÷ {b} |"));
+        let ours = Peer::OURS;
+        let ratios: Vec<&str> =
+            names.iter().copied().filter(|name| *name != ours && names.contains(&ours)).collect();
+        let heads: String =
+            ratios.iter().fold(String::new(), |all, name| all + &format!(" {ours} ÷ {name} |"));
         let _ = writeln!(text, "| traffic | {} |{heads}", names.join(" | "));
         let _ = writeln!(text, "|{}", "---|".repeat(1 + names.len() + ratios.len()));
         for rounds in &self.cpu {
@@ -122,7 +120,7 @@ impl Report {
                 let micros = rounds.micros(name);
                 let _ = write!(text, " {:.1} ({:.1}) |", median(&micros), best(&micros));
             }
-            for (ours, base) in &ratios {
+            for base in &ratios {
                 let _ = write!(text, " **{:.2}** |", median(&rounds.ratios(ours, base)));
             }
             text.push('\n');
@@ -130,57 +128,53 @@ impl Report {
     }
 
     fn memory_section(&self, text: &mut String) {
-        if self.memory.is_empty() {
-            return;
-        }
+        let Some(first) = self.memory.first() else { return };
         let _ = writeln!(
             text,
-            "\n## Memory\n\nKiB resident (proportional, private dirty), all processes of the proxy together, at kept \
-            connections under load, and {} s after all have closed.\n\n\
-            | proxy | idle | 64 connections | 400 connections | after close | after ÷ idle |\n|---|---|---|---|---|---|",
+            "\n## Memory\n\nKiB resident (proportional, private dirty), all processes of the proxy together: idle, with \
+            connections that are kept after one request each, with connections under load, and {} s after all have \
+            closed.\n",
             self.settle_seconds
         );
+        let numbers = |samples: &[Sample], kind: &str| {
+            samples
+                .iter()
+                .fold(String::new(), |all, sample| all + &format!(" {} {kind} |", sample.connections))
+        };
+        let heads = numbers(&first.held, "held") + &numbers(&first.loaded, "under load");
+        let columns = 4 + first.held.len() + first.loaded.len();
+        let _ = writeln!(
+            text,
+            "| proxy | idle |{heads} after close | after ÷ idle |\n|{}",
+            "---|".repeat(columns)
+        );
         for footprint in &self.memory {
-            let cell = |memory: &Memory| format!("{} ({}, {})", memory.rss, memory.pss, memory.private_dirty);
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} | {} | {:.2} |",
-                footprint.peer,
-                cell(&footprint.idle),
-                cell(&footprint.at_64),
-                cell(&footprint.at_400),
-                cell(&footprint.after),
-                footprint.after.rss as f64 / footprint.idle.rss.max(1) as f64,
-            );
-        }
-    }
-
-    fn decision_section(&self, text: &mut String) {
-        if self.decisions.is_empty() {
-            return;
-        }
-        *text += "\n## Decisions\n\nThe core by itself, by cycle counter less its own overhead; rounds with stolen time are \
-            discarded. Ratios are of one run.\n\n| figure | value | promised | | |\n|---|---|---|---|---|\n";
-        for figure in &self.decisions {
-            let value = figure.value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
-            let verdict = match figure.holds() {
-                Some(true) => "PASS",
-                Some(false) => "**FAIL**",
-                None => "",
-            };
-            let (name, unit, bound, note) = (&figure.name, &figure.unit, figure.bound(), &figure.note);
-            let _ = writeln!(text, "| {name} | {value} {unit} | {bound} | {verdict} | {note} |");
+            let cell =
+                |memory: &Memory| format!(" {} ({}, {}) |", memory.rss, memory.pss, memory.private_dirty);
+            let samples = footprint.held.iter().chain(&footprint.loaded);
+            let middle = samples.fold(String::new(), |all, sample| all + &cell(&sample.memory));
+            let kept = footprint.after.rss as f64 / footprint.idle.rss.max(1) as f64;
+            let (idle, after) = (cell(&footprint.idle), cell(&footprint.after));
+            let _ = writeln!(text, "| {} |{idle}{middle}{after} {kept:.2} |", footprint.peer);
         }
     }
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+fn figures(part: &Part, text: &mut String) {
+    if part.figures.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n## {}\n\n{}\n", part.title, part.about);
+    *text += "| figure | value | promised | | |\n|---|---|---|---|---|\n";
+    for figure in &part.figures {
+        let value = figure.value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
+        let verdict = match figure.holds() {
+            Some(true) => "PASS",
+            Some(false) => "**FAIL**",
+            None => "",
+        };
+        let (name, unit, bound, note) = (&figure.name, &figure.unit, figure.bound(), &figure.note);
+        let _ = writeln!(text, "| {name} | {value} {unit} | {bound} | {verdict} | {note} |");
     }
 }
 
@@ -192,7 +186,7 @@ fn best(values: &[f64]) -> f64 {
 mod tests {
     use super::*;
     use crate::bench::{
-        cpu::{Cost, SCENARIOS},
+        cpu::{Cost, Rounds, SCENARIOS},
         wrk::Run,
     };
 
@@ -201,23 +195,20 @@ mod tests {
             |peer, micros| Cost { peer, micros, run: Run { requests: 1, per_second: 1.0, p99_ms: 1.0 } };
         let rounds = (0..5).map(|n| {
             let noise = 1.0 + f64::from(n);
-            vec![cost("nginx", 10.0 * noise), cost("haproxy", 12.0 * noise), cost(OURS, ours * noise)]
+            vec![cost("nginx", 10.0 * noise), cost("haproxy", 12.0 * noise), cost(Peer::OURS, ours * noise)]
         });
         let memory = Memory { rss, pss: 1, private_dirty: 1 };
-        let footprint = Footprint { peer: OURS, idle: memory, at_64: memory, at_400: memory, after: memory };
+        let held = vec![Sample { connections: 64, memory }];
+        let footprint = Footprint { peer: Peer::OURS, idle: memory, held, loaded: Vec::new(), after: memory };
+        let rounds = Rounds { scenario: SCENARIOS[0], rounds: rounds.collect() };
+        let all = [rounds.figures(), footprint.figures()].concat();
         Report {
             machine: Machine::here(vec!["nginx/1".to_owned()]),
-            cpu: vec![Rounds { scenario: SCENARIOS[0], rounds: rounds.collect() }],
+            cpu: vec![rounds],
+            sse: Vec::new(),
             memory: vec![footprint],
             settle_seconds: 60,
-            decisions: vec![Figure {
-                name: "full".to_owned(),
-                value: Some(70.0),
-                unit: "ns".to_owned(),
-                at_most: Some(100.0),
-                at_least: None,
-                note: "warm".to_owned(),
-            }],
+            parts: vec![Part { title: "Promises", about: "All of them.", figures: all }],
         }
     }
 
@@ -225,7 +216,11 @@ mod tests {
     fn ratios_are_taken_within_a_round_so_that_noise_cancels() {
         let text = report(9.0, 4000).markdown();
         assert!(text.contains("| 30.0 (10.0) | 36.0 (12.0) | 27.0 (9.0) | **0.90** | **0.75** |"), "{text}");
-        assert!(text.contains("| full | 70.00 ns | ≤ 100 | PASS | warm |"), "{text}");
+        assert!(text.contains("| small body, 64 connections: CPU per request ÷ nginx | 0.90 "), "{text}");
+        assert!(
+            text.contains("| resident, 64 connections held | 3.91 MiB | ≤ 6 | PASS | one run |"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -233,6 +228,6 @@ mod tests {
         assert_eq!(report(10.0, 5 * 1024).broken_promises(), Vec::<String>::new());
         let broken = report(11.0, 7 * 1024).broken_promises();
         assert_eq!(broken.len(), 3, "{broken:?}");
-        assert!(broken[0].contains("1.10 of nginx"), "{broken:?}");
+        assert!(broken[0].contains("÷ nginx: 1.10"), "{broken:?}");
     }
 }

@@ -52,7 +52,7 @@ fn parse(text: &str) -> Option<Run> {
     Some(Run { requests, per_second, p99_ms })
 }
 
-fn milliseconds(text: &str) -> Option<f64> {
+pub(super) fn milliseconds(text: &str) -> Option<f64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
         "us" => 1e-3,
