@@ -112,9 +112,11 @@ fn trailers_of_the_engine_reach_a_client_that_wants_them() {
 
 #[test]
 fn a_client_that_leaves_cancels_its_request_at_the_engine() {
+    let (arrived, wait_arrived) = mpsc::channel();
     let (gone, wait_gone) = mpsc::channel();
     let engine = Engine::new(move |_, mut peer| {
         let request = peer.request().unwrap();
+        arrived.send(()).unwrap();
         if request.head.contains("/streaming") {
             peer.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n");
         }
@@ -125,7 +127,7 @@ fn a_client_that_leaves_cancels_its_request_at_the_engine() {
     let proxy = Proxy::new(engine.address);
     let mut waiting = proxy.connect();
     waiting.send("POST /silent HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
-    crate::support::until("the request is in flight", || proxy.shared.drain.in_flight() == 1);
+    wait_arrived.recv_timeout(DEADLINE).unwrap();
     drop(waiting);
     wait_gone.recv_timeout(DEADLINE).unwrap();
     let mut streaming = proxy.connect();
