@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::caps::Caps;
 use crate::endpoint::Endpoint;
 use crate::engine_metrics::EngineType;
+use crate::pressure;
 
 /// Exit code for a command line that can't be obeyed, `EX_USAGE` of `sysexits.h`.
 pub const EXIT_USAGE: u8 = 64;
@@ -167,6 +168,9 @@ pub struct CapArgs {
     /// Addresses of clients that are told apart in the metric `rate_limited_total`; all others count as one
     #[arg(long, value_name = "NUMBER", env = "TIDEGATE_MAX_CLIENT_LABELS", default_value_t = Caps::DEFAULT.client_labels as u32, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub max_client_labels: u32,
+    /// Bytes of memory: as they fill, connections, then requests, are refused; default: what the cgroup allows
+    #[arg(long, value_name = "BYTES", env = "TIDEGATE_MAX_MEMORY_BYTES", value_parser = clap::value_parser!(u64).range(16_777_216..))]
+    pub max_memory_bytes: Option<u64>,
 }
 
 impl CapArgs {
@@ -179,6 +183,7 @@ impl CapArgs {
             header_bytes: self.max_header_bytes,
             prefix_bytes: self.max_prefix_bytes,
             client_labels: self.max_client_labels as usize,
+            memory: self.max_memory_bytes.or_else(pressure::of_cgroup),
             ..Caps::DEFAULT
         }
     }

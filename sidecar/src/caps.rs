@@ -20,6 +20,8 @@ pub struct Caps {
     pub prefix_total: usize,
     /// Addresses of clients that are told apart in metrics.
     pub client_labels: usize,
+    /// Bytes of memory, none for any number.
+    pub memory: Option<u64>,
 }
 
 impl Caps {
@@ -32,6 +34,7 @@ impl Caps {
         prefix_bytes: 64 * 1024,
         prefix_total: 16 * 1024 * 1024,
         client_labels: 0,
+        memory: None,
     };
 
     /// What hyper may buffer of an HTTP/1 connection: a head has to fit.

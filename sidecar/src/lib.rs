@@ -21,6 +21,7 @@ pub mod log;
 mod loopback;
 pub mod metrics;
 pub mod policy;
+pub mod pressure;
 pub mod proxy;
 pub mod redirect;
 pub mod refusal;

@@ -21,6 +21,7 @@ mod forward;
 mod guard;
 mod handler;
 mod http2;
+mod pause;
 mod pool;
 mod prefix;
 mod progress;

@@ -93,7 +93,7 @@ pub enum Trouble {
     BadHost,
     /// `CONNECT` is for proxies that choose their destination.
     Connect,
-    /// There are as many requests or connections as there may be.
+    /// There are as many requests or connections as there may be, or as the memory allows.
     Overloaded,
 }
 

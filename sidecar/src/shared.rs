@@ -8,7 +8,8 @@ use crate::caps::{Caps, Places, Rooms};
 use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::identity::Issuers;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ProtocolRefusal};
+use crate::pressure::Pressure;
 use crate::turns::Turns;
 
 /// Created once; the proxy's threads, the policy sources and the admin server hold it in an `Arc`.
@@ -31,6 +32,8 @@ pub struct Shared {
     pub places: Places,
     /// What is held of bodies before their requests are judged.
     pub prefixes: Rooms,
+    /// How much memory is left.
+    pub pressure: Pressure,
     /// Who waits in the queue.
     pub turns: Turns,
 }
@@ -47,13 +50,21 @@ impl Shared {
             caps,
             places: Places::default(),
             prefixes: Rooms::default(),
+            pressure: Pressure::new(&caps),
             turns: Turns::default(),
         }
     }
 
-    /// Whether no further request may be in flight.
-    pub fn is_full(&self) -> bool {
-        self.drain.in_flight() >= self.caps.requests
+    /// What forbids one more request in flight.
+    pub fn full(&self) -> Option<ProtocolRefusal> {
+        let others = self.drain.in_flight();
+        if others >= self.caps.requests {
+            Some(ProtocolRefusal::TooManyRequests)
+        } else if !self.pressure.admits_request(others) {
+            Some(ProtocolRefusal::OutOfMemory)
+        } else {
+            None
+        }
     }
 
     /// All metrics in the `OpenMetrics` text format, with the engine's state of this instant.

@@ -159,6 +159,7 @@ async fn tick(shared: Arc<Shared>, keeper: Arc<Keeper>) {
     let mut transitions = Transitions::default();
     loop {
         ticks.tick().await;
+        shared.pressure.look();
         let engine = shared.engine.load_full();
         let turns = engine.tick(shared.clock.now());
         shared.turns.call(&turns);

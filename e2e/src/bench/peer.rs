@@ -76,7 +76,7 @@ impl Peer {
         Ok(line.map_or_else(String::new, |line| line.replace(&program.display().to_string(), name)))
     }
 
-    /// Starts it in front of `backend`; its files go to `directory`. nginx and HAProxy have to be told what their
+    /// Starts it in front of `backend`; its files go to `directory`. nginx and `HAProxy` have to be told what their
     /// clients speak.
     pub async fn start(
         &self,

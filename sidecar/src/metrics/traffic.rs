@@ -67,6 +67,8 @@ pub enum ProtocolRefusal {
     TooManyConnections,
     /// There are as many requests in flight as there may be.
     TooManyRequests,
+    /// The process has almost as much memory as it may.
+    OutOfMemory,
 }
 
 const VERDICTS: [Verdict; 5] =
@@ -85,7 +87,7 @@ const CAUSES: [Option<Cause>; 10] = [
 ];
 const CLASSES: [Option<PriorityClass>; 4] =
     [None, Some(PriorityClass::Low), Some(PriorityClass::Medium), Some(PriorityClass::High)];
-const PROTOCOL_REFUSALS: [ProtocolRefusal; 10] = [
+const PROTOCOL_REFUSALS: [ProtocolRefusal; 11] = [
     ProtocolRefusal::Tls,
     ProtocolRefusal::Http2,
     ProtocolRefusal::Malformed,
@@ -96,6 +98,7 @@ const PROTOCOL_REFUSALS: [ProtocolRefusal; 10] = [
     ProtocolRefusal::NotRedirected,
     ProtocolRefusal::TooManyConnections,
     ProtocolRefusal::TooManyRequests,
+    ProtocolRefusal::OutOfMemory,
 ];
 const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const COMBINATIONS: usize = VERDICTS.len() * CAUSES.len() * CLASSES.len();
@@ -344,6 +347,7 @@ impl ProtocolRefusal {
             Self::Silent => "silent",
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyRequests => "too_many_requests",
+            Self::OutOfMemory => "out_of_memory",
             Self::AmbiguousFraming => "ambiguous_framing",
             Self::NotRedirected => "not_redirected",
         }
@@ -364,6 +368,7 @@ impl ProtocolRefusal {
             Self::Silent => "not a byte in 10 s; if the server of this port speaks first, declare it opaque",
             Self::TooManyConnections => "as many connections as --max-connections",
             Self::TooManyRequests => "as many requests in flight as --max-requests",
+            Self::OutOfMemory => "almost as much memory as --max-memory-bytes, or the cgroup, allows",
             Self::AmbiguousFraming => "a request whose framing can be read in several ways",
             Self::NotRedirected => "its destination is not a guarded port of this pod",
         }

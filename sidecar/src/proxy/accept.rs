@@ -93,6 +93,10 @@ async fn serve(
         request_log::protocol_refused(&shared, peer.ip(), ProtocolRefusal::TooManyConnections);
         return turn_away(stream).await;
     };
+    if !shared.pressure.admits_connection(shared.places.taken() - 1) {
+        request_log::protocol_refused(&shared, peer.ip(), ProtocolRefusal::OutOfMemory);
+        return turn_away(stream).await;
+    }
     let port = stands_for.or_else(|| original_destination(&stream, peer).map(|address| address.port()));
     match config.route(port, peer) {
         Route::Guarded(target) => {

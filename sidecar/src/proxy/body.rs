@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::client::Client;
 use super::exchange::{Exchange, Failure, Piece};
+use super::pause::Pause;
 use super::progress::Progress;
 use super::relay::RelayBody;
 
@@ -37,6 +38,7 @@ pub(super) struct EngineBody {
     live: Option<Live>,
     /// To be told with the next poll.
     failure: Option<Failure>,
+    pause: Pause,
 }
 
 #[derive(Debug)]
@@ -48,7 +50,8 @@ struct Live {
 impl EngineBody {
     /// The body of the response of `exchange`, whose head was received. Empty when there is none.
     pub(super) fn answer(client: Rc<Client>, exchange: Box<Exchange>, progress: Progress) -> AnswerBody {
-        let mut body = Self { client, live: Some(Live { exchange, progress }), failure: None };
+        let mut body =
+            Self { client, live: Some(Live { exchange, progress }), failure: None, pause: Pause::default() };
         if body.live.as_ref().is_some_and(|live| live.exchange.is_done()) {
             body.finish();
             return AnswerBody::empty();
@@ -59,6 +62,9 @@ impl EngineBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         if let Some(failure) = self.failure.take() {
             return Poll::Ready(Some(Err(failure)));
+        }
+        while self.client.holds_enough() {
+            ready!(self.pause.poll(cx));
         }
         let Some(live) = &mut self.live else { return Poll::Ready(None) };
         let piece = match ready!(live.exchange.poll_body(cx)) {

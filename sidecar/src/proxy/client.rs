@@ -15,6 +15,7 @@ use super::pool::Pool;
 use super::progress::Progress;
 use super::request_watch::RequestWatch;
 use super::upstream::{Target, Upstream};
+use crate::pressure::Level;
 use crate::shared::Shared;
 
 /// How often a connection looks whether it waits in vain. Coarse, so that requests need no timers of their own; and
@@ -32,6 +33,9 @@ const BLOCKED_SWEEPS: u16 = 30;
 
 /// Sweeps until an idle connection is closed: an hour.
 pub(super) const IDLE_SWEEPS: u16 = 1800;
+
+/// Sweeps until any of them is, when there is no memory for it: 2 to 4 s.
+pub(super) const HURRIED_SWEEPS: u16 = 2;
 
 /// A client's HTTP/1 connection to a guarded port, or one stream of an HTTP/2 connection.
 pub(super) struct Client {
@@ -142,25 +146,40 @@ impl Client {
         }
     }
 
-    /// The client sent `data`.
+    /// The client sent `data`. A head has its time as a whole: byte by byte it is no faster.
     pub(super) fn heard(&self, data: &[u8]) {
-        self.sweeps.set(0);
-        if self.turn.get() == Turn::Idle {
-            self.turn.set(Turn::Head);
+        self.shared.pressure.moved(data.len());
+        match self.turn.get() {
+            Turn::Idle => self.turn_to(Turn::Head),
+            Turn::Head => {}
+            Turn::Body | Turn::Engine => self.sweeps.set(0),
         }
         self.watch.borrow_mut().feed(data);
+    }
+
+    /// While there is hardly any memory: whether to wait once before the next read, or until there is more. What is read
+    /// of a head is kept until it is whole; everything else goes on to the engine.
+    pub(super) fn is_to_wait(&self) -> Option<bool> {
+        (self.shared.pressure.level() == Level::Full).then(|| self.turn.get() != Turn::Head)
+    }
+
+    /// Whether nothing more is to be fetched for it: there is hardly any memory, and it has not taken what there is.
+    pub(super) fn holds_enough(&self) -> bool {
+        self.shared.pressure.level() == Level::Full && (self.blocked.get() || !self.flushed.get())
     }
 
     /// Whether it has waited too long for the client. To be called at each sweep.
     pub(super) fn waits_in_vain(&self) -> bool {
         let sweeps = self.sweeps.get().saturating_add(1);
         self.sweeps.set(sweeps);
+        let level = self.shared.pressure.level();
+        let patience = |sweeps, hurried| if level >= hurried { HURRIED_SWEEPS } else { sweeps };
         sweeps
             >= match self.turn.get() {
-                _ if self.blocked.get() => BLOCKED_SWEEPS,
-                Turn::Idle => IDLE_SWEEPS,
-                Turn::Head => HEAD_SWEEPS,
-                Turn::Body => BODY_SWEEPS,
+                _ if self.blocked.get() => patience(BLOCKED_SWEEPS, Level::Full),
+                Turn::Idle => patience(IDLE_SWEEPS, Level::Tight),
+                Turn::Head => patience(HEAD_SWEEPS, Level::Full),
+                Turn::Body => patience(BODY_SWEEPS, Level::Full),
                 // How long an engine may take is the breaker's to say, and a stream may be silent for minutes.
                 Turn::Engine => return false,
             }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::client::{Client, SWEEP, Switched, Turn};
 use super::detect::{Spoken, detect};
 use super::http2::{self, Origin};
+use super::pause::Pause;
 use super::{handler, splice};
 use crate::metrics::ProtocolRefusal;
 use crate::request_log;
@@ -48,7 +49,7 @@ async fn drive(stream: TcpStream, client: Rc<Client>) {
         let client = client.clone();
         service_fn(move |request| handler::handle(client.clone(), request))
     };
-    let watched = Watched { stream, client: client.clone() };
+    let watched = Watched { stream, client: client.clone(), pause: Pause::default() };
     let mut connection = builder.serve_connection(TokioIo::new(watched), service);
     let mut sweep = pin!(tokio::time::sleep(SWEEP));
     let ended = poll_fn(|cx| {
@@ -143,6 +144,7 @@ fn join<'a>(pieces: &[io::IoSlice<'_>], small: &'a mut [u8; COPY_UP_TO]) -> Opti
 struct Watched {
     stream: TcpStream,
     client: Rc<Client>,
+    pause: Pause,
 }
 
 impl AsyncRead for Watched {
@@ -151,6 +153,12 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        while let Some(once) = self.client.is_to_wait() {
+            ready!(self.pause.poll(cx));
+            if once {
+                break;
+            }
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         self.client.heard(&buffer.filled()[before..]);

@@ -80,8 +80,8 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
         let progress = Progress::new(arrived.client.shared.clone(), None, at);
         return arrived.forward(progress, None).await;
     }
-    if arrived.client.shared.is_full() {
-        arrived.client.shared.metrics.traffic.protocol_refused(ProtocolRefusal::TooManyRequests);
+    if let Some(full) = arrived.client.shared.full() {
+        arrived.client.shared.metrics.traffic.protocol_refused(full);
         return Ok(arrived.reject(Trouble::Overloaded));
     }
     arrived.judge().await

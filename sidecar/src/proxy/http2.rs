@@ -17,13 +17,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::client::{Client, HEAD_SWEEPS, IDLE_SWEEPS, SWEEP};
+use super::client::{Client, HEAD_SWEEPS, HURRIED_SWEEPS, IDLE_SWEEPS, SWEEP};
 use super::exchange::Failure;
+use super::pause::Pause;
 use super::pool::Pool;
 use super::streams::Streams;
 use super::upstream::Target;
 use super::{Config, handler};
 use crate::metrics::ProtocolRefusal;
+use crate::pressure::Level;
 use crate::request_log;
 use crate::shared::Shared;
 
@@ -58,8 +60,10 @@ pub(super) struct Origin {
 pub(super) async fn drive(stream: TcpStream, origin: Origin) {
     let (streams, pool) = (Streams::default(), Rc::new(Pool::default()));
     let received = Rc::new(Cell::new(0));
-    let io = TokioIo::new(Counted { stream, received: received.clone() });
     let (shared, address) = (origin.shared.clone(), origin.address);
+    let counted =
+        Counted { stream, received: received.clone(), shared: shared.clone(), pause: Pause::default() };
+    let io = TokioIo::new(counted);
     let service = {
         let (streams, pool) = (streams.clone(), pool.clone());
         service_fn(move |request| {
@@ -83,7 +87,7 @@ pub(super) async fn drive(stream: TcpStream, origin: Origin) {
         while sweep.as_mut().poll(cx).is_ready() {
             pool.drop_stale(shared.clock.now());
             streams.sweep();
-            match watch.look(&streams) {
+            match watch.look(&streams, shared.pressure.level()) {
                 Look::GoOn => {}
                 Look::Idle => leave = true,
                 Look::NoPreface => return Poll::Ready(Err(Some(ProtocolRefusal::HeadTimeout))),
@@ -142,12 +146,12 @@ enum Look {
 }
 
 impl Watch {
-    fn look(&mut self, streams: &Streams) -> Look {
+    fn look(&mut self, streams: &Streams, level: Level) -> Look {
         self.sweeps = self.sweeps.saturating_add(1);
         self.idle = if streams.is_empty() { self.idle.saturating_add(1) } else { 0 };
         if self.sweeps >= HEAD_SWEEPS && self.received.get() < PREFACE_BYTES {
             Look::NoPreface
-        } else if self.idle >= IDLE_SWEEPS {
+        } else if self.idle >= if level >= Level::Tight { HURRIED_SWEEPS } else { IDLE_SWEEPS } {
             Look::Idle
         } else {
             Look::GoOn
@@ -159,6 +163,8 @@ impl Watch {
 struct Counted {
     stream: TcpStream,
     received: Rc<Cell<usize>>,
+    shared: Arc<Shared>,
+    pause: Pause,
 }
 
 impl AsyncRead for Counted {
@@ -167,9 +173,13 @@ impl AsyncRead for Counted {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.shared.pressure.level() == Level::Full {
+            ready!(self.pause.poll(cx));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let new = buffer.filled().len() - before;
+        self.shared.pressure.moved(new);
         self.received.set(self.received.get().saturating_add(new));
         Poll::Ready(Ok(()))
     }

@@ -87,6 +87,7 @@ impl Progress {
 
     /// Bytes of the response's body arrived.
     pub(super) fn received(&mut self, data: &[u8]) {
+        self.shared.pressure.moved(data.len());
         if self.first_byte.is_none() {
             let now = self.shared.clock.now();
             self.first_byte = Some(now);

@@ -13,6 +13,7 @@ mod abuse;
 mod document;
 mod grpc;
 mod http2;
+mod memory;
 mod payloads;
 mod raw_http2;
 mod rpc;
