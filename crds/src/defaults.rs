@@ -1,6 +1,9 @@
 //! Defaults that more than one field or the schema's generator asks for by name.
 
-use crate::{Decimal, Duration, HeaderName, JwtAlgorithm, Percentage, PrioritySource, Reserved, StatusMatch};
+use crate::{
+    Decimal, Duration, HeaderName, JwtAlgorithm, Percentage, Plan, PrioritySource, Reserved,
+    SelectorOperator, StatusMatch,
+};
 
 pub(crate) fn sample_interval() -> Duration {
     "1s".into()
@@ -92,7 +95,7 @@ pub(crate) fn recovery_ramp() -> Duration {
 
 pub(crate) fn priority_sources() -> Vec<PrioritySource> {
     let header = Some(HeaderName::from("X-Priority"));
-    vec![PrioritySource { header, jwt_claim: None, map: std::collections::BTreeMap::new() }]
+    vec![PrioritySource { header, ..PrioritySource::default() }]
 }
 
 pub(crate) fn reserved() -> Reserved {
@@ -165,4 +168,22 @@ pub(crate) fn concurrency_min() -> i32 {
 
 pub(crate) fn concurrency_max() -> i32 {
     1000
+}
+
+pub(crate) fn when_operator() -> SelectorOperator {
+    SelectorOperator::In
+}
+
+pub(crate) fn plan_window() -> Duration {
+    "1s".into()
+}
+
+pub(crate) fn plans() -> Vec<Plan> {
+    let plan = |name: &str, limit, burst| Plan {
+        name: name.to_owned(),
+        limit,
+        window: plan_window(),
+        burst: Some(burst),
+    };
+    vec![plan("platinum", 5000, 2000), plan("gold", 1000, 500), plan("silver", 200, 100)]
 }

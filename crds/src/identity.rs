@@ -4,19 +4,63 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, defaults};
+use crate::{Claimant, Duration, defaults};
 
-/// Whose tokens are believed. A token that is not believed is as if it were absent: nobody is refused for it, and
+/// Whose tokens and whose word on an address are believed. A token that is not believed is as if it were absent: nobody is refused for it, and
 /// nobody gains by it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "(has(self.jwt) && size(self.jwt) > 0) || has(self.clientIP)"
+).message(Identity::NOBODY))]
 pub struct Identity {
     /// Issuers of JSON Web Tokens in `Authorization: Bearer`. Their claims can be keys of limits and give priority.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
-        length(min = 1, max = 8),
+        length(max = 8),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["issuer"])
     )]
     pub jwt: Vec<JwtIssuer>,
+    /// Where the address of a client comes from when its connection is a proxy's. Without it the address is that of the
+    /// connection.
+    #[serde(rename = "clientIP", skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<ClientIp>,
+}
+
+impl Identity {
+    /// What is said about an identity of nobody.
+    pub const NOBODY: &str = "nobody is known by this: write jwt, clientIP or both, or leave identity out";
+}
+
+/// Whose word on a client's address is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "self.trustedProxies.all(block, block.matches('^[0-9A-Fa-f:.]{2,39}/[0-9]{1,3}$'))"
+).message(Claimant::BLOCK))]
+pub struct ClientIp {
+    /// Address blocks of the proxies in front of the pods. The client is the last address in the field that is no
+    /// proxy's; what stands before it could have been written by anybody.
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(length(max = 43)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub trusted_proxies: Vec<String>,
+    /// The field that these proxies append to. The other one is not looked at: they may pass it on as the client wrote
+    /// it.
+    #[serde(default)]
+    pub from: ForwardedBy,
+}
+
+/// A field in which proxies note whom they have a request from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// One issuer of JSON Web Tokens (RFC 7519).

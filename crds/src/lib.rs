@@ -22,6 +22,7 @@ mod defaults;
 mod definition;
 mod identity;
 mod limit;
+mod plans;
 mod priority;
 mod rate_limit;
 mod reference;
@@ -29,6 +30,7 @@ mod scalar;
 mod status;
 mod target;
 mod tiers;
+mod when;
 
 pub use circuit_breaker::{
     CircuitBreakerPolicy, CircuitBreakerPolicySpec, ErrorRatio, GroupBy, HalfOpen, InFlight,
@@ -36,10 +38,14 @@ pub use circuit_breaker::{
 };
 pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use definition::{definitions, unknown_fields};
-pub use identity::{Identity, Jwks, JwtAlgorithm, JwtIssuer};
+pub use identity::{ClientIp, ForwardedBy, Identity, Jwks, JwtAlgorithm, JwtIssuer};
 pub use limit::{Algorithm, KeyPart, KeySource, Limit};
-pub use priority::{Claimant, ClaimedHeader, Priority, PriorityClass, PrioritySource, Reserved};
-pub use rate_limit::{RateLimitPolicy, RateLimitPolicySpec};
+pub use plans::{Plan, PlanSource, Plans};
+pub use priority::{
+    Better, Claimant, ClaimedHeader, Priority, PriorityClass, PriorityNumber, PrioritySource, Reserved,
+    StripHeaders,
+};
+pub use rate_limit::{RateLimitHeaders, RateLimitPolicy, RateLimitPolicySpec};
 pub use reference::reference;
 pub use scalar::{Bytes, Decimal, Duration, HeaderName, Mode, Percentage, StatusMatch};
 pub use status::{CircuitBreakerPolicyStatus, PodCounts, RateLimitPolicyStatus, TierCounts};
@@ -48,6 +54,7 @@ pub use tiers::{
     GpuMemoryTier, KvCache, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, MemorySource, OnStale,
     Plateau, QpsTier, Recovery, SelfCalibration, Tiers,
 };
+pub use when::{When, WhenSource};
 
 /// The API group of all resources.
 pub const GROUP: &str = "tidegate.dev";

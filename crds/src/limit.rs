@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, HeaderName};
+use crate::{Duration, HeaderName, When};
 
 /// One limit: so many requests per window, or in flight, for each value of the key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -31,6 +31,10 @@ pub struct Limit {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub key: Vec<KeyPart>,
+    /// The requests that it is for: those of which all of this holds. Without it every request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub when: Vec<When>,
     /// How they are counted.
     #[serde(default)]
     pub algorithm: Algorithm,

@@ -22,10 +22,24 @@ pub struct Priority {
     /// What is kept for a class while a tier is tripped.
     #[serde(default = "defaults::reserved")]
     pub reserved: Reserved,
-    /// Who may claim `High`; anybody else's claim of it is treated as `default`. Empty: nobody.
+    /// Who may claim a class above `default` by a header; anybody else's claim of one is treated as `default`. Empty:
+    /// nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub high_allowed_from: Vec<Claimant>,
+    /// Whether the headers of `from` are kept from the engine.
+    #[serde(default)]
+    pub strip_headers: StripHeaders,
+}
+
+/// Whether the engine sees what clients ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum StripHeaders {
+    /// The headers that are asked for a class go on to the engine.
+    #[default]
+    Disabled,
+    /// They do not.
+    Enabled,
 }
 
 /// The class of a request.
@@ -41,11 +55,14 @@ pub enum PriorityClass {
 }
 
 /// A header or a claim that names a class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.header) != has(self.jwtClaim)").message(PrioritySource::EXACTLY_ONE))]
+#[x_kube(validation = Rule::new(
+    "!has(self.number) || !has(self.map) || size(self.map) == 0"
+).message(PrioritySource::NUMBER_OR_MAP))]
 pub struct PrioritySource {
-    /// The header field. Anybody can write it, so `High` is given only to those in `highAllowedFrom`.
+    /// The header field. Anybody can write it, so a class above `default` is given only to those in `highAllowedFrom`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub header: Option<HeaderName>,
@@ -58,9 +75,48 @@ pub struct PrioritySource {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub map: BTreeMap<String, PriorityClass>,
+    /// Its values are whole numbers. Excludes `map`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<PriorityNumber>,
+}
+
+/// What class a whole number stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.high) || (self.better == 'Lower' ? self.high <= self.medium : self.high >= self.medium)"
+).message(PriorityNumber::ORDER))]
+pub struct PriorityNumber {
+    /// Which of two numbers goes first: the lower one, as in vLLM, or the higher one, as in Kubernetes.
+    #[serde(default)]
+    pub better: Better,
+    /// This number and better ones are `High`; when left out none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1_000_000_000, max = 1_000_000_000))]
+    pub high: Option<i32>,
+    /// This number and better ones are at least `Medium`; worse ones are `Low`.
+    #[schemars(range(min = -1_000_000_000, max = 1_000_000_000))]
+    pub medium: i32,
+}
+
+impl PriorityNumber {
+    /// What is said about bounds in the wrong order.
+    pub const ORDER: &str = "high is worse than medium: write for high the same number, or a better one";
+}
+
+/// Which of two numbers goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Better {
+    /// The lower one.
+    #[default]
+    Lower,
+    /// The higher one.
+    Higher,
 }
 
 impl PrioritySource {
+    /// What is said about values that are numbers and names.
+    pub const NUMBER_OR_MAP: &str = "values are numbers or names: write either number or map";
     /// What is said about a source that is both or neither.
     pub const EXACTLY_ONE: &str =
         "a class comes from one thing: write either header: X-Priority, or jwtClaim: tier";

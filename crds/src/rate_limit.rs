@@ -1,10 +1,12 @@
 //! `RateLimitPolicy`.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Concurrency, Identity, Limit, Mode, PodSelector, Priority, Queue, RateLimitPolicyStatus, TargetRef, Tiers,
+    Concurrency, Identity, Limit, Mode, Plans, PodSelector, Priority, Queue, RateLimitPolicyStatus,
+    TargetRef, Tiers,
 };
 
 /// Protects the pods of an inference engine from more load than they can take.
@@ -47,7 +49,7 @@ use crate::{
     "!has(self.targetRefs) || size(self.targetRefs) == 0 || !has(self.selector)"
 ).message(RateLimitPolicySpec::ONE_TARGET))]
 #[x_kube(validation = Rule::new(
-    "has(self.tiers) || has(self.identity) || has(self.priority) || has(self.concurrency) || has(self.queue) || (has(self.limits) && size(self.limits) > 0)"
+    "has(self.tiers) || has(self.identity) || has(self.priority) || has(self.concurrency) || has(self.queue) || has(self.plans) || (has(self.limits) && size(self.limits) > 0)"
 ).message(RateLimitPolicySpec::NOTHING))]
 pub struct RateLimitPolicySpec {
     /// The objects whose pods the policy acts on. Excludes `selector`; without both it is the default of its whole
@@ -79,6 +81,13 @@ pub struct RateLimitPolicySpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub limits: Vec<Limit>,
+    /// A limit for each plan that clients can have, beside `limits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plans: Option<Plans>,
+    /// Which answers tell what is left of the limits, by `RateLimit`, `RateLimit-Policy` and `x-ratelimit-*`; taken from
+    /// the most specific policy that has it. Without it in any policy of the pod: `OnRefusal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit_headers: Option<RateLimitHeaders>,
     /// How many requests may be in flight, taken whole from the most specific policy that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
@@ -93,5 +102,16 @@ impl RateLimitPolicySpec {
     pub const ONE_TARGET: &str =
         "targetRefs and selector exclude each other: write one of them, or neither for the whole namespace";
     /// What is said about a policy that limits nothing.
-    pub const NOTHING: &str = "the policy limits nothing: write tiers, identity, priority, limits, concurrency, queue or several of them";
+    pub const NOTHING: &str = "the policy limits nothing: write tiers, identity, priority, limits, plans, concurrency, queue or several of them";
+}
+
+/// Which answers tell what is left of the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RateLimitHeaders {
+    /// Every answer to a request that was judged.
+    Always,
+    /// Refusals.
+    OnRefusal,
+    /// None.
+    Never,
 }

@@ -7,8 +7,9 @@ use kube::core::cel::{Validator, apply_defaults};
 use serde_json::Value;
 use tidegate_crds::{
     Bytes, CircuitBreakerPolicySpec, Claimant, Concurrency, Decimal, Duration, GpuMemoryTier, HeaderName,
-    Jwks, KeyPart, LatencyTier, Limit, Percentage, PrioritySource, QpsTier, RateLimitPolicySpec,
-    SelectorRequirement, StatusMatch, TargetRef, Tiers, Trip,
+    Identity, Jwks, KeyPart, LatencyTier, Limit, Percentage, PlanSource, Plans, PriorityNumber,
+    PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement, StatusMatch, TargetRef, Tiers, Trip,
+    When,
 };
 
 const RATE_LIMIT: &str = "RateLimitPolicy";
@@ -83,6 +84,23 @@ const ACCEPTED: &[(&str, &str)] = &[
     (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {uri: 'https://a/keys?b', caBundle: pem}}]}}"),
     (RATE_LIMIT, "{priority: {from: [{jwtClaim: tier}, {header: X-Priority}]}}"),
     (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, key: [{jwtClaim: /realm/user}]}]}"),
+    (RATE_LIMIT, "{identity: {clientIP: {trustedProxies: [10.0.0.0/8, 'fd00::/8'], from: Forwarded}}}"),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, when: [{jwtClaim: tier, values: [gold]}]}]}"),
+    (
+        RATE_LIMIT,
+        "{limits: [{name: a, limit: 1, window: 1s, when: [{header: x-a, operator: Exists}, {source: Path, operator: NotIn, values: [/v1/*]}]}]}",
+    ),
+    (RATE_LIMIT, "{plans: {from: {jwtClaim: tier}, default: silver}}"),
+    (
+        RATE_LIMIT,
+        "{plans: {from: {header: x-route-tag}, plans: [{name: a, limit: 1, window: 1m, burst: 9}]}}",
+    ),
+    (RATE_LIMIT, "{priority: {from: [{header: x-request-priority, number: {high: -1, medium: 5}}]}}"),
+    (
+        RATE_LIMIT,
+        "{priority: {stripHeaders: Enabled, from: [{jwtClaim: p, number: {better: Higher, high: 5, medium: 5}}]}}",
+    ),
+    (RATE_LIMIT, "{priority: {}, rateLimitHeaders: Always}"),
     (RATE_LIMIT, "{concurrency: {}}"),
     (RATE_LIMIT, "{concurrency: {algorithm: Adaptive, initial: 2, min: 2, max: 100000, target: 2s}}"),
     (RATE_LIMIT, "{queue: {maxLength: 64, timeout: 2s, tenant: [{header: x-api-key}]}}"),
@@ -142,6 +160,37 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (RATE_LIMIT, "{priority: {highAllowedFrom: [{cidr: example.com}]}}", Claimant::BLOCK),
     (RATE_LIMIT, "{priority: {from: [{}]}}", PrioritySource::EXACTLY_ONE),
     (RATE_LIMIT, "{priority: {from: [{header: a, jwtClaim: b}]}}", PrioritySource::EXACTLY_ONE),
+    (RATE_LIMIT, "{rateLimitHeaders: Always}", RateLimitPolicySpec::NOTHING),
+    (RATE_LIMIT, "{identity: {}}", Identity::NOBODY),
+    (RATE_LIMIT, "{identity: {jwt: []}}", Identity::NOBODY),
+    (RATE_LIMIT, "{identity: {clientIP: {trustedProxies: [10.0.0.1]}}}", Claimant::BLOCK),
+    (
+        RATE_LIMIT,
+        "{priority: {from: [{header: a, map: {b: Low}, number: {medium: 0}}]}}",
+        PrioritySource::NUMBER_OR_MAP,
+    ),
+    (RATE_LIMIT, "{priority: {from: [{header: a, number: {high: 1, medium: 0}}]}}", PriorityNumber::ORDER),
+    (
+        RATE_LIMIT,
+        "{priority: {from: [{header: a, number: {better: Higher, high: 0, medium: 1}}]}}",
+        PriorityNumber::ORDER,
+    ),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, when: [{values: [b]}]}]}", When::EXACTLY_ONE),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, when: [{header: b}]}]}", When::VALUES),
+    (
+        RATE_LIMIT,
+        "{limits: [{name: a, limit: 1, window: 1s, when: [{header: b, operator: Exists, values: [c]}]}]}",
+        When::VALUES,
+    ),
+    (
+        RATE_LIMIT,
+        "{limits: [{name: a, limit: 1, window: 1s, when: [{source: Path, operator: Exists}]}]}",
+        When::ALWAYS_THERE,
+    ),
+    (RATE_LIMIT, "{plans: {from: {header: a}, plans: [{name: Gold, limit: 1}]}}", Limit::NAME),
+    (RATE_LIMIT, "{plans: {from: {}}}", PlanSource::EXACTLY_ONE),
+    (RATE_LIMIT, "{plans: {from: {jwtClaim: a, header: b}}}", PlanSource::EXACTLY_ONE),
+    (RATE_LIMIT, "{plans: {from: {jwtClaim: a}, default: bronze}}", Plans::DEFAULT),
     (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {}}]}}", Jwks::EXACTLY_ONE),
     (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {inline: '{}', caBundle: pem}}]}}", Jwks::BUNDLE),
     (RATE_LIMIT, "{identity: {jwt: [{issuer: a, jwks: {uri: 'http://a/keys'}}]}}", Jwks::ADDRESS),

@@ -1,7 +1,5 @@
 //! The policy under which the sidecar is measured: everything on, nothing that refuses.
 
-use std::collections::BTreeMap;
-
 use tidegate_policy::{
     API_VERSION, Algorithm, Breaker, ConsecutiveFailures, Cost, ErrorRatio, Factor, GpuMemoryTier, HalfOpen,
     HeaderName, KeyPart, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, MemorySource, Millis,
@@ -21,12 +19,12 @@ pub fn full() -> Result<PolicyDocument, ScalarError> {
         priority: Priority {
             from: vec![PrioritySource {
                 header: Some(HeaderName::new("x-priority")?),
-                jwt_claim: None,
-                map: BTreeMap::new(),
+                ..PrioritySource::default()
             }],
             default: PriorityClass::Medium,
             reserved_high: Some(Ratio::new(0.2)?),
             high_allowed_from: Vec::new(),
+            strip_headers: false,
         },
         limits: limits()?,
         limit_memory_bytes: None,
@@ -93,6 +91,7 @@ fn limits() -> Result<Vec<Limit>, ScalarError> {
             window_millis: Some(Millis::new(60_000)?),
             cost: Cost::Requests,
             max_keys: None,
+            when: Vec::new(),
         })
     };
     let by_key = || Ok(KeyPart::Header(HeaderName::new("x-api-key")?));

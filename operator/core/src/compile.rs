@@ -13,7 +13,9 @@ mod target;
 
 use kube::ResourceExt;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
-use tidegate_policy::{Breaker, Concurrency, Identity, Limit, PolicyDocument, Priority, Queue, Tiers};
+use tidegate_policy::{
+    Breaker, Concurrency, Identity, Limit, PolicyDocument, Priority, Queue, RateLimitHeaders, Tiers,
+};
 
 pub use problems::{Problem, Problems};
 
@@ -48,6 +50,8 @@ pub struct Parts {
     pub concurrency: Option<Concurrency>,
     /// Taken whole from the policy that wins.
     pub queue: Option<Queue>,
+    /// Taken from the policy that wins.
+    pub rate_limit_headers: Option<RateLimitHeaders>,
 }
 
 /// Compiles a `RateLimitPolicy`. Every mistake is reported, with its field and what to write there.

@@ -65,6 +65,8 @@ pub enum Part {
     Concurrency,
     /// The queue, to a policy that goes before.
     Queue,
+    /// Which answers tell what is left, to a policy that goes before.
+    RateLimitHeaders,
     /// All its limits: together with those of the policies before it they are more than a sidecar judges, or has
     /// memory for.
     Limits,
@@ -80,6 +82,7 @@ impl Part {
             Self::Breaker => "breaker",
             Self::Concurrency => "concurrency",
             Self::Queue => "queue",
+            Self::RateLimitHeaders => "rateLimitHeaders",
             Self::Limits => "limits",
         }
     }
@@ -141,6 +144,11 @@ impl<'a> Merge<'a> {
             && self.wins(Part::Queue, &policy.key)
         {
             self.document.queue = Some(queue.clone());
+        }
+        if let Some(headers) = parts.rate_limit_headers
+            && self.wins(Part::RateLimitHeaders, &policy.key)
+        {
+            self.document.rate_limit_headers = Some(headers);
         }
         self.add_limits(policy);
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidegate_policy::report::Status;
-use tidegate_policy::{LatencySignal, Mode, PolicyDocument, PriorityClass};
+use tidegate_policy::{LatencySignal, Mode, PolicyDocument, PriorityClass, RateLimitHeaders};
 
 use crate::ages::Slot;
 use crate::breaker::{Breaker, Call, FirstByte};
@@ -38,6 +38,7 @@ pub struct Engine {
     reads_prompts: bool,
     counts_tokens: bool,
     priority: Classifier,
+    rate_limit_headers: RateLimitHeaders,
     breaker: Option<Breaker>,
     tiers: Option<TierRules>,
     gate: Gate,
@@ -111,6 +112,7 @@ impl Engine {
             reads_prompts: document.reads_prompts(),
             counts_tokens: document.counts_tokens(),
             priority: Classifier::new(&document.priority),
+            rate_limit_headers: document.rate_limit_headers.unwrap_or_default(),
             breaker: document.breaker.as_ref().map(|policy| Breaker::new(policy, seed)),
             tiers: document.tiers.as_ref().map(TierRules::new),
             gate: Gate::new(),
@@ -151,6 +153,7 @@ impl Engine {
             reads_prompts: document.reads_prompts(),
             counts_tokens: document.counts_tokens(),
             priority: Classifier::new(&document.priority),
+            rate_limit_headers: document.rate_limit_headers.unwrap_or_default(),
             breaker,
             tiers: document.tiers.as_ref().map(TierRules::new),
             gate: Gate::new(),
@@ -325,6 +328,16 @@ impl Engine {
         }
         self.limits.grow_ahead();
         self.turns_of_tick(now)
+    }
+
+    /// Names of the headers that the inference engine should not see.
+    pub fn stripped_headers(&self) -> &[String] {
+        self.priority.stripped()
+    }
+
+    /// Which answers should tell what is left of the limits.
+    pub fn rate_limit_headers(&self) -> RateLimitHeaders {
+        self.rate_limit_headers
     }
 
     /// What a request is counted by, to ask [`Engine::quotas`] with when its answer is there.

@@ -6,6 +6,7 @@
 //! token bucket over concurrency, which knows of no wait.
 
 mod concurrency;
+mod condition;
 mod cost;
 mod fixed_window;
 mod hash;
@@ -76,6 +77,8 @@ enum Step {
     Passes(Option<Place>),
     /// It has spent.
     Spent(Receipt),
+    /// The rule is not for it.
+    Spared,
     /// The rule would refuse it until then. Of a request that goes on only rules in shadow mode.
     Refused(Tick),
 }
@@ -143,6 +146,10 @@ impl Limits {
         judged.tokens = facts.tokens;
         let mut refused: Option<Refused> = None;
         for (i, rule) in self.rules.iter().enumerate() {
+            if !rule.is_for(facts) {
+                judged.steps.push(Step::Spared);
+                continue;
+            }
             let place = rule.find(judged.keys[rule.key]);
             let cost = rule.price.of_estimate(&judged.tokens);
             judged.steps.push(match rule.judge(now, cost, place) {
@@ -220,7 +227,7 @@ impl Limits {
         let spent = || {
             self.rules.iter().zip(&judged.steps).enumerate().filter_map(|(i, (rule, step))| match step {
                 Step::Spent(receipt) => Some((i, rule, *receipt, rule.price.of_estimate(&judged.tokens))),
-                Step::Passes(_) | Step::Refused(_) => None,
+                Step::Passes(_) | Step::Spared | Step::Refused(_) => None,
             })
         };
         passed.wait =

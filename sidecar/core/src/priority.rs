@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use tidegate_policy::{Claimant, Priority, PriorityClass, PrioritySource};
+use tidegate_policy::{Better, Claimant, Number, Priority, PriorityClass, PrioritySource};
 
 use crate::Facts;
 
@@ -12,13 +12,22 @@ pub(crate) struct Classifier {
     sources: Box<[Source]>,
     default: PriorityClass,
     claimants: Box<[Entitled]>,
+    stripped: Box<[String]>,
 }
 
 #[derive(Debug)]
 struct Source {
     from: From,
-    /// Empty: the names of the classes in any letter case.
-    values: Box<[(Box<[u8]>, PriorityClass)]>,
+    values: Values,
+}
+
+/// What stands there for a class.
+#[derive(Debug)]
+enum Values {
+    /// The names of the classes in any letter case.
+    Names,
+    These(Box<[(Box<[u8]>, PriorityClass)]>),
+    Numbers(Number),
 }
 
 /// Where a class is written.
@@ -46,20 +55,28 @@ struct Block {
 
 impl Classifier {
     pub(crate) fn new(priority: &Priority) -> Self {
+        let headers = priority.from.iter().filter_map(|source| source.header.as_ref());
+        let headers = headers.filter(|_| priority.strip_headers);
         Self {
+            stripped: headers.map(|name| name.as_str().to_owned()).collect(),
             sources: priority.from.iter().filter_map(Source::new).collect(),
             default: priority.default,
             claimants: priority.high_allowed_from.iter().filter_map(Entitled::new).collect(),
         }
     }
 
-    /// The class that the first source gives. High in a header only for those who may claim it: a claim of anybody
-    /// else is treated as no claim. What an issuer has written needs no further leave.
+    /// The headers that the engine should not see.
+    pub(crate) fn stripped(&self) -> &[String] {
+        &self.stripped
+    }
+
+    /// The class that the first source gives. Anybody's header may lower it; one above the default is for those who may
+    /// claim it, and a claim of anybody else is treated as no claim. What an issuer has written needs no further leave.
     pub(crate) fn classify(&self, facts: &Facts<'_>) -> PriorityClass {
         let claimed = self.sources.iter().find_map(|source| Some((source, source.class(facts)?)));
         match claimed {
-            Some((Source { from: From::Header(_), .. }, PriorityClass::High))
-                if !self.claimants.iter().any(|c| c.matches(facts)) =>
+            Some((Source { from: From::Header(_), .. }, class))
+                if class > self.default && !self.claimants.iter().any(|c| c.matches(facts)) =>
             {
                 self.default
             }
@@ -77,8 +94,15 @@ impl Source {
             (None, Some(claim)) => From::Claim(claim.as_str().into()),
             (None, None) => return None,
         };
-        let values = source.map.iter().map(|(value, class)| (value.as_bytes().into(), *class));
-        Some(Self { from, values: values.collect() })
+        let values = match source.number {
+            Some(number) => Values::Numbers(number),
+            None if source.map.is_empty() => Values::Names,
+            None => {
+                let values = source.map.iter().map(|(value, class)| (value.as_bytes().into(), *class));
+                Values::These(values.collect())
+            }
+        };
+        Some(Self { from, values })
     }
 
     /// Of several values of a claim the first that is known.
@@ -90,11 +114,28 @@ impl Source {
     }
 
     fn named(&self, value: &[u8]) -> Option<PriorityClass> {
-        if self.values.is_empty() {
-            return by_name(value);
+        match &self.values {
+            Values::Names => by_name(value),
+            Values::These(values) => {
+                values.iter().find(|(known, _)| **known == *value).map(|(_, class)| *class)
+            }
+            Values::Numbers(number) => by_number(*number, value),
         }
-        self.values.iter().find(|(known, _)| **known == *value).map(|(_, class)| *class)
     }
+}
+
+/// A whole number in decimal; anything else gives no class.
+fn by_number(number: Number, value: &[u8]) -> Option<PriorityClass> {
+    let value: i64 = str::from_utf8(value).ok()?.parse().ok()?;
+    let reaches = |bound: i32| match number.better {
+        Better::Lower => value <= i64::from(bound),
+        Better::Higher => value >= i64::from(bound),
+    };
+    Some(match number.high {
+        Some(high) if reaches(high) => PriorityClass::High,
+        _ if reaches(number.medium) => PriorityClass::Medium,
+        _ => PriorityClass::Low,
+    })
 }
 
 fn by_name(value: &[u8]) -> Option<PriorityClass> {
@@ -184,6 +225,7 @@ mod tests {
     fn the_first_source_that_gives_a_class_wins() {
         let tier = PrioritySource {
             header: HeaderName::new("x-tier").ok(),
+            number: None,
             jwt_claim: None,
             map: [("silver".to_owned(), Low), ("gold".to_owned(), Medium)].into(),
         };
@@ -192,6 +234,47 @@ mod tests {
         let request = Request::priority("low").with("x-tier", "gold");
         assert_eq!(classify(&priority, &request), Medium);
         assert_eq!(classify(&priority, &Request::priority("low").with("x-tier", "Gold")), Low);
+    }
+
+    #[test]
+    fn a_number_is_better_when_it_is_lower_or_higher_as_the_policy_says() {
+        let classes = |better, high, medium, values: &[&str]| {
+            let number = Some(Number { better, high, medium });
+            let header = HeaderName::new("x-request-priority").ok();
+            let source = PrioritySource { header, number, ..PrioritySource::default() };
+            let priority = Priority {
+                from: vec![source],
+                high_allowed_from: vec![claimant(Some("0.0.0.0/0"), None)],
+                ..Priority::default()
+            };
+            let request = |value: &&str| Request::from("10.0.0.1").with("x-request-priority", value);
+            values.iter().map(|value| classify(&priority, &request(value))).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            classes(Better::Lower, Some(-1), 5, &["-9", "-1", "0", "5", "6", "+6", "9223372036854775807"]),
+            [High, High, Medium, Medium, Low, Low, Low]
+        );
+        assert_eq!(
+            classes(Better::Higher, Some(10), 0, &["11", "10", "9", "0", "-1"]),
+            [High, High, Medium, Medium, Low]
+        );
+        assert_eq!(classes(Better::Lower, None, 0, &["-9", "1"]), [Medium, Low], "none is high");
+        let default = [Medium; 5];
+        assert_eq!(
+            classes(Better::Lower, None, -5, &["", "x", "1.5", "9223372036854775808", "1 "]),
+            default,
+            "no number, no class"
+        );
+    }
+
+    #[test]
+    fn a_header_of_anybody_may_only_lower_the_class() {
+        for default in [Low, Medium, High] {
+            let priority = Priority { default, ..Priority::default() };
+            for (value, class) in [("low", Low), ("medium", Medium), ("high", High)] {
+                assert_eq!(classify(&priority, &Request::priority(value)), class.min(default), "{value}");
+            }
+        }
     }
 
     #[test]
@@ -218,7 +301,8 @@ mod tests {
     fn a_claim_of_a_believed_token_may_give_high_and_a_header_beside_it_not() {
         let mut priority = Priority::default();
         let map = [("platinum".to_owned(), High), ("silver".to_owned(), Low)].into();
-        priority.from.insert(0, PrioritySource { header: None, jwt_claim: Some("tier".to_owned()), map });
+        let jwt_claim = Some("tier".to_owned());
+        priority.from.insert(0, PrioritySource { jwt_claim, map, ..PrioritySource::default() });
         let request = |tiers: &[&str]| Request::priority("high").claiming("tier", tiers);
         assert_eq!(classify(&priority, &request(&["platinum"])), High);
         assert_eq!(

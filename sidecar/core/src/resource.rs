@@ -187,6 +187,7 @@ fn in_thousandths(quota: Quota) -> Limit {
         window_millis: quota.window_millis,
         cost: Cost::TotalTokens,
         max_keys: None,
+        when: Vec::new(),
     }
 }
 

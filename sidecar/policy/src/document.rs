@@ -28,6 +28,9 @@ pub struct PolicyDocument {
     /// Limits by key, at most 64.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// Who is told what is left of the limits. `OnRefusal` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit_headers: Option<RateLimitHeaders>,
     /// What the keys may take of those limits that are exact logs or say how many keys they have.
     /// [`PolicyDocument::LIMIT_MEMORY_BYTES`] when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +46,18 @@ pub struct PolicyDocument {
     pub queue: Option<Queue>,
 }
 
+/// Which answers tell what is left of the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RateLimitHeaders {
+    /// Every answer to a request that was judged.
+    Always,
+    /// Refusals.
+    #[default]
+    OnRefusal,
+    /// None.
+    Never,
+}
+
 impl Default for PolicyDocument {
     /// The document of a pod that no policy selects: everything passes.
     fn default() -> Self {
@@ -53,6 +68,7 @@ impl Default for PolicyDocument {
             identity: None,
             priority: Priority::default(),
             limits: Vec::new(),
+            rate_limit_headers: None,
             limit_memory_bytes: None,
             breaker: None,
             concurrency: None,

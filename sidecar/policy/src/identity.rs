@@ -1,4 +1,4 @@
-//! Who sends a request: the issuers whose tokens are believed.
+//! Who sends a request: the issuers whose tokens are believed, and the proxies whose word on an address is.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,39 @@ use crate::Millis;
 pub struct Identity {
     /// The policy it comes from, as `namespace/name`.
     pub policy: String,
-    /// One to eight issuers.
+    /// At most eight issuers.
+    #[serde(default)]
     pub jwt: Vec<JwtIssuer>,
+    /// Whose word on the address of a client is taken. Absent: nobody's, so that it is that of the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<ClientIp>,
+}
+
+/// Where the address of a client comes from when its connection is a proxy's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClientIp {
+    /// Address blocks of the proxies, one to 64. What one of them has appended is believed; what stands before the
+    /// first address that is no proxy's could have been written by anybody.
+    pub trusted_proxies: Vec<String>,
+    /// The field that they append to. Another one is not looked at: they may pass it on as the client wrote it.
+    pub from: ForwardedBy,
+}
+
+/// A field in which proxies note whom they have a request from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl ClientIp {
+    /// Its blocks as network addresses and prefix lengths; those that are none are left out.
+    pub fn blocks(&self) -> impl Iterator<Item = (std::net::IpAddr, u8)> {
+        self.trusted_proxies.iter().filter_map(|cidr| crate::validate::parse_cidr(cidr))
+    }
 }
 
 /// One issuer of JSON Web Tokens (RFC 7519).

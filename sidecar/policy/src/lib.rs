@@ -31,11 +31,11 @@ pub use breaker::{
     Per, SlowCallRatio, Stage, StageBreaker, Trip,
 };
 pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
-pub use document::{API_VERSION, PolicyDocument};
+pub use document::{API_VERSION, PolicyDocument, RateLimitHeaders};
 pub use errors::{DocumentError, DocumentErrors};
-pub use identity::{Identity, JwtAlgorithm, JwtIssuer, JwtKeys};
-pub use limit::{Algorithm, Cost, KeyPart, Limit, TokenWeights};
-pub use priority::{Claimant, Priority, PriorityClass, PrioritySource};
+pub use identity::{ClientIp, ForwardedBy, Identity, JwtAlgorithm, JwtIssuer, JwtKeys};
+pub use limit::{Algorithm, Condition, Cost, KeyPart, Limit, Match, Subject, TokenWeights};
+pub use priority::{Better, Claimant, Number, Priority, PriorityClass, PrioritySource};
 pub use resource::{Quota, ResourceLimits};
 pub use scalar::{
     Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, StatusMatch, Weight,

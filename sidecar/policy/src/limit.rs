@@ -17,6 +17,9 @@ pub struct Limit {
     pub mode: Mode,
     /// What requests are counted by. Empty: all requests of the pod count together.
     pub key: Vec<KeyPart>,
+    /// The requests that it is for: those of which all of this holds. Empty: every request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<Condition>,
     /// How they are counted.
     pub algorithm: Algorithm,
     /// What may count in one window, or, of `Concurrency`, at once: requests, or what they cost. At least one.
@@ -49,6 +52,44 @@ pub enum KeyPart {
     ClientIp,
     /// The model that the request asks for, by its path or the begin of its body.
     Model,
+}
+
+/// Something that holds of a request, or does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Condition {
+    /// What is looked at.
+    pub of: Subject,
+    /// How it has to be.
+    pub is: Match,
+}
+
+/// What a condition looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Subject {
+    /// The value of a header.
+    Header(HeaderName),
+    /// The values of a claim of the request's verified token.
+    JwtClaim(String),
+    /// The path of the request, without its query. A value that ends with `*` stands for all that begin so.
+    Path,
+    /// The method of the request, in upper case.
+    Method,
+}
+
+/// How something has to be, as in the label selectors of Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Match {
+    /// One of these; of a claim that is a list any of its values.
+    In(Vec<String>),
+    /// None of these, or absent.
+    NotIn(Vec<String>),
+    /// There.
+    Exists,
+    /// Absent.
+    DoesNotExist,
 }
 
 /// How a limit counts.

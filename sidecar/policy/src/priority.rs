@@ -28,8 +28,11 @@ pub struct Priority {
     /// Share of the admitted rate that only high may use while a tier is tripped; none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved_high: Option<Ratio>,
-    /// Who may claim `High`. Anybody else's claim of `High` is treated as `default`.
+    /// Who may claim a class above `default` by a header. Anybody else's claim of one is treated as `default`.
     pub high_allowed_from: Vec<Claimant>,
+    /// The engine does not get to see the headers that are asked for a class.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip_headers: bool,
 }
 
 impl Default for Priority {
@@ -37,19 +40,20 @@ impl Default for Priority {
     fn default() -> Self {
         let header = HeaderName::new("x-priority").ok();
         Self {
-            from: vec![PrioritySource { header, jwt_claim: None, map: BTreeMap::new() }],
+            from: vec![PrioritySource { header, ..PrioritySource::default() }],
             default: PriorityClass::Medium,
             reserved_high: Ratio::new(0.2).ok(),
             high_allowed_from: Vec::new(),
+            strip_headers: false,
         }
     }
 }
 
 /// A header or a claim that names a class; exactly one is set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrioritySource {
-    /// The header field. Anybody can write it, so `High` is given only to those who may claim it.
+    /// The header field. Anybody can write it, so a class above `default` is given only to those who may claim it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<HeaderName>,
     /// The claim of a verified token. Its issuer vouches for it, so it may give `High` too.
@@ -58,6 +62,31 @@ pub struct PrioritySource {
     /// Its values and their classes. Empty: `high`, `medium` and `low` in any letter case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub map: BTreeMap<String, PriorityClass>,
+    /// Its values are whole numbers. Excludes `map`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<Number>,
+}
+
+/// What class a number stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Number {
+    /// Which of two numbers goes first.
+    pub better: Better,
+    /// This one and better ones are `High`. Absent: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high: Option<i32>,
+    /// This one and better ones are at least `Medium`; worse ones `Low`.
+    pub medium: i32,
+}
+
+/// Which of two numbers goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Better {
+    /// The lower one, as in the scheduler of vLLM.
+    Lower,
+    /// The higher one, as in Kubernetes' priority classes.
+    Higher,
 }
 
 /// One who may claim `High`. All that is set has to match; at least one field is set.

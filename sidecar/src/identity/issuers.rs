@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde_json::{Map, Value};
-use tidegate_policy::{JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, PolicyDocument};
+use tidegate_policy::{JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, PolicyDocument, Subject};
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -239,14 +239,22 @@ fn next_generation() -> u64 {
     GENERATIONS.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The claims that keys and priorities of a document ask for.
+/// The claims that keys, conditions and priorities of a document ask for.
 fn wanted(document: &PolicyDocument) -> Vec<Box<str>> {
-    let keys = document.limits.iter().flat_map(|limit| &limit.key).filter_map(|part| match part {
+    let limits = document.limits.iter().flat_map(|limit| &limit.key);
+    let tenants = document.queue.iter().flat_map(|queue| &queue.tenant);
+    let groups = document.breaker.iter().filter_map(|breaker| breaker.per.as_ref()).flat_map(|per| &per.key);
+    let keys = limits.chain(tenants).chain(groups).filter_map(|part| match part {
         KeyPart::JwtClaim(claim) => Some(claim.as_str()),
         _ => None,
     });
+    let conditions = document.limits.iter().flat_map(|limit| &limit.when);
+    let conditions = conditions.filter_map(|condition| match &condition.of {
+        Subject::JwtClaim(claim) => Some(claim.as_str()),
+        _ => None,
+    });
     let priorities = document.priority.from.iter().filter_map(|source| source.jwt_claim.as_deref());
-    let mut wanted: Vec<Box<str>> = keys.chain(priorities).map(Box::from).collect();
+    let mut wanted: Vec<Box<str>> = keys.chain(conditions).chain(priorities).map(Box::from).collect();
     wanted.sort();
     wanted.dedup();
     wanted

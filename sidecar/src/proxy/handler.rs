@@ -184,7 +184,11 @@ impl Arrived {
             model: self.asked.as_ref().and_then(Asked::model),
             tokens: self.asked.as_ref().map(Asked::tokens).unwrap_or_default(),
         };
-        match engine.admit(self.at, &facts) {
+        let decision = engine.admit(self.at, &facts);
+        for name in engine.stripped_headers() {
+            self.parts.headers.remove(name);
+        }
+        match decision {
             Decision::Admit(admission) => self.pass(engine, admission).await,
             Decision::Refuse(refusal) => Ok(self.turn_away(&refusal).await),
             Decision::Fallback(path, refusal) => {

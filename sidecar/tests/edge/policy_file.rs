@@ -53,6 +53,7 @@ fn one_request(revision: &str) -> String {
         window_millis: serde_json::from_value(86_400_000.into()).unwrap(),
         cost: Cost::Requests,
         max_keys: None,
+        when: Vec::new(),
     };
     let document =
         PolicyDocument { revision: revision.to_owned(), limits: vec![limit], ..PolicyDocument::default() };

@@ -27,7 +27,30 @@ pub(super) fn identity(
             issuer(&field, spec, problems)
         })
         .collect();
-    Some(document::Identity { policy: policy.to_owned(), jwt: issuers.into_iter().collect::<Option<_>>()? })
+    if spec.jwt.is_empty() && spec.client_ip.is_none() {
+        problems.add("spec.identity", crd::Identity::NOBODY);
+    }
+    let client_ip = optional(spec.client_ip.as_ref(), |spec| client_ip(spec, problems));
+    Some(document::Identity {
+        policy: policy.to_owned(),
+        jwt: issuers.into_iter().collect::<Option<_>>()?,
+        client_ip: client_ip?,
+    })
+}
+
+fn client_ip(spec: &crd::ClientIp, problems: &mut Problems) -> Option<document::ClientIp> {
+    let client_ip = document::ClientIp {
+        trusted_proxies: spec.trusted_proxies.clone(),
+        from: match spec.from {
+            crd::ForwardedBy::XForwardedFor => document::ForwardedBy::XForwardedFor,
+            crd::ForwardedBy::Forwarded => document::ForwardedBy::Forwarded,
+        },
+    };
+    if client_ip.blocks().count() == spec.trusted_proxies.len() {
+        return Some(client_ip);
+    }
+    problems.add("spec.identity.clientIP.trustedProxies", crd::Claimant::BLOCK);
+    None
 }
 
 fn issuer(field: &str, spec: &crd::JwtIssuer, problems: &mut Problems) -> Option<document::JwtIssuer> {

@@ -1,20 +1,21 @@
 //! The parts of a `RateLimitPolicy`.
 
 mod limit;
+mod plans;
+mod priority;
+mod when;
 
 use std::collections::BTreeSet;
 
 use tidegate_crds::{
-    self as crd, Claimant, GpuMemoryTier, KeyPart, LatencySignal, LatencyTier, MemorySource, OnStale,
-    QpsTier, RateLimitPolicySpec,
+    self as crd, GpuMemoryTier, KeyPart, LatencySignal, LatencyTier, MemorySource, OnStale, QpsTier,
+    RateLimitPolicySpec,
 };
 use tidegate_policy as document;
 
 use super::identity::identity;
 use super::problems::{Problems, optional};
-use super::scalar::{
-    bytes, count, count32, factor, header, is_label, millis, mode, percentile, rate, ratio, ratio_or_none,
-};
+use super::scalar::{bytes, count, count32, factor, header, is_label, millis, mode, percentile, rate, ratio};
 use super::{Parts, concurrency};
 
 const MOST_REQUESTS: i64 = 1_000_000_000;
@@ -23,14 +24,18 @@ const MOST_KEYS: i32 = document::Limit::MOST_KEYS.cast_signed();
 pub(super) fn parts(policy: &str, spec: &RateLimitPolicySpec, problems: &mut Problems) -> Option<Parts> {
     let one = spec.tiers.is_some() || spec.identity.is_some() || spec.priority.is_some();
     let shares = spec.concurrency.is_some() || spec.queue.is_some();
-    if !one && !shares && spec.limits.is_empty() {
+    if !one && !shares && spec.limits.is_empty() && spec.plans.is_none() {
         problems.add("spec", RateLimitPolicySpec::NOTHING);
     }
     let mode = mode(spec.mode);
     let tiers = optional(spec.tiers.as_ref(), |spec| tiers(policy, mode, spec, problems));
     let identity = optional(spec.identity.as_ref(), |spec| identity(policy, spec, problems));
-    let priority = optional(spec.priority.as_ref(), |spec| priority(spec, problems));
-    let limits = limits(policy, mode, &spec.limits, problems);
+    let priority = optional(spec.priority.as_ref(), |spec| priority::priority(spec, problems));
+    let mut limits = limits(policy, mode, &spec.limits, problems);
+    if let Some(spec) = &spec.plans {
+        let plans = plans::limits(policy, mode, spec, problems);
+        limits = limits.zip(plans).map(|(limits, plans)| [limits, plans].concat());
+    }
     let concurrency =
         optional(spec.concurrency.as_ref(), |spec| concurrency::concurrency(policy, mode, spec, problems));
     let queue = optional(spec.queue.as_ref(), |spec| concurrency::queue(policy, mode, spec, problems));
@@ -42,7 +47,16 @@ pub(super) fn parts(policy: &str, spec: &RateLimitPolicySpec, problems: &mut Pro
         breaker: None,
         concurrency: concurrency?,
         queue: queue?,
+        rate_limit_headers: spec.rate_limit_headers.map(rate_limit_headers),
     })
+}
+
+const fn rate_limit_headers(spec: crd::RateLimitHeaders) -> document::RateLimitHeaders {
+    match spec {
+        crd::RateLimitHeaders::Always => document::RateLimitHeaders::Always,
+        crd::RateLimitHeaders::OnRefusal => document::RateLimitHeaders::OnRefusal,
+        crd::RateLimitHeaders::Never => document::RateLimitHeaders::Never,
+    }
 }
 
 fn tiers(
@@ -220,68 +234,6 @@ fn learned_latency(spec: &crd::LearnedLatency, problems: &mut Problems) -> Optio
     Some(document::LearnedLatency { factor: factor?, minimum_periods: periods? })
 }
 
-fn priority(spec: &crd::Priority, problems: &mut Problems) -> Option<document::Priority> {
-    let from: Vec<_> = spec
-        .from
-        .iter()
-        .enumerate()
-        .map(|(i, source)| {
-            if source.header.is_some() == source.jwt_claim.is_some() {
-                problems.add(format!("spec.priority.from[{i}]"), crd::PrioritySource::EXACTLY_ONE);
-            }
-            let header = optional(source.header.as_ref(), |name| {
-                problems.keep(format!("spec.priority.from[{i}].header"), header(name))
-            });
-            let map = source.map.iter().map(|(value, priority)| (value.clone(), class(*priority))).collect();
-            Some(document::PrioritySource { header: header?, jwt_claim: source.jwt_claim.clone(), map })
-        })
-        .collect();
-    let reserved = problems.keep("spec.priority.reserved.high", ratio_or_none(&spec.reserved.high));
-    let claimants: Vec<_> = spec
-        .high_allowed_from
-        .iter()
-        .enumerate()
-        .map(|(i, spec)| claimant(&format!("spec.priority.highAllowedFrom[{i}]"), spec, problems))
-        .collect();
-    Some(document::Priority {
-        from: from.into_iter().collect::<Option<_>>()?,
-        default: class(spec.default),
-        reserved_high: reserved?,
-        high_allowed_from: claimants.into_iter().collect::<Option<_>>()?,
-    })
-}
-
-const fn class(class: crd::PriorityClass) -> document::PriorityClass {
-    match class {
-        crd::PriorityClass::High => document::PriorityClass::High,
-        crd::PriorityClass::Medium => document::PriorityClass::Medium,
-        crd::PriorityClass::Low => document::PriorityClass::Low,
-    }
-}
-
-fn claimant(field: &str, spec: &Claimant, problems: &mut Problems) -> Option<document::Claimant> {
-    if spec.cidr.is_none() && spec.header.is_none() {
-        problems.add(field, Claimant::NOBODY);
-        return None;
-    }
-    let name = optional(spec.header.as_ref(), |claimed| {
-        problems.keep(format!("{field}.header.name"), header(&claimed.name))
-    });
-    let claimant = document::Claimant {
-        cidr: spec.cidr.clone(),
-        header: name?,
-        value: spec.header.as_ref().and_then(|claimed| claimed.value.clone()),
-    };
-    if let Some(cidr) = &claimant.cidr
-        && claimant.block().is_none()
-    {
-        let message = format!("{cidr:?} is not an address block: write one such as 10.0.0.0/8 or fd00::/8");
-        problems.add(format!("{field}.cidr"), message);
-        return None;
-    }
-    Some(claimant)
-}
-
 fn limits(
     policy: &str,
     mode: document::Mode,
@@ -320,6 +272,7 @@ fn limit(
         .enumerate()
         .map(|(i, part)| problems.keep(format!("{field}.key[{i}]"), key_part(part)))
         .collect();
+    let when = when::when(field, &spec.when, problems);
     let algorithm = problems.keep(field, limit::algorithm(spec));
     let limit = problems.keep(format!("{field}.limit"), count(spec.limit, 1, MOST_REQUESTS));
     let window =
@@ -332,6 +285,7 @@ fn limit(
         name: spec.name.clone(),
         mode,
         key: key.into_iter().collect::<Option<_>>()?,
+        when: when?,
         algorithm: algorithm?,
         limit: limit?,
         window_millis: window?,

@@ -2,11 +2,12 @@ use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 use tidegate_policy::{
-    Algorithm, Breaker, Claimant, ConsecutiveFailures, Cost, ErrorRatio, Factor, Fallback, GpuMemoryTier,
-    HalfOpen, HeaderName, InFlight, JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, KvCache, LatencyPercentile,
-    LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit, MemorySource, Millis, Mode, OnStale, Per,
-    Plateau, Priority, PriorityClass, PrioritySource, QpsTier, Rate, Ratio, Recovery, RelativePath,
-    SlowCallRatio, StatusMatch, Tiers, Trip,
+    Algorithm, Better, Breaker, Claimant, ClientIp, Condition, ConsecutiveFailures, Cost, ErrorRatio, Factor,
+    Fallback, ForwardedBy, GpuMemoryTier, HalfOpen, HeaderName, Identity, InFlight, JwtAlgorithm, JwtIssuer,
+    JwtKeys, KeyPart, KvCache, LatencyPercentile, LatencySignal, LatencyTier, LearnedLatency, LearnedQps,
+    Limit, Match, MemorySource, Millis, Mode, Number, OnStale, Per, Plateau, Priority, PriorityClass,
+    PrioritySource, QpsTier, Rate, RateLimitHeaders, Ratio, Recovery, RelativePath, SlowCallRatio,
+    StatusMatch, Subject, Tiers, Trip,
 };
 
 use super::*;
@@ -175,7 +176,8 @@ fn every_field_of_the_priority_reaches_the_document() {
     let compiled = rate_limit_of(
         "
   priority:
-    from: [{header: X-Tier, map: {platinum: High, silver: Low}}, {header: X-Priority}]
+    from: [{header: X-Tier, map: {platinum: High, silver: Low}}, {header: X-Priority}, {header: x-request-priority, number: {high: -1, medium: 5}}]
+    stripHeaders: Enabled
     default: Low
     reserved: {high: 0%}
     highAllowedFrom: [{cidr: 10.0.0.0/8}, {header: {name: X-Team, value: search}}]",
@@ -187,10 +189,15 @@ fn every_field_of_the_priority_reaches_the_document() {
             from: vec![
                 PrioritySource {
                     header: Some(header("x-tier")),
-                    jwt_claim: None,
                     map: map.map(|(value, class)| (value.to_owned(), class)).into(),
+                    ..PrioritySource::default()
                 },
-                PrioritySource { header: Some(header("x-priority")), jwt_claim: None, map: [].into() },
+                PrioritySource { header: Some(header("x-priority")), ..PrioritySource::default() },
+                PrioritySource {
+                    header: Some(header("x-request-priority")),
+                    number: Some(Number { better: Better::Lower, high: Some(-1), medium: 5 }),
+                    ..PrioritySource::default()
+                },
             ],
             default: PriorityClass::Low,
             reserved_high: None,
@@ -198,6 +205,7 @@ fn every_field_of_the_priority_reaches_the_document() {
                 Claimant { cidr: Some("10.0.0.0/8".to_owned()), header: None, value: None },
                 Claimant { cidr: None, header: Some(header("x-team")), value: Some("search".to_owned()) },
             ],
+            strip_headers: true,
         })
     );
 }
@@ -222,6 +230,7 @@ fn limits_count_by_their_keys() {
         window_millis: Some(millis(window)),
         cost: Cost::Requests,
         max_keys: None,
+        when: Vec::new(),
     };
     assert_eq!(
         compiled.unwrap().parts.limits,
@@ -650,6 +659,15 @@ fn every_field_of_the_identity_reaches_the_document() {
             },
         ]
     );
+    let blocks = vec!["10.0.0.0/8".to_owned()];
+    let client_ip = ClientIp { trusted_proxies: blocks, from: ForwardedBy::XForwardedFor };
+    assert_eq!(
+        rate_limit_of("{identity: {clientIP: {trustedProxies: [10.0.0.0/8]}}}").unwrap().parts.identity,
+        Some(Identity { policy: "inference/llama".to_owned(), jwt: vec![], client_ip: Some(client_ip) })
+    );
+    let wrong =
+        rate_limit_of("{identity: {clientIP: {trustedProxies: [10.0.0.0/99]}}}").unwrap_err().to_string();
+    assert!(wrong.contains("spec.identity.clientIP.trustedProxies: not an address block"), "{wrong}");
     assert_eq!(parts.priority.unwrap().from[0].jwt_claim.as_deref(), Some("tier"));
     assert_eq!(parts.limits[0].key, [KeyPart::JwtClaim("sub".to_owned())]);
 }
@@ -698,4 +716,69 @@ fn every_field_of_concurrency_and_queue_reaches_the_document() {
     assert_eq!(queue.tenant.len(), 1);
     assert_refused(rate_limit_of("{concurrency: {initial: 3}}"), &["spec.concurrency.initial: "]);
     assert_refused(rate_limit_of("{queue: {maxLength: 0, timeout: 2s}}"), &["spec.queue.maxLength: "]);
+}
+
+#[test]
+fn a_limit_is_for_the_requests_of_which_its_conditions_hold() {
+    let compiled = rate_limit_of(
+        "
+  rateLimitHeaders: Always
+  limits:
+  - name: a
+    limit: 1
+    window: 1s
+    when:
+    - {jwtClaim: tier, values: [gold]}
+    - {header: X-Route, operator: Exists}
+    - {source: Path, operator: NotIn, values: [/v1/*]}",
+    );
+    let parts = compiled.unwrap().parts;
+    assert_eq!(
+        parts.limits[0].when,
+        [
+            Condition { of: Subject::JwtClaim("tier".to_owned()), is: Match::In(vec!["gold".to_owned()]) },
+            Condition { of: Subject::Header(header("x-route")), is: Match::Exists },
+            Condition { of: Subject::Path, is: Match::NotIn(vec!["/v1/*".to_owned()]) },
+        ]
+    );
+    assert_eq!(parts.rate_limit_headers, Some(RateLimitHeaders::Always));
+    let never = "{limits: [{name: a, limit: 1, window: 1s, when: [{header: b, values: [c]}, {header: b, values: [d]}]}]}";
+    let wrong = rate_limit_of(never).unwrap_err().to_string();
+    assert!(wrong.contains("limits[0].when[1]: it never holds together with one before it"), "{wrong}");
+}
+
+#[test]
+fn the_plans_are_platinum_gold_and_silver_where_none_are_written() {
+    let compiled =
+        rate_limit_of("{plans: {from: {jwtClaim: tier}, key: [{jwtClaim: sub}], default: silver}}");
+    let tier = |is| vec![Condition { of: Subject::JwtClaim("tier".to_owned()), is }];
+    let others = || Match::NotIn(vec!["platinum".to_owned(), "gold".to_owned()]);
+    let limit = |name: &str, limit, burst, is| Limit {
+        policy: "inference/llama".to_owned(),
+        name: format!("plan-{name}"),
+        mode: Mode::Enforce,
+        key: vec![KeyPart::JwtClaim("sub".to_owned())],
+        when: tier(is),
+        algorithm: Algorithm::TokenBucket { burst, initial: None },
+        limit,
+        window_millis: Some(millis(1000)),
+        cost: Cost::Requests,
+        max_keys: None,
+    };
+    assert_eq!(
+        compiled.unwrap().parts.limits,
+        [
+            limit("platinum", 5000, 2000, Match::In(vec!["platinum".to_owned()])),
+            limit("gold", 1000, 500, Match::In(vec!["gold".to_owned()])),
+            limit("silver", 200, 100, others()),
+        ]
+    );
+    let alone =
+        rate_limit_of("{plans: {from: {header: x-plan}, plans: [{name: all, limit: 5}], default: all}}");
+    assert_eq!(alone.unwrap().parts.limits[0].when, []);
+    let wrong = rate_limit_of("{plans: {from: {header: x-plan}, default: bronze}}").unwrap_err().to_string();
+    assert!(wrong.contains("spec.plans.default: default is none of the plans"), "{wrong}");
+    let twice = "{plans: {from: {header: x-plan}}, limits: [{name: plan-gold, limit: 1, window: 1s}]}";
+    let wrong = rate_limit_of(twice).unwrap_err().to_string();
+    assert!(wrong.contains("\"plan-gold\" is there twice"), "{wrong}");
 }

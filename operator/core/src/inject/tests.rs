@@ -244,8 +244,7 @@ fn a_snapshot_survives_the_annotation_and_is_left_out_when_it_is_too_large() {
     document.priority.from = (0_u64..20_000)
         .map(|i| PrioritySource {
             header: HeaderName::new(&format!("x-{:016x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).ok(),
-            jwt_claim: None,
-            map: BTreeMap::new(),
+            ..PrioritySource::default()
         })
         .collect();
     assert_eq!(encode_snapshot(&document), None);

@@ -44,9 +44,9 @@ pub enum QuotaUnit {
     Tokens,
 }
 
-/// What a request is counted by, kept to ask for its quotas later.
+/// The rules that are for a request and what it is counted by, kept to ask for its quotas later.
 #[derive(Debug, Clone)]
-pub struct QuotaKeys(Box<[Key]>);
+pub struct QuotaKeys(Box<[(usize, Key)]>);
 
 /// What is left at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,19 +106,20 @@ impl LimitRule {
 }
 
 impl Limits {
-    /// What a request is counted by.
+    /// What a request is counted by, under every limit that is enforced and for it.
     pub(crate) fn quota_keys(&self, facts: &Facts<'_>) -> QuotaKeys {
-        QuotaKeys(self.keys.iter().map(|parts| Key::of(parts, &self.hasher, facts)).collect())
+        let told = |rule: &LimitRule| rule.mode == Mode::Enforce && rule.is_for(facts);
+        let rules = self.rules.iter().enumerate().filter(|(_, rule)| told(rule));
+        QuotaKeys(rules.map(|(i, rule)| (i, Key::of(&self.keys[rule.key], &self.hasher, facts))).collect())
     }
 
-    /// What is left of every limit that is enforced. `keys` are of these limits.
+    /// What is left of these limits. `keys` are theirs.
     pub(crate) fn quotas<'a>(
         &'a self,
         now: Tick,
         keys: &'a QuotaKeys,
     ) -> impl Iterator<Item = Quota<'a>> + use<'a> {
-        let enforced = self.rules.iter().filter(|rule| rule.mode == Mode::Enforce);
-        enforced.filter_map(move |rule| Some(rule.quota(now, *keys.0.get(rule.key)?)))
+        keys.0.iter().filter_map(move |(rule, key)| Some(self.rules.get(*rule)?.quota(now, *key)))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidegate_policy::report::LimitStatus;
 use tidegate_policy::{Algorithm, Cost, KeyPart, Limit, Millis, Mode, PriorityClass};
 
+use super::condition::Conditions;
 use super::cost::Price;
 use super::held::Hold;
 use super::key::Key;
@@ -14,7 +15,7 @@ use super::law::Law;
 use super::quota::Left;
 use super::table::{Place, Receipt, Table};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
-use crate::{Cause, Refusal, Rule, Tick};
+use crate::{Cause, Facts, Refusal, Rule, Tick};
 
 /// A rule in force.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct LimitRule {
     pub(crate) key: usize,
     rule: Arc<Rule>,
     parts: Vec<KeyPart>,
+    /// The requests that it is for, when not all.
+    when: Option<Box<Conditions>>,
     /// It counts all requests together: there is no key to look for, nor one that could be put out.
     together: bool,
     algorithm: Algorithm,
@@ -46,6 +49,7 @@ impl LimitRule {
             key,
             rule: Arc::new(Rule { policy: limit.policy.clone(), name: limit.name.clone() }),
             parts: limit.key.clone(),
+            when: when(limit),
             together: limit.key.is_empty(),
             algorithm: limit.algorithm,
             cost: limit.cost,
@@ -71,6 +75,7 @@ impl LimitRule {
             key,
             rule: Arc::clone(&self.rule),
             parts: limit.key.clone(),
+            when: when(limit),
             together: limit.key.is_empty(),
             algorithm: limit.algorithm,
             cost: limit.cost,
@@ -95,6 +100,11 @@ impl LimitRule {
     /// The same rule, for keys that are made of something else than facts.
     pub(crate) fn keyed_by_caller(self) -> Self {
         Self { together: false, ..self }
+    }
+
+    /// Whether it judges this request at all.
+    pub(crate) fn is_for(&self, facts: &Facts<'_>) -> bool {
+        self.when.as_ref().is_none_or(|when| when.hold(facts))
     }
 
     pub(crate) fn find(&self, key: Key) -> Option<Place> {
@@ -240,4 +250,8 @@ impl LimitRule {
 
 fn told(limit: &Limit) -> (u64, Option<Duration>) {
     (limit.limit, limit.window_millis.map(Millis::duration))
+}
+
+fn when(limit: &Limit) -> Option<Box<Conditions>> {
+    (!limit.when.is_empty()).then(|| Box::new(Conditions::new(&limit.when)))
 }

@@ -22,6 +22,7 @@ fn bucket(name: &str, limit: u64, burst: u64, key: Vec<KeyPart>) -> Limit {
         window_millis: Some(Millis::new(1000).unwrap()),
         cost: Cost::Requests,
         max_keys: None,
+        when: Vec::new(),
     }
 }
 
@@ -352,4 +353,29 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_limit_neither_counts_nor_refuses_requests_that_it_is_not_for() {
+    let of = |tier: &str, most: u64| Limit {
+        when: vec![tidegate_policy::Condition {
+            of: tidegate_policy::Subject::JwtClaim("tier".to_owned()),
+            is: tidegate_policy::Match::In(vec![tier.to_owned()]),
+        }],
+        ..bucket(tier, most, most, by_user())
+    };
+    let limits = Limits::new(&[of("gold", 3), of("silver", 1)], 1, millis(0));
+    let now = millis(5000);
+    let (gold, silver) = (user("ann").claiming("tier", &["gold"]), user("ann").claiming("tier", &["silver"]));
+    for _ in 0..3 {
+        assert!(admit(&limits, now, &gold).is_ok());
+    }
+    assert_eq!(admit(&limits, now, &gold).unwrap_err().rule.name, "gold");
+    assert!(admit(&limits, now, &silver).is_ok(), "nothing of hers as silver is spent");
+    assert_eq!(admit(&limits, now, &silver).unwrap_err().rule.name, "silver");
+    for _ in 0..20 {
+        assert!(admit(&limits, now, &user("ann")).is_ok(), "no limit is for her without a tier");
+    }
+    let next = limits.succeed(&[of("gold", 3), Limit { when: vec![], ..of("silver", 1) }], now);
+    assert_eq!(admit(&next, now, &user("ann")).unwrap_err().rule.name, "silver", "counted as before");
 }

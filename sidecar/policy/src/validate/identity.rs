@@ -2,17 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::Place;
-use crate::{Identity, JwtIssuer, JwtKeys};
+use super::{Place, parse_cidr};
+use crate::{ClientIp, Identity, JwtIssuer, JwtKeys};
 
 const MOST_ISSUERS: usize = 8;
 const MOST_AUDIENCES: usize = 16;
+const MOST_PROXIES: usize = 64;
 const LONGEST_SET: usize = 64 * 1024;
 
 pub(super) fn check(identity: &Identity, at: &mut Place<'_>) {
+    if let Some(client_ip) = &identity.client_ip {
+        check_client_ip(client_ip, &mut at.field("clientIp"));
+    }
     let mut at = at.field("jwt");
     let issuers = identity.jwt.len();
-    if !(1..=MOST_ISSUERS).contains(&issuers) {
+    if issuers > MOST_ISSUERS || (issuers == 0 && identity.client_ip.is_none()) {
         at.refuse(format!("{issuers} issuers: write 1 to {MOST_ISSUERS}, or leave identity out"));
     }
     let mut names = BTreeSet::new();
@@ -21,6 +25,20 @@ pub(super) fn check(identity: &Identity, at: &mut Place<'_>) {
         check_issuer(issuer, &mut at);
         if !names.insert(&issuer.issuer) {
             at.field("issuer").refuse(format!("{:?} is there twice: write each issuer once", issuer.issuer));
+        }
+    }
+}
+
+fn check_client_ip(client_ip: &ClientIp, at: &mut Place<'_>) {
+    let mut at = at.field("trustedProxies");
+    let proxies = client_ip.trusted_proxies.len();
+    if !(1..=MOST_PROXIES).contains(&proxies) {
+        at.refuse(format!("{proxies} address blocks: write 1 to {MOST_PROXIES}, or leave clientIp out"));
+    }
+    for (i, cidr) in client_ip.trusted_proxies.iter().enumerate() {
+        if parse_cidr(cidr).is_none() {
+            let message = format!("{cidr:?} is not an address block: write one such as \"10.0.0.0/8\"");
+            at.item(i).refuse(message);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Rules of the limits.
 
 mod reach;
+mod when;
 
 use super::Place;
 use crate::{Algorithm, Limit, PolicyDocument};
@@ -58,6 +59,7 @@ fn check_limit(limit: &Limit, at: &mut Place<'_>) {
     if let Some(keys) = limit.max_keys {
         at.within("maxKeys", keys, 1..=Limit::MOST_KEYS);
     }
+    when::check(&limit.when, &mut at.field("when"));
     check_window(limit, at);
     check_algorithm(limit, &mut at.field("algorithm"));
     if limit.algorithm == Algorithm::SlidingLog {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Place;
-use crate::{Claimant, Priority};
+use crate::{Better, Claimant, Number, Priority, PrioritySource};
 
 const MOST_SOURCES: usize = 16;
 const MOST_VALUES: usize = 256;
@@ -19,6 +19,9 @@ pub(super) fn check(priority: &Priority, at: &mut Place<'_>) {
             let message = "a class comes from one thing: write either header or jwtClaim";
             at.field("from").item(i).refuse(message);
         }
+        if let Some(number) = &source.number {
+            check_number(number, source, &mut at.field("from").item(i).field("number"));
+        }
         if source.map.len() > MOST_VALUES {
             let message = format!("{} values are too many: write at most {MOST_VALUES}", source.map.len());
             at.field("from").item(i).field("map").refuse(message);
@@ -31,6 +34,21 @@ pub(super) fn check(priority: &Priority, at: &mut Place<'_>) {
     }
     for (i, claimant) in priority.high_allowed_from.iter().enumerate() {
         check_claimant(claimant, &mut at.field("highAllowedFrom").item(i));
+    }
+}
+
+fn check_number(number: &Number, source: &PrioritySource, at: &mut Place<'_>) {
+    if !source.map.is_empty() {
+        at.refuse("values are numbers or names: write either number or map");
+    }
+    let Some(high) = number.high else { return };
+    let ordered = match number.better {
+        Better::Lower => high <= number.medium,
+        Better::Higher => high >= number.medium,
+    };
+    if !ordered {
+        let message = format!("{high} is worse than {}, that of medium: write a better one", number.medium);
+        at.field("high").refuse(message);
     }
 }
 

@@ -33,13 +33,15 @@ fn full() -> Value {
     let mut document = json!({
         "apiVersion": "policy.tidegate.dev/v1", "revision": "r1",
         "tiers": tiers(),
-        "identity": {"policy": "a/b", "jwt": [
+        "identity": {"policy": "a/b", "clientIp": {"trustedProxies": ["10.0.0.0/8"], "from": "XForwardedFor"}, "jwt": [
             {"issuer": "https://a", "audiences": ["b"], "algorithms": ["RS256"], "leewayMillis": 1000,
                 "keys": {"remote": {"uri": "https://a/keys", "caBundle": "PEM"}}},
             {"issuer": "https://b", "algorithms": ["RS256"], "keys": {"inline": "{\"keys\": [{}]}"}},
         ]},
         "priority": {
-            "from": [{"header": "x-priority", "map": {"gold": "High"}}, {"jwtClaim": "tier"}],
+            "from": [{"header": "x-priority", "map": {"gold": "High"}}, {"jwtClaim": "tier"},
+                {"header": "x-request-priority", "number": {"better": "Lower", "high": -1, "medium": 5}}],
+            "stripHeaders": true,
             "default": "Medium", "reservedHigh": 0.2,
             "highAllowedFrom": [{"cidr": "10.0.0.0/8", "header": "x-team", "value": "ops"}],
         },
@@ -58,6 +60,7 @@ fn full() -> Value {
             limit(json!("concurrency"), json!("requests")),
         ],
         "limitMemoryBytes": 67_108_864,
+        "rateLimitHeaders": "Always",
         "breaker": {
             "policy": "a/b", "mode": "Enforce",
             "trip": {
@@ -76,6 +79,11 @@ fn full() -> Value {
             "fallback": {"path": "/fallback"},
         },
     });
+    document["limits"][0]["when"] = json!([
+        {"of": {"header": "x-route"}, "is": "exists"}, {"of": {"header": "x-tier"}, "is": {"in": ["gold"]}},
+        {"of": {"jwtClaim": "banned"}, "is": "doesNotExist"}, {"of": {"jwtClaim": "tier"}, "is": {"notIn": ["b"]}},
+        {"of": "path", "is": {"in": ["/v1/*"]}}, {"of": "method", "is": {"notIn": ["GET"]}},
+    ]);
     document["limits"][0]["key"] =
         json!([{"header": "x-api-key"}, {"jwtClaim": "sub"}, "path", "method", "clientIp"]);
     document
@@ -159,6 +167,8 @@ const BAD: &[(&str, &[&str])] = &[
     ("tiers.recovery.rampMillis", MILLIS),
     ("tiers.selfCalibration", &["1", "\"true\""]),
     ("identity.policy", TEXT),
+    ("identity.clientIp.trustedProxies[]", &["\"\"", "\"10.0.0.1\"", "\"10.0.0.0/33\"", "5"]),
+    ("identity.clientIp.from", MODE),
     ("identity.jwt[].issuer", &["\"\"", "5"]),
     ("identity.jwt[].audiences[]", TEXT),
     ("identity.jwt[].algorithms[]", &["\"HS256\"", "\"none\""]),
@@ -169,6 +179,10 @@ const BAD: &[(&str, &[&str])] = &[
     ("priority.from[].header", HEADER),
     ("priority.from[].map.gold", MODE),
     ("priority.from[].jwtClaim", &["5"]),
+    ("priority.from[].number.better", MODE),
+    ("priority.from[].number.high", &["6", "2147483648", "1.5", "\"5\""]),
+    ("priority.from[].number.medium", &["-2147483649", "1.5", "\"5\""]),
+    ("priority.stripHeaders", &["1", "\"true\""]),
     ("priority.default", MODE),
     ("priority.reservedHigh", SHARE),
     ("priority.highAllowedFrom[].cidr", &["\"\"", "\"10.0.0.0\"", "\"10.0.0.0/33\"", "\"::/129\""]),
@@ -211,6 +225,13 @@ const BAD: &[(&str, &[&str])] = &[
     ("limits[].limit", REQUESTS),
     ("limits[].windowMillis", MILLIS),
     ("limits[].maxKeys", &["0", "4000001", "-1", "1.5"]),
+    ("limits[].when[].of", MODE),
+    ("limits[].when[].of.header", HEADER),
+    ("limits[].when[].of.jwtClaim", &["5"]),
+    ("limits[].when[].is", &["\"in\"", "5", "\"Exists\""]),
+    ("limits[].when[].is.in[]", &["5", "null"]),
+    ("limits[].when[].is.notIn[]", &["5", "null"]),
+    ("rateLimitHeaders", MODE),
     ("limitMemoryBytes", &["-1", "1.5"]),
     ("limits[].cost", MODE),
     ("limits[].cost.tokens.input", WEIGHT),
@@ -479,6 +500,7 @@ fn every_mistake_of_an_issuer_is_told() {
         (json!({"jwt": [{"algorithms": ["HS256"]}]}), "HS256"),
     ] {
         let mut document = full();
+        document["identity"].as_object_mut().unwrap().remove("clientIp");
         let issuer = document["identity"]["jwt"][0].clone();
         let issuers = change["jwt"].as_array().unwrap().iter().map(|change| {
             let mut issuer = issuer.clone();
@@ -489,6 +511,10 @@ fn every_mistake_of_an_issuer_is_told() {
         let text = read(&document).unwrap_err().to_string();
         assert!(text.contains(message), "{change}: {text}");
     }
+    let mut no_proxies = full();
+    no_proxies["identity"]["clientIp"]["trustedProxies"] = json!([]);
+    let text = read(&no_proxies).unwrap_err().to_string();
+    assert!(text.contains("identity.clientIp.trustedProxies: 0 address blocks: write 1 to 64"), "{text}");
     let mut both = full();
     both["priority"]["from"][0]["jwtClaim"] = json!("tier");
     assert!(read(&both).unwrap_err().to_string().contains("priority.from[0]: a class comes from one thing"));
@@ -515,4 +541,57 @@ fn a_tier_of_gpu_memory_needs_a_ceiling_for_each_of_its_sources() {
     assert!(
         told(with(json!({"source": "Auto", "kvCache": kv_cache}))).starts_with("tiers.gpuMemory: nothing")
     );
+}
+
+#[test]
+fn a_limit_that_is_for_no_request_is_a_contradiction() {
+    let refused = |when: Value| {
+        let mut document = full();
+        document["limits"][0]["when"] = when;
+        read(&document).map_or_else(|errors| errors.to_string(), |_| String::new())
+    };
+    let (tier, claim) = (json!({"header": "x-tier"}), json!({"jwtClaim": "tier"}));
+    for (one, other) in [
+        (json!({"of": tier, "is": {"in": ["a"]}}), json!({"of": tier, "is": {"in": ["b", "c"]}})),
+        (json!({"of": tier, "is": {"in": ["a"]}}), json!({"of": tier, "is": {"notIn": ["b", "a"]}})),
+        (json!({"of": claim, "is": {"in": ["a"]}}), json!({"of": claim, "is": {"notIn": ["a"]}})),
+        (json!({"of": claim, "is": "exists"}), json!({"of": claim, "is": "doesNotExist"})),
+        (json!({"of": tier, "is": "doesNotExist"}), json!({"of": tier, "is": {"in": ["a"]}})),
+    ] {
+        let told = refused(json!([one, other]));
+        assert!(told.starts_with("limits[0].when[1]: it never holds together"), "{told}");
+        assert_eq!(refused(json!([other, one])), told, "in either order");
+    }
+    for when in [
+        json!([{"of": claim, "is": {"in": ["a"]}}, {"of": claim, "is": {"in": ["b"]}}]),
+        json!([{"of": tier, "is": {"in": ["a", "b"]}}, {"of": tier, "is": {"notIn": ["a"]}}]),
+        json!([{"of": "path", "is": {"in": ["/v1/*"]}}, {"of": "path", "is": {"notIn": ["/v1/models"]}}]),
+    ] {
+        assert_eq!(refused(when.clone()), "", "{when}");
+    }
+    for (when, message) in [
+        (json!([{"of": tier, "is": {"in": []}}]), "limits[0].when[0].is: 0 values: write 1 to 64"),
+        (json!([{"of": "path", "is": "exists"}]), "limits[0].when[0].is: every request has a path"),
+        (json!(vec![json!({"of": tier, "is": "exists"}); 9]), "limits[0].when: 9 conditions are too many"),
+    ] {
+        assert!(refused(when).contains(message), "{message}");
+    }
+}
+
+#[test]
+fn a_limit_hides_only_those_that_are_for_no_other_requests() {
+    let told = |first: Value, second: Value| {
+        let mut document = full();
+        let limit = |name: &str, limit: u64, when: Value| {
+            json!({"policy": "a/b", "name": name, "mode": "Enforce", "key": [], "when": when, "limit": limit,
+                "algorithm": "fixedWindow", "windowMillis": 1000})
+        };
+        document["limits"] = json!([limit("few", 10, first), limit("many", 1000, second)]);
+        read(&document).map_or_else(|errors| errors.to_string(), |_| String::new())
+    };
+    let tier = |name: &str| json!([{"of": {"jwtClaim": "tier"}, "is": {"in": [name]}}]);
+    assert!(told(json!([]), tier("gold")).starts_with("limits[1].limit: 1000 is never reached"));
+    assert!(told(tier("gold"), tier("gold")).starts_with("limits[1].limit: 1000 is never reached"));
+    assert_eq!(told(tier("gold"), json!([])), "");
+    assert_eq!(told(tier("silver"), tier("gold")), "");
 }

@@ -18,6 +18,7 @@ fn limit(algorithm: Algorithm, limit: u64, window_millis: u64) -> Limit {
         window_millis: Some(Millis::new(window_millis).unwrap()),
         cost: Cost::TotalTokens,
         max_keys: None,
+        when: Vec::new(),
     }
 }
 

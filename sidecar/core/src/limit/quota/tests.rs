@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidegate_policy::{Cost, HeaderName, KeyPart, Limit, Millis, PriorityClass};
+use tidegate_policy::{Condition, Cost, HeaderName, KeyPart, Limit, Match, Millis, PriorityClass, Subject};
 
 use super::*;
 use crate::Tokens;
@@ -22,6 +22,7 @@ fn limit(algorithm: Algorithm, limit: u64, keyed: bool) -> Limit {
         window_millis: (algorithm != Algorithm::Concurrency).then(|| Millis::new(1000).unwrap()),
         cost: Cost::Requests,
         max_keys: None,
+        when: Vec::new(),
     }
 }
 
@@ -128,9 +129,18 @@ fn a_limit_in_shadow_is_not_told_and_every_other_says_what_it_counts() {
         cost: Cost::TotalTokens,
         ..limit(Algorithm::FixedWindow, 1000, true)
     };
+    let of_others = Condition {
+        of: Subject::Header(HeaderName::new("x-api-key").unwrap()),
+        is: Match::NotIn(vec!["ann".to_owned()]),
+    };
     let all = [
         Limit { mode: Mode::Shadow, name: "shadow".to_owned(), ..limit(Algorithm::FixedWindow, 1, false) },
         limit(Algorithm::FixedWindow, 9, false),
+        Limit {
+            name: "of-others".to_owned(),
+            when: vec![of_others],
+            ..limit(Algorithm::SlidingLog, 3, true)
+        },
         Limit { name: "busy".to_owned(), ..limit(Algorithm::Concurrency, 4, true) },
         tokens,
     ];

@@ -36,6 +36,10 @@ fn hides(by: &Limit, limit: &Limit) -> bool {
 
 /// Whether all requests that count together for `limit` do so for `by` too.
 fn counts_more(by: &Limit, limit: &Limit) -> bool {
+    // It is for no fewer requests: each of its conditions is one of the other's too.
+    if !by.when.iter().all(|condition| limit.when.contains(condition)) {
+        return false;
+    }
     let has = |key: &[KeyPart], parts: &[KeyPart]| parts.iter().all(|part| key.contains(part));
     let same = has(&by.key, &limit.key);
     let kind = std::mem::discriminant::<Algorithm>;
