@@ -76,10 +76,14 @@ pub struct CircuitBreakerPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub failure_threshold: Option<i32>,
-    /// Milliseconds until the head of the response; later is a failure, answered with 504.
+    /// Milliseconds that a plain answer may take in all, and a stream until its first byte; later is a failure. Short
+    /// for `timeouts.total` of plain answers and `timeouts.firstByte`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3_600_000))]
     pub timeout_ms: Option<i64>,
+    /// How long the engine may take, by what is waited for. What is left out may take as long as it likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
     /// A path of the same engine that answers while the breaker is open; tried once, outside of the breaker. 503
     /// when left out or when it fails too.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +128,36 @@ impl CircuitBreakerPolicySpec {
     /// What is said about a status that would count as two things.
     pub const STATUS_IN_BOTH: &str =
         "a status is in failureStatuses and in backpressureStatuses: write it in one of both";
+}
+
+/// How long the engine may take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "has(self.connect) || has(self.firstByte) || has(self.betweenChunks) || has(self.total)"
+).message(Timeouts::NOTHING))]
+pub struct Timeouts {
+    /// Until a connection to the engine stands; `5s` when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Duration>,
+    /// Until the head of an answer, and of a stream until the first byte behind it. A plain answer has its head when it
+    /// is whole. `timeoutMs` when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<Duration>,
+    /// Between two pieces of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub between_chunks: Option<Duration>,
+    /// Until the end of an answer, streams included; of plain ones `timeoutMs` when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<Duration>,
+}
+
+impl Timeouts {
+    /// What is said about empty `timeouts`.
+    pub const NOTHING: &str =
+        "timeouts is empty: write connect, firstByte, betweenChunks or total, or leave timeouts out";
+    /// What is said about a limit that never comes first.
+    pub const TOTAL: &str = "is more than timeouts.total: write less, or leave one of both out";
 }
 
 /// What opens a breaker, besides failures in a row.

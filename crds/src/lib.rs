@@ -34,7 +34,7 @@ mod when;
 
 pub use circuit_breaker::{
     CircuitBreakerPolicy, CircuitBreakerPolicySpec, ErrorRatio, GroupBy, HalfOpen, InFlight,
-    LatencyPercentile, Open, SlowCallRatio, Trip,
+    LatencyPercentile, Open, SlowCallRatio, Timeouts, Trip,
 };
 pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use definition::{definitions, unknown_fields};

@@ -8,8 +8,8 @@ use serde_json::Value;
 use tidegate_crds::{
     Bytes, CircuitBreakerPolicySpec, Claimant, Concurrency, Decimal, Duration, GpuMemoryTier, HeaderName,
     Identity, Jwks, KeyPart, LatencyTier, Limit, Percentage, PlanSource, Plans, PriorityNumber,
-    PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement, StatusMatch, TargetRef, Tiers, Trip,
-    When,
+    PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement, StatusMatch, TargetRef, Tiers,
+    Timeouts, Trip, When,
 };
 
 const RATE_LIMIT: &str = "RateLimitPolicy";
@@ -222,6 +222,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (BREAKER, "{}", CircuitBreakerPolicySpec::NOTHING),
     (BREAKER, "{timeoutMs: 1, fallbackEndpoint: /f}", CircuitBreakerPolicySpec::NOTHING),
     (BREAKER, "{trip: {}}", Trip::NOTHING),
+    (BREAKER, "{failureThreshold: 1, timeouts: {}}", Timeouts::NOTHING),
+    (BREAKER, "{failureThreshold: 1, timeouts: {firstByte: 1d}}", Duration::FORM),
     (BREAKER, "{trip: {errorRatio: {window: 1s, windowCalls: 30}}}", Trip::ONE_WINDOW),
     (BREAKER, "{trip: {slowCallRatio: {window: 1s, windowCalls: 30}}}", Trip::ONE_WINDOW),
     (BREAKER, "{trip: {latency: {window: 1s, windowCalls: 30}}}", Trip::ONE_WINDOW),

@@ -21,6 +21,7 @@ mod forward;
 mod guard;
 mod handler;
 mod http2;
+mod patience;
 mod pause;
 mod pool;
 mod prefix;

@@ -7,6 +7,7 @@
 mod accept;
 pub mod grpc;
 mod problem;
+pub mod stream;
 
 use std::time::Duration;
 
@@ -250,7 +251,8 @@ impl Trouble {
         }
     }
 
-    fn code(self) -> &'static str {
+    /// One word for programs.
+    pub fn code(self) -> &'static str {
         match self {
             Self::EngineFailed => "engine-failed",
             Self::EngineTimedOut => "engine-timeout",
@@ -262,7 +264,8 @@ impl Trouble {
         }
     }
 
-    fn message(self) -> &'static str {
+    /// One sentence for clients.
+    pub fn message(self) -> &'static str {
         match self {
             Self::EngineFailed => "the inference engine did not answer",
             Self::EngineTimedOut => "the inference engine did not answer in time",

@@ -185,7 +185,7 @@ impl<'a> Replay<'a> {
                 let verdict = if shadow.is_some() { Verdict::Shadow } else { Verdict::Admitted };
                 self.count(now, verdict, shadow, admission.class, &client);
                 let sent = now + admission.wait;
-                if let Some(timeout) = admission.timeout {
+                if let Some(timeout) = self.engine.time_limits().first_byte {
                     self.at(sent + timeout, Event::TimedOut(number));
                 }
                 self.in_flight.insert(
@@ -201,7 +201,7 @@ impl<'a> Replay<'a> {
             Decision::Refuse(refusal) => {
                 self.count(now, Verdict::Refused, Some(&refusal), refusal.class, &client);
             }
-            Decision::Fallback(_, refusal) => {
+            Decision::Fallback(refusal) => {
                 self.count(now, Verdict::Fallback, Some(&refusal), refusal.class, &client);
             }
         }

@@ -133,6 +133,7 @@ fn breaker() -> Result<Breaker, ScalarError> {
         open_millis: Millis::new(60_000)?,
         half_open: HalfOpen { probes: 1, ramp_millis: Some(Millis::new(6000)?) },
         timeout_millis: Some(Millis::new(60_000)?),
+        timeouts: tidegate_policy::Timeouts::default(),
         fallback: None,
     })
 }

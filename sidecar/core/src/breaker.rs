@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::report::{BreakerGroups, BreakerState, BreakerStatus, Transition};
-use tidegate_policy::{Breaker as Policy, Fallback, Millis, Mode, PriorityClass, RelativePath, Stage};
+use tidegate_policy::{Breaker as Policy, Millis, Mode, PriorityClass, Stage};
 
 use crate::spread::Spread;
-use crate::{Cause, Facts, HeadOutcome, Refusal, Rule, StageReading, Tick};
+use crate::{Cause, Facts, HeadOutcome, Refusal, Rule, StageReading, Tick, TimeLimits};
 use cell::{Cell, Conditions};
 use condition::{Kind, Windowed};
 use groups::Groups;
@@ -46,6 +46,8 @@ pub(crate) struct Call {
     cell: u16,
     /// None once the cell knows all that it wants to know of this call.
     permit: Option<Permit>,
+    /// The same, as long as the call can still fail.
+    leave: Option<Permit>,
     /// The head of the response is there, and is no failure.
     answered: bool,
     /// Holds a place in flight.
@@ -121,13 +123,33 @@ impl Breaker {
         self.policy.mode == Mode::Enforce
     }
 
-    /// Time until the response head, when it is enforced.
-    pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.policy.timeout_millis.filter(|_| self.enforced()).map(Millis::duration)
+    /// What the engine may take, where that is enforced.
+    pub(crate) fn time_limits(&self) -> TimeLimits {
+        if !self.enforced() {
+            return TimeLimits::default();
+        }
+        let limits = &self.policy.timeouts;
+        let time = |millis: Option<Millis>| millis.map(Millis::duration);
+        TimeLimits {
+            connect: time(limits.connect_millis),
+            first_byte: self.first_byte_limit(),
+            between_chunks: time(limits.between_chunks_millis),
+            total: time(limits.total_millis.or(self.policy.timeout_millis)),
+            total_of_stream: time(limits.total_millis),
+        }
     }
 
-    pub(crate) fn fallback(&self) -> Option<&RelativePath> {
-        self.policy.fallback.as_ref().map(|Fallback::Path(path)| path)
+    /// Whether an answer with this status is a failure.
+    pub(crate) fn is_failure(&self, status: u16) -> bool {
+        self.statuses.verdict(status) == Verdict::Failure
+    }
+
+    fn first_byte_limit(&self) -> Option<Duration> {
+        self.policy.timeouts.first_byte_millis.or(self.policy.timeout_millis).map(Millis::duration)
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Leave for one call.
@@ -148,6 +170,7 @@ impl Breaker {
         let mut call = Call {
             cell: place as u16,
             permit: Some(permit),
+            leave: Some(permit),
             answered: false,
             in_flight: self.conditions.max_in_flight.is_some(),
             stages: [None; Stage::ALL.len()],
@@ -175,8 +198,8 @@ impl Breaker {
     /// that it is broken, so it is no verdict. Where the timeout is enforced the caller has cut off what exceeds it, by a
     /// clock that leaves the client's slow upload out. In shadow mode nobody does, and what took longer is a failure.
     pub(crate) fn responded(&self, now: Tick, call: &mut Call, outcome: HeadOutcome, elapsed: Duration) {
-        let timeout = self.policy.timeout_millis.filter(|_| !self.enforced());
-        let late = timeout.is_some_and(|timeout| elapsed > timeout.duration());
+        let limit = self.first_byte_limit().filter(|_| !self.enforced());
+        let late = limit.is_some_and(|limit| elapsed > limit);
         let verdict = match outcome {
             HeadOutcome::TimedOut | HeadOutcome::Failed => Verdict::Failure,
             HeadOutcome::Status(status) => match self.statuses.verdict(status) {
@@ -232,6 +255,18 @@ impl Breaker {
             self.settle(now, call, verdict);
         }
         call.permit = None;
+    }
+
+    /// The engine stopped in the middle of an answer. Where its beginning was a success already, that one stands and a
+    /// failure follows it; a probe that has succeeded has nothing more to say.
+    pub(crate) fn broke_off(&self, now: Tick, call: &mut Call) {
+        let Some(permit) = call.permit.take().or(call.leave.filter(|leave| !leave.is_probe())) else {
+            return;
+        };
+        let own = &self.cells[usize::from(call.cell)];
+        own.count(now, &self.conditions, permit, |c| c.slower_than.is_none().then_some(true));
+        own.settle(now, &self.conditions, permit, Verdict::Failure);
+        call.leave = None;
     }
 
     /// The call is over.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_policy::PriorityClass;
 use tidegate_policy::report::TierName;
-use tidegate_policy::{PriorityClass, RelativePath};
 
 use crate::{Ticket, Waiting};
 
@@ -15,9 +15,9 @@ pub enum Decision {
     Admit(Admission),
     /// It is answered with the refusal.
     Refuse(Refusal),
-    /// The breaker is open and has a fallback: the request goes there once, without a ticket. When that fails
+    /// The breaker is open and its policy has a fallback: the request goes there, without a ticket. When that fails
     /// too, the refusal is the answer.
-    Fallback(RelativePath, Refusal),
+    Fallback(Refusal),
     /// It waits for a place in flight. Somebody's `complete`, `leave` or `tick` returns its place when that is over.
     Queue(Waiting),
 }
@@ -31,10 +31,23 @@ pub struct Admission {
     pub class: PriorityClass,
     /// How long to wait before it goes to the engine: a rule paces, and others have their turn first. Zero otherwise.
     pub wait: Duration,
-    /// Longest time until the response head.
-    pub timeout: Option<Duration>,
     /// What would have refused it if its policy were not in `Shadow` mode.
     pub shadow: Option<Refusal>,
+}
+
+/// How long the inference engine may take for an answer. What is none may take as long as it likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeLimits {
+    /// Until a connection stands.
+    pub connect: Option<Duration>,
+    /// Until the head, and of a stream also the first byte of the body.
+    pub first_byte: Option<Duration>,
+    /// Between two pieces of the body.
+    pub between_chunks: Option<Duration>,
+    /// Until the end of an answer that is no stream.
+    pub total: Option<Duration>,
+    /// Until the end of a stream.
+    pub total_of_stream: Option<Duration>,
 }
 
 /// Why a request does not pass, and when to come again.

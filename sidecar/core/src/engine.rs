@@ -23,7 +23,7 @@ use crate::priority::Classifier;
 use crate::queue::{Account, Place, Queue};
 use crate::ramp::Ramp;
 use crate::spread::Spread;
-use crate::{Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, Tick, Tokens};
+use crate::{Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, Tick, TimeLimits, Tokens};
 use ask::{Asked, Leave};
 use control::Control;
 use latencies::LatencyMeter;
@@ -208,13 +208,12 @@ impl Engine {
         if self.places.is_some() {
             self.flow.enter(lane);
         }
-        let timeout = self.breaker.as_ref().and_then(Breaker::timeout);
         // Waiting for its turn is not the engine's latency.
         let at_once = self.latencies.as_ref().filter(|_| wait.is_zero());
         let slot = at_once.and_then(|latencies| latencies.enter(lane));
         let ticket =
             Ticket { admitted: now + wait, call, held, slot, failed: false, pool, begun: false, account };
-        Admission { ticket, class, wait, timeout, shadow }
+        Admission { ticket, class, wait, shadow }
     }
 
     /// The head of the response is there, or will not come. At most once for each ticket.
@@ -251,6 +250,29 @@ impl Engine {
         if self.places.is_some() && !std::mem::replace(&mut ticket.begun, true) {
             self.begin(ticket, Some(now), true);
         }
+    }
+
+    /// The inference engine stopped in the middle of its answer, or was cut off there: a failure. At most once for each
+    /// ticket, after `responded`.
+    pub fn broke_off(&self, now: Tick, ticket: &mut Ticket) {
+        if let (Some(breaker), Some(call)) = (&self.breaker, &mut ticket.call) {
+            breaker.broke_off(now, call);
+        }
+    }
+
+    /// How long the inference engine may take.
+    pub fn time_limits(&self) -> TimeLimits {
+        self.breaker.as_ref().map(Breaker::time_limits).unwrap_or_default()
+    }
+
+    /// The policy of the breaker: its fallbacks and hooks are obeyed by whoever serves.
+    pub fn breaker_policy(&self) -> Option<&tidegate_policy::Breaker> {
+        self.breaker.as_ref().map(Breaker::policy)
+    }
+
+    /// Whether an answer with this status is a failure of the inference engine.
+    pub fn is_failure(&self, status: u16) -> bool {
+        self.breaker.as_ref().is_some_and(|breaker| breaker.is_failure(status))
     }
 
     /// The request is over. Without `responded` before, it ends without a verdict on the engine. Returns those who

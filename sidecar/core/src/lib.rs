@@ -38,7 +38,7 @@ mod testing;
 mod tick;
 mod tiers;
 
-pub use decision::{Admission, Answer, Cause, Decision, Refusal, Rule};
+pub use decision::{Admission, Answer, Cause, Decision, Refusal, Rule, TimeLimits};
 pub use engine::{Engine, Ticket, Waiting};
 pub use facts::{
     Claims, Completion, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, NoClaims, Signal,

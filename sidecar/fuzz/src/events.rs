@@ -128,7 +128,7 @@ impl World {
             }
             // No document of the fuzzer has a queue.
             Decision::Queue(waiting) => panic!("there is no queue: {waiting:?}"),
-            Decision::Refuse(refusal) | Decision::Fallback(_, refusal) => {
+            Decision::Refuse(refusal) | Decision::Fallback(refusal) => {
                 assert!(refusal.retry_after > Duration::ZERO, "{refusal:?}");
                 assert!(refusal.observed.is_finite() && refusal.limit.is_finite(), "{refusal:?}");
                 assert!(!refusal.rule.name.is_empty(), "{refusal:?}");

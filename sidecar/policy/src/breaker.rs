@@ -32,12 +32,22 @@ pub struct Breaker {
     pub open_millis: Millis,
     /// What closes it again.
     pub half_open: HalfOpen,
-    /// Time until the head of the response; later is a failure, answered with 504.
+    /// Longest time of a plain answer, and until the first byte of a stream; what takes longer is a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_millis: Option<Millis>,
+    /// Time limits by what is waited for; they go before `timeout_millis`.
+    #[serde(default, skip_serializing_if = "Timeouts::is_none")]
+    pub timeouts: Timeouts,
     /// What answers while it is open; 503 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+}
+
+impl Breaker {
+    /// Whether something else answers while it is open.
+    pub fn falls_back_when_open(&self) -> bool {
+        self.fallback.is_some()
+    }
 }
 
 fn default_failures() -> Vec<StatusMatch> {
@@ -215,6 +225,31 @@ impl Stage {
             Self::Decode => "decode",
             Self::Generation => "generation",
         }
+    }
+}
+
+/// How long the engine may take. What is absent may take as long as it likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Timeouts {
+    /// Until a connection to the engine stands; 5 s when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_millis: Option<Millis>,
+    /// Until the head of an answer, and of a stream also the first byte behind it; `timeout_millis` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_millis: Option<Millis>,
+    /// Between two pieces of an answer's body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between_chunks_millis: Option<Millis>,
+    /// Until the end of an answer, streams included; for plain ones `timeout_millis` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_millis: Option<Millis>,
+}
+
+impl Timeouts {
+    /// Whether there are none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -28,7 +28,7 @@ pub mod stream;
 
 pub use breaker::{
     Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, InFlight, LatencyPercentile, OutOfMemory,
-    Per, SlowCallRatio, Stage, StageBreaker, Trip,
+    Per, SlowCallRatio, Stage, StageBreaker, Timeouts, Trip,
 };
 pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use document::{API_VERSION, PolicyDocument, RateLimitHeaders};

@@ -6,15 +6,29 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
-use tidegate_core::HeadOutcome;
+use tidegate_core::{HeadOutcome, TimeLimits};
+use tokio::time::Instant;
 
 use super::body::{AnswerBody, EngineBody};
 use super::client::{Client, Switched};
 use super::codec::ResponseHead;
 use super::exchange::Exchange;
+use super::patience::{Patience, Watch};
 use super::progress::Progress;
 use super::relay::RelayBody;
+use crate::refusal::stream::Events;
 use crate::refusal::{Dialect, grpc};
+
+/// The media type of server-sent events.
+const EVENTS: &[u8] = b"text/event-stream";
+
+/// How long an answer may take, and since when.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    pub(super) times: TimeLimits,
+    /// When the engine had the whole request; none where the head had no limit.
+    pub(super) sent: Option<Instant>,
+}
 
 /// What hyper sends.
 pub(super) type Answer = Response<AnswerBody>;
@@ -45,11 +59,50 @@ impl Answered {
         }
     }
 
-    /// As it goes to the client.
-    pub(super) fn pass_on(self, client: Rc<Client>, progress: Progress) -> Answer {
+    fn headers(&self) -> &HeaderMap {
         match self {
-            Self::Http1(exchange, head) => from_http1(client, exchange, head, progress),
-            Self::Http2(response, dialect) => from_http2(&client, *response, dialect, progress),
+            Self::Http1(_, head) => &head.headers,
+            Self::Http2(response, _) => response.headers(),
+        }
+    }
+
+    /// Whether its body comes as it is made: events, lines of JSON, or messages of gRPC.
+    fn is_stream(&self) -> bool {
+        let kinds: [&[u8]; 3] = [EVENTS, b"application/x-ndjson", b"application/jsonl"];
+        matches!(self, Self::Http2(_, Dialect::Grpc))
+            || kinds.iter().any(|kind| is_kind(self.headers(), kind))
+    }
+
+    /// As it goes to the client, within `limits`. The engine had the whole request at `sent`, and the client has asked
+    /// for `path`.
+    pub(super) fn pass_on(
+        self,
+        client: Rc<Client>,
+        mut progress: Progress,
+        limits: &Limits,
+        path: &str,
+    ) -> Answer {
+        let is_stream = self.is_stream();
+        if is_stream && limits.times.first_byte.is_some() {
+            progress.began_stream(self.outcome());
+        } else {
+            progress.responded(self.outcome());
+        }
+        let began = || limits.sent.unwrap_or_else(Instant::now);
+        let patience = if limits.times == TimeLimits::default() {
+            None
+        } else {
+            Patience::new(&limits.times, began(), is_stream)
+        };
+        let watch = patience.map(|patience| {
+            let plain = !self.headers().contains_key(header::CONTENT_ENCODING)
+                && !self.headers().contains_key(header::CONTENT_LENGTH);
+            let events = (plain && is_event_stream(self.headers())).then(|| Events::of(path));
+            Box::new(Watch { patience, is_stream, events })
+        });
+        match self {
+            Self::Http1(exchange, head) => from_http1(client, exchange, head, progress, watch),
+            Self::Http2(response, dialect) => from_http2(&client, *response, dialect, progress, watch),
         }
     }
 }
@@ -59,6 +112,7 @@ fn from_http1(
     exchange: Box<Exchange>,
     head: ResponseHead,
     mut progress: Progress,
+    watch: Option<Box<Watch>>,
 ) -> Answer {
     let ResponseHead { status, headers, upgrade, .. } = head;
     client.shared.metrics.traffic.responded(status.as_u16());
@@ -77,7 +131,7 @@ fn from_http1(
         return answer;
     }
     close_if(false, &client, &mut answer);
-    *answer.body_mut() = EngineBody::answer(client, exchange, progress);
+    *answer.body_mut() = EngineBody::answer(client, exchange, progress, watch);
     answer
 }
 
@@ -86,16 +140,20 @@ fn from_http2(
     response: Response<Incoming>,
     dialect: Dialect,
     mut progress: Progress,
+    watch: Option<Box<Watch>>,
 ) -> Answer {
     client.shared.metrics.traffic.responded(response.status().as_u16());
     if is_event_stream(response.headers()) {
         progress.count_events();
     }
-    response.map(|body| AnswerBody::relay(RelayBody::new(body, progress, dialect)))
+    response.map(|body| AnswerBody::relay(RelayBody::new(body, progress, dialect, watch)))
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
-    let name = b"text/event-stream";
+    is_kind(headers, EVENTS)
+}
+
+fn is_kind(headers: &HeaderMap, name: &[u8]) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..name.len()));
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(name))
 }

@@ -9,9 +9,11 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::client::Client;
 use super::exchange::{Exchange, Failure, Piece};
+use super::patience::{Late, Watch};
 use super::pause::Pause;
 use super::progress::Progress;
 use super::relay::RelayBody;
+use crate::request_log;
 
 /// The body of an answer.
 pub(super) struct AnswerBody {
@@ -45,13 +47,19 @@ pub(super) struct EngineBody {
 struct Live {
     exchange: Box<Exchange>,
     progress: Progress,
+    watch: Option<Box<Watch>>,
 }
 
 impl EngineBody {
     /// The body of the response of `exchange`, whose head was received. Empty when there is none.
-    pub(super) fn answer(client: Rc<Client>, exchange: Box<Exchange>, progress: Progress) -> AnswerBody {
-        let mut body =
-            Self { client, live: Some(Live { exchange, progress }), failure: None, pause: Pause::default() };
+    pub(super) fn answer(
+        client: Rc<Client>,
+        exchange: Box<Exchange>,
+        progress: Progress,
+        watch: Option<Box<Watch>>,
+    ) -> AnswerBody {
+        let live = Some(Live { exchange, progress, watch });
+        let mut body = Self { client, live, failure: None, pause: Pause::default() };
         if body.live.as_ref().is_some_and(|live| live.exchange.is_done()) {
             body.finish();
             return AnswerBody::empty();
@@ -67,19 +75,27 @@ impl EngineBody {
             ready!(self.pause.poll(cx));
         }
         let Some(live) = &mut self.live else { return Poll::Ready(None) };
-        let piece = match ready!(live.exchange.poll_body(cx)) {
-            Ok(piece) => piece,
-            Err(failure) => {
-                self.live = None;
-                self.failure = Some(failure);
-                // hyper throws away what it has not sent yet when a body fails, and sends it when a body pauses.
-                cx.waker().wake_by_ref();
+        let piece = match live.exchange.poll_body(cx) {
+            Poll::Ready(Ok(piece)) => piece,
+            Poll::Ready(Err(failure)) => {
+                if !matches!(failure, Failure::Client(_) | Failure::Length) {
+                    live.progress.broke_off();
+                }
+                self.fail(failure, cx);
                 return Poll::Pending;
+            }
+            Poll::Pending => {
+                let Some(watch) = &mut live.watch else { return Poll::Pending };
+                let late = ready!(watch.patience.poll_late(cx));
+                return self.cut(late, cx);
             }
         };
         let frame = match piece {
             Piece::Data(data) => {
                 live.progress.received(&data);
+                if let Some(watch) = &mut live.watch {
+                    watch.patience.heard();
+                }
                 Some(Frame::data(data))
             }
             Piece::Trailers(trailers) => Some(Frame::trailers(trailers)),
@@ -91,9 +107,33 @@ impl EngineBody {
         Poll::Ready(frame.map(Ok))
     }
 
+    fn fail(&mut self, failure: Failure, cx: &Context<'_>) {
+        self.live = None;
+        self.failure = Some(failure);
+        // hyper throws away what it has not sent yet when a body fails, and sends it when a body pauses.
+        cx.waker().wake_by_ref();
+    }
+
+    /// The engine took too long. Events have an end that says so, everything else breaks off.
+    fn cut(&mut self, late: Late, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let Some(Live { exchange, mut progress, watch }) = self.live.take() else { return Poll::Ready(None) };
+        progress.late(late, watch.as_ref().is_some_and(|watch| watch.is_stream));
+        let client = &self.client;
+        let failure = Failure::Late(late);
+        request_log::engine_failed(client.shared.clock.now(), client.target.address(), &failure);
+        let Some(end) = watch.and_then(|watch| watch.end()) else {
+            self.fail(failure, cx);
+            return Poll::Pending;
+        };
+        if exchange.is_sent() {
+            client.request_over();
+        }
+        Poll::Ready(Some(Ok(Frame::data(end))))
+    }
+
     /// The response is whole: the engine's connection can take the next request.
     fn finish(&mut self) {
-        let Some(Live { exchange, progress }) = self.live.take() else { return };
+        let Some(Live { exchange, progress, .. }) = self.live.take() else { return };
         let now = progress.finish();
         let client = &self.client;
         if exchange.is_sent() {

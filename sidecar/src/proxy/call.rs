@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -48,10 +49,11 @@ struct UploadState {
 
 impl Call {
     /// Sends on the connection that `client` has, or on a new one.
-    pub(super) fn new(client: Rc<Client>, request: Request<RequestBody>) -> Self {
+    /// A new one has to stand within `connect`.
+    pub(super) fn new(client: Rc<Client>, request: Request<RequestBody>, connect: Option<Duration>) -> Self {
         let upload = Rc::new(UploadState::default());
         let request = request.map(|body| Upload { body, state: upload.clone() });
-        Self { answer: Box::pin(send(client, request)), upload }
+        Self { answer: Box::pin(send(client, request, connect)), upload }
     }
 }
 
@@ -72,15 +74,20 @@ impl Awaited for Call {
 }
 
 /// A connection that the engine has just closed gives the request back, which then is sent on another, once.
-async fn send(client: Rc<Client>, request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
-    let error = match try_send(&client, client.pool.http2(), request).await? {
+async fn send(
+    client: Rc<Client>,
+    request: Request<Upload>,
+    connect: Option<Duration>,
+) -> Result<Response<Incoming>, Failure> {
+    let error = match try_send(&client, client.pool.http2(), request, connect).await? {
         Ok(answer) => return Ok(answer),
         Err(error) => error,
     };
     let mut error = error;
     match error.take_message() {
         Some(request) => {
-            try_send(&client, None, request).await?.map_err(|error| Failure::Http2(error.into_error()))
+            let sent = try_send(&client, None, request, connect).await?;
+            sent.map_err(|error| Failure::Http2(error.into_error()))
         }
         None => Err(Failure::Http2(error.into_error())),
     }
@@ -92,16 +99,17 @@ async fn try_send(
     client: &Client,
     sender: Option<SendRequest<Upload>>,
     request: Request<Upload>,
+    limit: Option<Duration>,
 ) -> Result<Sent, Failure> {
     let mut sender = match sender {
         Some(sender) => sender,
-        None => connect(client).await?,
+        None => connect(client, limit).await?,
     };
     Ok(sender.try_send_request(request).await)
 }
 
-async fn connect(client: &Client) -> Result<SendRequest<Upload>, Failure> {
-    let stream = client.target.connect().await?;
+async fn connect(client: &Client, limit: Option<Duration>) -> Result<SendRequest<Upload>, Failure> {
+    let stream = client.target.connect(limit).await?;
     let (sender, connection) = http2::Builder::new(Local)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

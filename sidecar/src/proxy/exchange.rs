@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::client::Turn;
 use super::codec::{BodyDecoder, Broken, Decoded, ResponseHead, parse_response};
 use super::forward::Awaited;
+use super::patience::Late;
 use super::sender::{Sender, Unsent};
 use super::upstream::Upstream;
 
@@ -36,6 +37,9 @@ pub(super) enum Failure {
     /// The engine does not speak HTTP/1.1.
     #[error(transparent)]
     Broken(#[from] Broken),
+    /// A time limit is over.
+    #[error("the engine was too late with {}", .0.as_str())]
+    Late(Late),
 }
 
 /// hyper keeps what it says apart from what it knows.

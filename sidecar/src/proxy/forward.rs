@@ -8,11 +8,11 @@ use bytes::BytesMut;
 use http::header::{self, HeaderValue};
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
-use tidegate_core::{HeadOutcome, Refusal};
+use tidegate_core::{HeadOutcome, Refusal, TimeLimits};
 use tidegate_policy::RelativePath;
 use tokio::time::Instant;
 
-use super::answer::{Answer, Answered};
+use super::answer::{Answer, Answered, Limits};
 use super::call::Call;
 use super::client::{Client, Turn};
 use super::codec::{Broken, Framing, RequestHead, strip};
@@ -78,12 +78,13 @@ impl Arrived {
     pub(super) async fn forward(
         &mut self,
         mut progress: Progress,
-        timeout: Option<Duration>,
+        times: TimeLimits,
     ) -> Result<Answer, Failure> {
-        let (outcome, trouble) = match self.send(None, timeout).await {
+        let mut limits = Limits { times, sent: None };
+        let (outcome, trouble) = match self.send(None, &mut limits).await {
             Ok(answered) => {
-                progress.responded(answered.outcome());
-                return Ok(answered.pass_on(self.client.clone(), progress));
+                let path = self.parts.uri.path();
+                return Ok(answered.pass_on(self.client.clone(), progress, &limits, path));
             }
             Err(NoHead::Gone(failure)) => return Err(failure),
             Err(NoHead::TimedOut) => (HeadOutcome::TimedOut, Trouble::EngineTimedOut),
@@ -104,10 +105,12 @@ impl Arrived {
         refusal: &Refusal,
     ) -> Result<Answer, Failure> {
         let progress = Progress::new(self.client.shared.clone(), None, self.at);
-        match self.send(Some(path.as_str()), Some(FALLBACK_TIMEOUT)).await {
+        let times = TimeLimits { first_byte: Some(FALLBACK_TIMEOUT), ..TimeLimits::default() };
+        match self.send(Some(path.as_str()), &mut Limits { times, sent: None }).await {
             Ok(mut answered) if !matches!(answered.outcome(), HeadOutcome::Status(500..)) => {
                 refusal::mark_fallback(refusal, answered.headers_mut());
-                Ok(answered.pass_on(self.client.clone(), progress))
+                let path = self.parts.uri.path();
+                Ok(answered.pass_on(self.client.clone(), progress, &Limits::default(), path))
             }
             Err(NoHead::Gone(failure)) => Err(failure),
             Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => {
@@ -117,11 +120,11 @@ impl Arrived {
     }
 
     /// Sends it, to `target` when that is given, and waits for the head of the response.
-    async fn send(&mut self, target: Option<&str>, timeout: Option<Duration>) -> Result<Answered, NoHead> {
+    async fn send(&mut self, target: Option<&str>, limits: &mut Limits) -> Result<Answered, NoHead> {
         if self.goes_over_http2() {
-            self.call(target, timeout).await
+            self.call(target, limits).await
         } else {
-            self.exchange(target, timeout).await
+            self.exchange(target, limits).await
         }
     }
 
@@ -133,7 +136,7 @@ impl Arrived {
                 && config.http2.contains(&self.client.target.address().port()))
     }
 
-    async fn call(&mut self, target: Option<&str>, timeout: Option<Duration>) -> Result<Answered, NoHead> {
+    async fn call(&mut self, target: Option<&str>, limits: &mut Limits) -> Result<Answered, NoHead> {
         let Some(body) = self.body.take() else { return Err(NoHead::Gone(Failure::Length)) };
         let mut request = Request::new(body);
         *request.method_mut() = self.parts.method.clone();
@@ -147,8 +150,8 @@ impl Arrived {
         if self.parts.headers.get(header::TE).is_some_and(|te| te == "trailers") {
             request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        let mut call = Call::new(self.client.clone(), request);
-        let response = wait_for_head(&self.client, &mut call, timeout).await?;
+        let mut call = Call::new(self.client.clone(), request, limits.times.connect);
+        let response = wait_for_head(&self.client, &mut call, limits).await?;
         Ok(Answered::Http2(Box::new(response), self.dialect))
     }
 
@@ -167,17 +170,15 @@ impl Arrived {
         Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path).build()
     }
 
-    async fn exchange(
-        &mut self,
-        target: Option<&str>,
-        timeout: Option<Duration>,
-    ) -> Result<Answered, NoHead> {
+    async fn exchange(&mut self, target: Option<&str>, limits: &mut Limits) -> Result<Answered, NoHead> {
         let (upgrade, replayable) = (self.wants_upgrade(), self.is_replayable());
         let client = self.client.clone();
         loop {
             let upstream = match client.pool.take(self.at, replayable) {
                 Some(upstream) => upstream,
-                None => Upstream::new(client.target.connect().await.map_err(Failure::Io)?),
+                None => {
+                    Upstream::new(client.target.connect(limits.times.connect).await.map_err(Failure::Io)?)
+                }
             };
             let sender = Sender::new(self.encode(target, upgrade), self.framing, self.body.take());
             let method = self.parts.method.clone();
@@ -185,7 +186,7 @@ impl Arrived {
             if self.parts.version == Version::HTTP_11 {
                 *exchange = exchange.with_interim();
             }
-            match wait_for_head(&client, &mut *exchange, timeout).await {
+            match wait_for_head(&client, &mut *exchange, limits).await {
                 Ok(head) => return Ok(Answered::Http1(exchange, head)),
                 Err(NoHead::Failed(Failure::ClosedUnanswered))
                     if replayable && exchange.on_reused_connection() => {}
@@ -215,13 +216,14 @@ impl Arrived {
     }
 }
 
-/// The timeout runs from the last byte that the client sent: a slow upload is not the engine's fault.
+/// Waits, and notes when the engine had the whole request. The time limit runs from the last byte that the client sent: a slow upload is not the engine's fault.
 async fn wait_for_head<A: Awaited>(
     client: &Client,
     awaited: &mut A,
-    timeout: Option<Duration>,
+    limits: &mut Limits,
 ) -> Result<A::Answer, NoHead> {
-    let Some(timeout) = timeout else {
+    let TimeLimits { first_byte, total_of_stream, .. } = limits.times;
+    let Some(timeout) = first_byte.into_iter().chain(total_of_stream).min() else {
         return std::future::poll_fn(|cx| {
             let polled = awaited.poll_answer(cx);
             if let Some(interim) = awaited.take_interim() {
@@ -233,18 +235,21 @@ async fn wait_for_head<A: Awaited>(
         .await
         .map_err(NoHead::from);
     };
-    let mut deadline = pin!(tokio::time::sleep(timeout));
+    let mut sent = Instant::now();
+    let mut deadline = pin!(tokio::time::sleep_until(sent + timeout));
     std::future::poll_fn(|cx| {
         let polled = awaited.poll_answer(cx);
         if let Some(interim) = awaited.take_interim() {
             client.send_interim(&interim);
         }
         if let Poll::Ready(polled) = polled {
+            limits.sent = Some(sent);
             return Poll::Ready(polled.map_err(NoHead::from));
         }
         client.turn_to(awaited.turn());
         if awaited.heard_client() {
-            deadline.as_mut().reset(Instant::now() + timeout);
+            sent = Instant::now();
+            deadline.as_mut().reset(sent + timeout);
         }
         while deadline.as_mut().poll(cx).is_ready() {
             if !awaited.waits_for_client() {

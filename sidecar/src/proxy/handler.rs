@@ -10,7 +10,10 @@ use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tidegate_core::{Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal, Tick};
+use tidegate_core::{
+    Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal, Tick, TimeLimits,
+};
+use tidegate_policy::Fallback;
 
 use super::answer::{Answer, instead, own};
 use super::client::{Client, Turn};
@@ -78,7 +81,7 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
     if arrived.is_unlimited() {
         arrived.count(Verdict::Unlimited, None);
         let progress = Progress::new(arrived.client.shared.clone(), None, at);
-        return arrived.forward(progress, None).await;
+        return arrived.forward(progress, TimeLimits::default()).await;
     }
     if let Some(full) = arrived.client.shared.full() {
         arrived.client.shared.metrics.traffic.protocol_refused(full);
@@ -191,9 +194,12 @@ impl Arrived {
         match decision {
             Decision::Admit(admission) => self.pass(engine, admission).await,
             Decision::Refuse(refusal) => Ok(self.turn_away(&refusal).await),
-            Decision::Fallback(path, refusal) => {
+            Decision::Fallback(refusal) => {
                 self.tell(Verdict::Fallback, &refusal);
-                self.fall_back(&path, &refusal).await
+                match engine.breaker_policy().and_then(|policy| policy.fallback.as_ref()) {
+                    Some(Fallback::Path(path)) => self.fall_back(path, &refusal).await,
+                    None => Ok(self.refuse(&refusal).await),
+                }
             }
             Decision::Queue(waiting) => {
                 // A client that waits for leave to send is not given it before its turn.
@@ -207,7 +213,7 @@ impl Arrived {
     }
 
     async fn pass(&mut self, engine: Arc<Engine>, admission: Admission) -> Result<Answer, Failure> {
-        let Admission { ticket, class, wait, timeout, shadow } = admission;
+        let Admission { ticket, class, wait, shadow } = admission;
         let shared = self.client.shared.clone();
         if let Some(refusal) = &shadow {
             self.tell(Verdict::ShadowRefused, refusal);
@@ -215,9 +221,10 @@ impl Arrived {
             let labels = Labels { verdict: Verdict::Admitted, cause: None, class: Some(class) };
             shared.metrics.traffic.judged(labels);
         }
+        let limits = engine.time_limits();
         let mut progress = Progress::new(shared, Some((engine, ticket)), self.at).of(self.route.operation());
         progress.wait_for_turn(wait).await;
-        self.forward(progress, timeout).await
+        self.forward(progress, limits).await
     }
 
     async fn turn_away(&mut self, refusal: &Refusal) -> Answer {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidegate_core::{Completion, Engine, HeadOutcome, Tick, Ticket};
 
+use super::patience::Late;
 use super::sse::EventCounter;
 use crate::drain::InFlight;
 use crate::metrics::End;
@@ -24,6 +25,8 @@ pub(super) struct Progress {
     operation: Option<Operation>,
     /// What became of it, as far as its head tells.
     outcome: Option<HeadOutcome>,
+    /// What the head of a stream said, which the first byte has to confirm.
+    unconfirmed: Option<HeadOutcome>,
     /// It has not been sent yet, and may not be before its turn.
     waiting: bool,
     ended: bool,
@@ -50,6 +53,7 @@ impl Progress {
             events: None,
             operation: None,
             outcome: None,
+            unconfirmed: None,
             waiting: false,
             ended: false,
             _in_flight: in_flight,
@@ -80,6 +84,42 @@ impl Progress {
         }
     }
 
+    /// The head of a stream is there. Engines send it before they begin to work, so where the first byte has a time limit,
+    /// a success is one with that.
+    pub(super) fn began_stream(&mut self, outcome: HeadOutcome) {
+        if matches!(outcome, HeadOutcome::Status(..300)) {
+            self.outcome = Some(outcome);
+            self.unconfirmed = Some(outcome);
+        } else {
+            self.responded(outcome);
+        }
+    }
+
+    /// The engine broke off in the middle of its answer.
+    pub(super) fn broke_off(&mut self) {
+        let now = self.shared.clock.now();
+        if let Some((engine, ticket)) = &mut self.ticket {
+            if self.unconfirmed.take().is_some() {
+                engine.responded(now, ticket, HeadOutcome::Failed);
+            } else {
+                engine.broke_off(now, ticket);
+            }
+        }
+    }
+
+    /// A time limit of the answer's body is over. An engine that goes on writing a stream is not broken, however long
+    /// that is.
+    pub(super) fn late(&mut self, late: Late, is_stream: bool) {
+        match late {
+            Late::FirstByte => {
+                self.unconfirmed = None;
+                self.responded(HeadOutcome::TimedOut);
+            }
+            Late::End if is_stream => {}
+            Late::NextChunk | Late::End => self.broke_off(),
+        }
+    }
+
     /// Counts events from now on: the response is an event stream.
     pub(super) fn count_events(&mut self) {
         self.events = Some(EventCounter::default());
@@ -91,12 +131,19 @@ impl Progress {
         if self.first_byte.is_none() {
             let now = self.shared.clock.now();
             self.first_byte = Some(now);
+            self.confirm(now);
             if let Some((engine, ticket)) = &mut self.ticket {
                 engine.first_byte(now, ticket);
             }
         }
         if let Some(events) = &mut self.events {
             events.feed(data);
+        }
+    }
+
+    fn confirm(&mut self, now: Tick) {
+        if let (Some(outcome), Some((engine, ticket))) = (self.unconfirmed.take(), &mut self.ticket) {
+            engine.responded(now, ticket, outcome);
         }
     }
 
@@ -119,6 +166,9 @@ impl Progress {
     fn end(&mut self, whole: bool) -> Tick {
         self.ended = true;
         let now = self.shared.clock.now();
+        if whole {
+            self.confirm(now);
+        }
         if self.waiting {
             if let Some((engine, ticket)) = self.ticket.take() {
                 let turns = engine.cancel(now, ticket);

@@ -75,7 +75,7 @@ impl Queued {
                         None
                     }
                     Decision::Admit(admission) => Some(Ok(admission)),
-                    Decision::Refuse(refusal) | Decision::Fallback(_, refusal) => Some(Err(refusal)),
+                    Decision::Refuse(refusal) | Decision::Fallback(refusal) => Some(Err(refusal)),
                 };
                 if let Some(verdict) = verdict {
                     if let Some(place) = place {

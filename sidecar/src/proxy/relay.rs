@@ -9,6 +9,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::exchange::Failure;
+use super::patience::{Late, Watch};
 use super::progress::Progress;
 use crate::refusal::{Dialect, grpc};
 
@@ -16,12 +17,18 @@ use crate::refusal::{Dialect, grpc};
 pub(super) struct RelayBody {
     /// Taken when it is over.
     live: Option<(Incoming, Progress)>,
+    watch: Option<Box<Watch>>,
     dialect: Dialect,
 }
 
 impl RelayBody {
-    pub(super) fn new(body: Incoming, progress: Progress, dialect: Dialect) -> Self {
-        let mut relay = Self { live: Some((body, progress)), dialect };
+    pub(super) fn new(
+        body: Incoming,
+        progress: Progress,
+        dialect: Dialect,
+        watch: Option<Box<Watch>>,
+    ) -> Self {
+        let mut relay = Self { live: Some((body, progress)), watch, dialect };
         if relay.is_whole() {
             relay.finish();
         }
@@ -30,10 +37,18 @@ impl RelayBody {
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let Some((body, progress)) = &mut self.live else { return Poll::Ready(None) };
-        match ready!(Pin::new(body).poll_frame(cx)) {
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+            let Some(watch) = &mut self.watch else { return Poll::Pending };
+            let late = ready!(watch.patience.poll_late(cx));
+            return Poll::Ready(self.cut(late));
+        };
+        match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     progress.received(data);
+                    if let Some(watch) = &mut self.watch {
+                        watch.patience.heard();
+                    }
                 }
                 match frame.trailers_ref() {
                     Some(trailers) => self.end(trailers),
@@ -43,6 +58,7 @@ impl RelayBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
+                progress.broke_off();
                 self.live = None;
                 Poll::Ready(Some(match self.dialect {
                     Dialect::Grpc => Ok(Frame::trailers(grpc::broken_off())),
@@ -54,6 +70,18 @@ impl RelayBody {
                 Poll::Ready(None)
             }
         }
+    }
+
+    /// The engine took too long.
+    fn cut(&mut self, late: Late) -> Option<Result<Frame<Bytes>, Failure>> {
+        let (_, mut progress) = self.live.take()?;
+        let watch = self.watch.take()?;
+        progress.late(late, watch.is_stream);
+        Some(match (self.dialect, watch.end()) {
+            (Dialect::Grpc, _) => Ok(Frame::trailers(grpc::too_late())),
+            (Dialect::OpenAi, Some(end)) => Ok(Frame::data(end)),
+            (Dialect::OpenAi, None) => Err(Failure::Late(late)),
+        })
     }
 
     fn is_whole(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::shared::Shared;
 /// A connection to an opaque port. It counts as in flight while it lasts.
 pub(super) async fn opaque(mut client: TcpStream, target: Target, shared: &Shared) {
     let _in_flight = shared.drain.enter();
-    match target.connect().await {
+    match target.connect(None).await {
         Ok(mut engine) => {
             // Either side may break off: that ends both, and there is nobody to tell.
             let _ = copy_bidirectional(&mut client, &mut engine).await;

@@ -57,11 +57,12 @@ impl Target {
         self.address
     }
 
-    /// Connects.
-    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
-        let stream = match (connect(self.address).await, self.second) {
+    /// Connects, within `limit` where that is given.
+    pub(super) async fn connect(&self, limit: Option<Duration>) -> io::Result<TcpStream> {
+        let limit = limit.unwrap_or(CONNECT_TIMEOUT);
+        let stream = match (connect(self.address, limit).await, self.second) {
             (Err(error), Some(second)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                connect(second).await?
+                connect(second, limit).await?
             }
             (connected, _) => connected?,
         };
@@ -70,11 +71,12 @@ impl Target {
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-        Ok(connected) => connected,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection to {address} in 5 s"))),
-    }
+async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let late = |_| {
+        let message = format!("no connection to {address} in {} ms", limit.as_millis());
+        io::Error::new(io::ErrorKind::TimedOut, message)
+    };
+    tokio::time::timeout(limit, TcpStream::connect(address)).await.map_err(late)?
 }
 
 /// An open connection, and what was received on it but not used yet.

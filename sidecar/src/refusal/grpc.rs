@@ -55,9 +55,18 @@ pub fn status(headers: &HeaderMap) -> Option<u16> {
 
 /// The trailers of an answer that the engine did not end.
 pub fn broken_off() -> HeaderMap {
+    trailers(UNAVAILABLE, "the inference engine broke off")
+}
+
+/// The trailers of an answer that took the engine too long.
+pub fn too_late() -> HeaderMap {
+    trailers(DEADLINE_EXCEEDED, "the inference engine did not go on in time")
+}
+
+fn trailers(status: u16, message: &'static str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    trailers.insert(STATUS, HeaderValue::from(UNAVAILABLE));
-    trailers.insert(MESSAGE, HeaderValue::from_static("the inference engine broke off"));
+    trailers.insert(STATUS, HeaderValue::from(status));
+    trailers.insert(MESSAGE, HeaderValue::from_static(message));
     trailers
 }
 

@@ -11,4 +11,5 @@ mod queue;
 mod sequences;
 mod streaming;
 mod support;
+mod timeouts;
 mod upgrades;

@@ -72,7 +72,7 @@ impl Sidecar {
                 self.queued.insert(waiting.place(), (id, waiting));
                 Verdict::Wait
             }
-            Decision::Refuse(refusal) | Decision::Fallback(_, refusal) => {
+            Decision::Refuse(refusal) | Decision::Fallback(refusal) => {
                 Verdict::Refuse { retry_after: Some(refusal.retry_after) }
             }
         }

@@ -3,7 +3,7 @@
 use tidegate_crds::{self as crd, CircuitBreakerPolicySpec, Duration};
 use tidegate_policy::{
     Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, InFlight, KeyPart, LatencyPercentile,
-    Millis, Per, RelativePath, SlowCallRatio, StatusMatch, Trip,
+    Millis, Per, RelativePath, SlowCallRatio, StatusMatch, Timeouts, Trip,
 };
 
 use super::Parts;
@@ -23,6 +23,7 @@ pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mu
     let probes = problems.keep("spec.halfOpen.probes", count32(spec.half_open.probes, 1, 1000));
     let timeout =
         optional(spec.timeout_ms, |timeout| problems.keep("spec.timeoutMs", timeout_millis(timeout)));
+    let timeouts = timeouts(spec.timeouts.as_ref(), problems);
     let fallback = optional(spec.fallback_endpoint.as_ref(), |path| {
         let path = RelativePath::new(path).map_err(|error| error.to_string());
         problems.keep("spec.fallbackEndpoint", path).map(Fallback::Path)
@@ -45,6 +46,7 @@ pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mu
         open_millis: open,
         half_open: HalfOpen { probes: probes?, ramp_millis: ramp.unwrap_or_else(|| tenth(open)) },
         timeout_millis: timeout?,
+        timeouts: timeouts?,
         fallback: fallback?,
     };
     Some(Parts { breaker: Some(breaker), ..Parts::default() })
@@ -72,6 +74,33 @@ fn per(group_by: &crd::GroupBy, problems: &mut Problems) -> Option<Per> {
 
 fn timeout_millis(timeout: i64) -> Result<Millis, String> {
     Millis::new(count(timeout, 1, LONGEST_TIMEOUT_MS)?).map_err(|error| error.to_string())
+}
+
+fn timeouts(spec: Option<&crd::Timeouts>, problems: &mut Problems) -> Option<Timeouts> {
+    let Some(spec) = spec else { return Some(Timeouts::default()) };
+    if *spec == (crd::Timeouts { connect: None, first_byte: None, between_chunks: None, total: None }) {
+        problems.add("spec.timeouts", crd::Timeouts::NOTHING);
+    }
+    let mut read = |field: &str, time: Option<&Duration>| {
+        optional(time, |time| problems.keep(format!("spec.timeouts.{field}"), millis(time)))
+    };
+    let connect = read("connect", spec.connect.as_ref());
+    let first_byte = read("firstByte", spec.first_byte.as_ref());
+    let between_chunks = read("betweenChunks", spec.between_chunks.as_ref());
+    let total = read("total", spec.total.as_ref());
+    for (field, part) in [("firstByte", first_byte), ("betweenChunks", between_chunks)] {
+        if let (Some(Some(part)), Some(Some(total))) = (part, total)
+            && part > total
+        {
+            problems.add(format!("spec.timeouts.{field}"), crd::Timeouts::TOTAL);
+        }
+    }
+    Some(Timeouts {
+        connect_millis: connect?,
+        first_byte_millis: first_byte?,
+        between_chunks_millis: between_chunks?,
+        total_millis: total?,
+    })
 }
 
 fn trip(spec: &CircuitBreakerPolicySpec, problems: &mut Problems) -> Option<Trip> {

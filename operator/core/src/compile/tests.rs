@@ -7,7 +7,7 @@ use tidegate_policy::{
     JwtKeys, KeyPart, KvCache, LatencyPercentile, LatencySignal, LatencyTier, LearnedLatency, LearnedQps,
     Limit, Match, MemorySource, Millis, Mode, Number, OnStale, Per, Plateau, Priority, PriorityClass,
     PrioritySource, QpsTier, Rate, RateLimitHeaders, Ratio, Recovery, RelativePath, SlowCallRatio,
-    StatusMatch, Subject, Tiers, Trip,
+    StatusMatch, Subject, Tiers, Timeouts, Trip,
 };
 
 use super::*;
@@ -329,6 +329,7 @@ fn the_short_form_is_a_breaker_for_the_pods_behind_a_service() {
                     open_millis: millis(60_000),
                     half_open: HalfOpen { probes: 1, ramp_millis: Some(millis(6000)) },
                     timeout_millis: Some(millis(3000)),
+                    timeouts: Timeouts::default(),
                     fallback: Some(Fallback::Path(RelativePath::new("/fallback/payment").unwrap())),
                 }),
                 ..Parts::default()
@@ -351,6 +352,7 @@ fn every_field_of_a_breaker_reaches_the_document() {
     slowCallRatio: {threshold: 40%, slowerThan: 2s, windowCalls: 20, minimumRequests: 5}
     latency: {}
     inFlight: {}
+  timeouts: {connect: 500ms, firstByte: 5s, betweenChunks: 10s, total: 10m}
   open: {duration: 30s}
   halfOpen: {probes: 5, ramp: 0s}",
     );
@@ -390,6 +392,12 @@ fn every_field_of_a_breaker_reaches_the_document() {
             open_millis: millis(30_000),
             half_open: HalfOpen { probes: 5, ramp_millis: None },
             timeout_millis: None,
+            timeouts: Timeouts {
+                connect_millis: Some(millis(500)),
+                first_byte_millis: Some(millis(5000)),
+                between_chunks_millis: Some(millis(10_000)),
+                total_millis: Some(millis(600_000)),
+            },
             fallback: None,
         })
     );
@@ -551,6 +559,7 @@ fn a_policy_names_its_pods_in_one_way() {
 fn a_breaker_that_never_opens_is_refused() {
     assert_refused(breaker_of("{timeoutMs: 1}"), &["spec: nothing opens this breaker"]);
     assert_refused(breaker_of("{failureThreshold: 1, trip: {}}"), &["spec.trip: trip is empty"]);
+    assert_refused(breaker_of("{failureThreshold: 1, timeouts: {}}"), &["spec.timeouts: timeouts is empty"]);
 }
 
 #[test]
@@ -560,6 +569,7 @@ fn mistakes_of_a_breaker_are_reported_with_their_fields() {
   targetService: a.b.svc
   failureThreshold: 0
   timeoutMs: 3600001
+  timeouts: {connect: 0s, firstByte: 2m, betweenChunks: 1, total: 1m}
   fallbackEndpoint: https://elsewhere/
   trip:
     errorRatio: {threshold: 0%, window: 1, minimumRequests: 0}
@@ -582,6 +592,9 @@ fn mistakes_of_a_breaker_are_reported_with_their_fields() {
             "spec.open.duration: \"1d\" is not a duration",
             "spec.halfOpen.probes: 1001 is out of range",
             "spec.timeoutMs: 3600001 is out of range",
+            "spec.timeouts.connect: \"0s\" is out of range",
+            "spec.timeouts.betweenChunks: \"1\" is not a duration",
+            "spec.timeouts.firstByte: is more than timeouts.total",
             "spec.fallbackEndpoint: \"https://elsewhere/\" is not a path on the same engine",
         ],
     );

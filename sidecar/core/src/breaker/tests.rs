@@ -1,7 +1,7 @@
 use tidegate_policy::report::StageState;
 use tidegate_policy::{
     ConsecutiveFailures, ErrorRatio, HalfOpen, HeaderName, InFlight, KeyPart, LatencyPercentile, OutOfMemory,
-    Per, Ratio, SlowCallRatio, StageBreaker, StatusMatch, Trip as Trips,
+    Per, Ratio, SlowCallRatio, StageBreaker, StatusMatch, Timeouts, Trip as Trips,
 };
 
 use super::*;
@@ -27,6 +27,7 @@ fn policy(trip: Trips) -> Policy {
         open_millis: millis(60_000),
         half_open: HalfOpen { probes: 1, ramp_millis: None },
         timeout_millis: Some(millis(3000)),
+        timeouts: Timeouts::default(),
         fallback: None,
     }
 }
@@ -135,9 +136,35 @@ fn a_full_queue_of_the_engine_is_backpressure_and_no_failure() {
 fn an_answer_after_the_timeout_is_a_failure_where_nobody_cut_it_off() {
     let shadow = Policy { mode: Mode::Shadow, ..policy(in_a_row(1)) };
     let breaker = Breaker::new(&shadow, 7);
-    assert_eq!(breaker.timeout(), None);
+    assert_eq!(breaker.time_limits(), TimeLimits::default());
     call(&breaker, second(1), HeadOutcome::Status(200), 3001);
     assert!(is_open(&breaker));
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_a_failure_after_the_success_of_its_beginning() {
+    let breaker = Breaker::new(&policy(in_a_row(2)), 7);
+    let begin = || {
+        let mut call = admit(&breaker, second(1)).unwrap();
+        breaker.responded(second(1), &mut call, HeadOutcome::Status(200), Duration::from_millis(10));
+        call
+    };
+    let mut calls = [begin(), begin()];
+    for (call, failures) in calls.iter_mut().zip([1, 0]) {
+        breaker.broke_off(second(2), call);
+        assert_eq!(breaker.status(second(2)).consecutive_failures, failures);
+    }
+    assert!(is_open(&breaker), "two streams that stall are two failures in a row");
+}
+
+#[test]
+fn a_probe_that_has_succeeded_cannot_fail_any_more() {
+    let breaker = Breaker::new(&policy(in_a_row(1)), 7);
+    call(&breaker, second(1), HeadOutcome::Failed, 10);
+    let mut probe = admit(&breaker, second(62)).unwrap();
+    breaker.responded(second(62), &mut probe, HeadOutcome::Status(200), Duration::from_millis(10));
+    breaker.broke_off(second(63), &mut probe);
+    assert!(!is_open(&breaker));
 }
 
 #[test]

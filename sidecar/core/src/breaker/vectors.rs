@@ -190,6 +190,7 @@ fn breaker(scenario: &Scenario) -> Breaker {
         open_millis: Millis::new(60_000).unwrap(),
         half_open: HalfOpen { probes: scenario.probes, ramp_millis: None },
         timeout_millis: None,
+        timeouts: tidegate_policy::Timeouts::default(),
         fallback: None,
     };
     Breaker::new(&policy, 7)

@@ -8,7 +8,7 @@ use tidegate_policy::{Mode, PriorityClass};
 
 use super::places::{Found, Seat, Taken, Waiting};
 use super::{Engine, TierRules};
-use crate::breaker::{Breaker, Call};
+use crate::breaker::Call;
 use crate::concurrency::Pool;
 use crate::gate::Shed;
 use crate::gradient::Slowed;
@@ -84,10 +84,12 @@ impl Engine {
         if refusal.retry_after.is_zero() {
             refusal.retry_after = self.spread.over(UNKNOWN_WAIT);
         }
-        let fallback = self.breaker.as_ref().and_then(Breaker::fallback);
-        match fallback {
-            Some(path) if refusal.cause == Cause::Breaker => Decision::Fallback(path.clone(), refusal),
-            _ => Decision::Refuse(refusal),
+        let falls_back =
+            || self.breaker.as_ref().is_some_and(|breaker| breaker.policy().falls_back_when_open());
+        if refusal.cause == Cause::Breaker && falls_back() {
+            Decision::Fallback(refusal)
+        } else {
+            Decision::Refuse(refusal)
         }
     }
 

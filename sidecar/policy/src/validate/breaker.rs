@@ -1,7 +1,7 @@
 //! Rules of the circuit breaker.
 
 use super::Place;
-use crate::{Breaker, Millis, Per, StageBreaker, Trip};
+use crate::{Breaker, Millis, Per, StageBreaker, Timeouts, Trip};
 
 const MOST_CALLS: u32 = 1_000_000;
 /// Calls of a window of calls: their outcomes are looked through whenever one of them is bad.
@@ -24,7 +24,27 @@ pub(super) fn check(breaker: &Breaker, at: &mut Place<'_>) {
     for (i, stage) in breaker.stages.iter().enumerate() {
         check_stage(stage, &breaker.stages[..i], &mut at.field("stages").item(i));
     }
+    check_timeouts(&breaker.timeouts, &mut at.field("timeouts"));
     at.field("halfOpen").within("probes", breaker.half_open.probes, 1..=1000);
+}
+
+/// A limit that another one always comes before says something that does not happen.
+fn check_timeouts(timeouts: &Timeouts, at: &mut Place<'_>) {
+    let Some(total) = timeouts.total_millis else { return };
+    let parts = [
+        ("firstByteMillis", timeouts.first_byte_millis),
+        ("betweenChunksMillis", timeouts.between_chunks_millis),
+    ];
+    for (field, part) in parts {
+        if let Some(part) = part.filter(|part| *part > total) {
+            let message = format!(
+                "{} ms are more than the {} ms of totalMillis: write less, or leave one of both out",
+                part.get(),
+                total.get()
+            );
+            at.field(field).refuse(message);
+        }
+    }
 }
 
 fn check_trip(trip: &Trip, at: &mut Place<'_>) {

@@ -49,7 +49,7 @@ fn full() -> Value {
             "latency": "TimeToFirstToken",
             "algorithm": {"adaptive": {"targetMillis": 500, "tolerance": 3.0, "kvCache": 0.9}}},
         "queue": {"policy": "a/b", "mode": "Enforce", "maxLength": 100, "timeoutMillis": 1000,
-            "tenant": [{"header": "x-team"}, {"jwtClaim": "team"}, "path", "method", "clientIp"]},
+            "tenant": [{"header": "x-team"}, {"jwtClaim": "team"}, "path", "method", "clientIp", "model"]},
         "limits": [
             limit(json!({"tokenBucket": {"burst": 10, "initial": 1}}),
                 json!({"tokens": {"input": 1.0, "cached": 0.5, "output": 4.0}})),
@@ -72,10 +72,12 @@ fn full() -> Value {
                 "inFlight": {"max": 200},
             },
             "failureStatuses": ["5xx"], "backpressureStatuses": ["429"],
-            "per": {"key": [{"header": "x-canary"}, {"jwtClaim": "group"}, "path", "method", "clientIp"], "max": 8},
+            "per": {"key": [{"header": "x-canary"}, {"jwtClaim": "group"}, "path", "method", "clientIp", "model"], "max": 8},
             "stages": [{"stage": "Attention", "p99OverMillis": 800, "staleAfterMillis": 10_000,
                 "outOfMemory": {"count": 3, "windowMillis": 60_000}}],
             "openMillis": 60_000, "halfOpen": {"probes": 1, "rampMillis": 6000}, "timeoutMillis": 3000,
+            "timeouts": {"connectMillis": 1000, "firstByteMillis": 5000, "betweenChunksMillis": 10_000,
+                "totalMillis": 600_000},
             "fallback": {"path": "/fallback"},
         },
     });
@@ -85,7 +87,7 @@ fn full() -> Value {
         {"of": "path", "is": {"in": ["/v1/*"]}}, {"of": "method", "is": {"notIn": ["GET"]}},
     ]);
     document["limits"][0]["key"] =
-        json!([{"header": "x-api-key"}, {"jwtClaim": "sub"}, "path", "method", "clientIp"]);
+        json!([{"header": "x-api-key"}, {"jwtClaim": "sub"}, "path", "method", "clientIp", "model"]);
     document
 }
 
@@ -270,6 +272,10 @@ const BAD: &[(&str, &[&str])] = &[
     ("breaker.halfOpen.probes", &["0", "1001", "-1"]),
     ("breaker.halfOpen.rampMillis", MILLIS),
     ("breaker.timeoutMillis", MILLIS),
+    ("breaker.timeouts.connectMillis", MILLIS),
+    ("breaker.timeouts.firstByteMillis", &["0", "-1", "1.5", "2678400001", "600001"]),
+    ("breaker.timeouts.betweenChunksMillis", &["0", "-1", "1.5", "2678400001", "600001"]),
+    ("breaker.timeouts.totalMillis", MILLIS),
     ("breaker.fallback.path", &["\"\"", "\"a\"", "\"//a\"", "\"/a b\"", "\"/a#b\""]),
 ];
 
