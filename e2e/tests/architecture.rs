@@ -41,6 +41,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "jsonwebtoken",
             "libc",
             "prometheus-client",
+            // The few messages of OTLP that spans need.
+            "prost",
             "quick_cache",
             "ring",
             "rustix",

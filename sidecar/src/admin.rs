@@ -151,7 +151,7 @@ fn service(request: &Request<Incoming>) -> String {
 }
 
 /// Undoes percent encoding; what is not well-formed stays as it is.
-fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -13,6 +13,7 @@ use crate::caps::Caps;
 use crate::endpoint::Endpoint;
 use crate::engine_metrics::EngineType;
 use crate::pressure;
+pub use seeing::SeeingArgs;
 
 /// Exit code for a command line that can't be obeyed, `EX_USAGE` of `sysexits.h`.
 pub const EXIT_USAGE: u8 = 64;
@@ -85,6 +86,9 @@ pub struct RunArgs {
     /// How much there may be at once
     #[command(flatten)]
     pub caps: CapArgs,
+    /// Traces, and what the log tells
+    #[command(flatten)]
+    pub seeing: SeeingArgs,
     /// The node agent, which tells about the pod's GPUs
     #[arg(long, value_name = "URL", env = "TIDEGATE_AGENT", requires = "agent_token")]
     pub agent: Option<Endpoint>,
@@ -255,6 +259,7 @@ impl RunArgs {
         for named in &self.named_port {
             self.check_named(*named)?;
         }
+        self.seeing.target().map_err(|error| format!("{error:#}"))?;
         let remote = self.policy.operator.is_some() || self.agent.is_some();
         if remote && self.ca.is_none() && self.ca_fallback.is_none() {
             return Err("--operator and --agent need an authority to trust: give --ca <FILE>".to_owned());
@@ -361,6 +366,8 @@ fn duration(value: &str) -> Result<Duration, String> {
     }
     if total.is_zero() { Err(wrong()) } else { Ok(total) }
 }
+
+mod seeing;
 
 #[cfg(test)]
 mod tests;

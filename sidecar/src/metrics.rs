@@ -9,6 +9,7 @@ mod histogram;
 mod identity;
 mod stripes;
 mod tiers;
+mod traces;
 mod traffic;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ pub use decisions::Decisions;
 use engine_state::EngineState;
 pub use gen_ai::{End, GenAi};
 pub use identity::Identity;
+pub use traces::{SpanOutcome, Traces};
 pub use traffic::{Labels, ProtocolRefusal, Traffic, Verdict};
 
 /// All metrics of one worker process.
@@ -39,6 +41,8 @@ pub struct Metrics {
     pub decisions: Decisions,
     /// What generating took.
     pub gen_ai: GenAi,
+    /// What became of spans.
+    pub traces: Traces,
     registry: Registry,
     /// Of the metrics whose names were given to them elsewhere.
     plain: Registry,
@@ -103,6 +107,7 @@ impl Metrics {
         Self {
             traffic: Traffic::register(&mut registry),
             identity: Identity::register(&mut registry),
+            traces: Traces::register(&mut registry),
             decisions: Decisions::register(&mut registry, &mut plain, addresses),
             gen_ai: GenAi::register(&mut plain),
             engine: EngineState::register(&mut registry),

@@ -5,11 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderMap;
-use tidegate_core::{Refusal, Tick};
+use tidegate_core::{Answer, Cause, Refusal, Tick};
 use tidegate_policy::PriorityClass;
+use tidegate_policy::report::{BreakerState, BreakerStatus};
 
+use crate::backoff::random;
 use crate::metrics::{ProtocolRefusal, Verdict};
+use crate::route::Route;
 use crate::shared::Shared;
+use crate::trace::{Context, is_in};
 
 /// Lines of one kind in a second, of all threads together.
 const BUDGET: u64 = 100;
@@ -18,6 +22,7 @@ const BUDGET: u64 = 100;
 const LONGEST: usize = 128;
 
 static DECISIONS: Budget = Budget::new();
+static ADMISSIONS: Budget = Budget::new();
 static FAILURES: Budget = Budget::new();
 static CONNECTIONS: Budget = Budget::new();
 
@@ -50,32 +55,131 @@ impl Budget {
     }
 }
 
+/// What the lines say beside the request itself.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of the service that is guarded.
+    pub service: String,
+    /// Share of the admitted requests that get a line.
+    pub admitted: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { service: "tidegate-sidecar".to_owned(), admitted: 0.0 }
+    }
+}
+
+/// A request, as far as its line needs it. Neither its path nor its body is told, nor any header but the two that
+/// name it.
+#[derive(Clone, Copy)]
+pub(crate) struct Told<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) at: Tick,
+    pub(crate) route: Route,
+    pub(crate) client: IpAddr,
+    pub(crate) headers: &'a HeaderMap,
+}
+
 /// A request was refused, went to a fallback or would have been refused.
-pub(crate) fn decision(now: Tick, verdict: Verdict, refusal: &Refusal, client: IpAddr, headers: &HeaderMap) {
+pub(crate) fn refused(told: Told<'_>, verdict: Verdict, refusal: &Refusal) {
     if !tracing::enabled!(target: "tidegate::decision", tracing::Level::INFO) {
         return;
     }
-    let Some(dropped) = DECISIONS.take(now) else { return };
-    let priority = match refusal.class {
-        PriorityClass::Low => "low",
-        PriorityClass::Medium => "medium",
-        PriorityClass::High => "high",
-    };
+    let Some(dropped) = DECISIONS.take(told.at) else { return };
+    let breaker = told.breaker().filter(|_| refusal.cause == Cause::Breaker);
+    let limited = verdict == Verdict::Refused && refusal.cause.answer() == Answer::TooManyRequests;
     tracing::info!(
         target: "tidegate::decision",
-        trace_id = trace_id(headers).unwrap_or_default(),
-        request_id = text(headers, "x-request-id").unwrap_or_default(),
-        decision = verdict.as_str(),
+        event = if limited { "rate_limit_rejected" } else { "decision" },
+        service = told.shared.log().service,
+        trace_id = told.trace_id(),
+        request_id = text(told.headers, "x-request-id").unwrap_or_default(),
+        decision = word(verdict, breaker.as_ref()),
+        verdict = verdict.as_str(),
         cause = refusal.cause.as_str(),
+        reason = reason(refusal, breaker),
         policy = refusal.rule.policy,
         rule = refusal.rule.name,
         observed = refusal.observed,
         limit = refusal.limit,
+        current_usage = limited.then_some(refusal.observed),
+        limit_quota = limited.then_some(refusal.limit),
         retry_after_ms = u64::try_from(refusal.retry_after.as_millis()).unwrap_or(u64::MAX),
-        priority,
-        client_ip = %client,
+        priority = class_name(refusal.class),
+        route = told.route.as_str(),
+        client_ip = %told.client.to_canonical(),
         dropped,
     );
+}
+
+/// A request was admitted. Only a sample of them is told: of requests in a trace the same in every pod.
+pub(crate) fn admitted(told: Told<'_>, class: PriorityClass) {
+    let ratio = told.shared.log().admitted;
+    if ratio <= 0.0 || !tracing::enabled!(target: "tidegate::decision", tracing::Level::INFO) {
+        return;
+    }
+    let number = Context::of(told.headers).map_or_else(random, |context| context.trace.number());
+    if !is_in(ratio, number) {
+        return;
+    }
+    let Some(dropped) = ADMISSIONS.take(told.at) else { return };
+    let breaker = told.breaker();
+    tracing::info!(
+        target: "tidegate::decision",
+        event = "decision",
+        service = told.shared.log().service,
+        trace_id = told.trace_id(),
+        request_id = text(told.headers, "x-request-id").unwrap_or_default(),
+        decision = word(Verdict::Admitted, breaker.as_ref()),
+        verdict = Verdict::Admitted.as_str(),
+        priority = class_name(class),
+        route = told.route.as_str(),
+        client_ip = %told.client.to_canonical(),
+        dropped,
+    );
+}
+
+impl Told<'_> {
+    /// State of the breaker at this instant.
+    fn breaker(&self) -> Option<BreakerStatus> {
+        self.shared.engine.load().breaker(self.at)
+    }
+
+    fn trace_id(&self) -> String {
+        Context::of(self.headers).map(|context| context.trace.to_string()).unwrap_or_default()
+    }
+}
+
+/// What the breaker made of it, and `REFUSED` where another rule has refused.
+fn word(verdict: Verdict, breaker: Option<&BreakerStatus>) -> &'static str {
+    let state = breaker.map_or(BreakerState::Closed, |breaker| breaker.state);
+    match verdict {
+        Verdict::Admitted | Verdict::Unlimited | Verdict::ShadowRefused => match state {
+            BreakerState::HalfOpen => "HALF_OPEN",
+            BreakerState::Closed | BreakerState::Open => "ALLOWED",
+        },
+        Verdict::Refused | Verdict::Fallback => match (breaker, state) {
+            (None, _) => "REFUSED",
+            (Some(_), BreakerState::HalfOpen) => "HALF_OPEN",
+            (Some(_), BreakerState::Closed | BreakerState::Open) => "OPEN",
+        },
+    }
+}
+
+/// Of a breaker why it opened, such as `5xx_rate_85%_in_30s`; of another rule what was over what.
+fn reason(refusal: &Refusal, breaker: Option<BreakerStatus>) -> String {
+    breaker
+        .and_then(|breaker| breaker.last_trigger_reason)
+        .unwrap_or_else(|| format!("{}_{}_over_{}", refusal.cause.as_str(), refusal.observed, refusal.limit))
+}
+
+const fn class_name(class: PriorityClass) -> &'static str {
+    match class {
+        PriorityClass::Low => "low",
+        PriorityClass::Medium => "medium",
+        PriorityClass::High => "high",
+    }
 }
 
 /// The engine gave no answer to a request.
@@ -98,12 +202,6 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().filter(|value| value.len() <= LONGEST)
 }
 
-/// The trace id of a W3C `traceparent`.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut parts = text(headers, "traceparent")?.split('-').skip(1);
-    parts.next().filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,13 +216,23 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_id_is_that_of_traceparent() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(trace_id(&headers), None);
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        headers.insert("traceparent", format!("00-{id}-00f067aa0ba902b7-01").parse().unwrap());
-        assert_eq!(trace_id(&headers), Some(id));
-        headers.insert("traceparent", "00-short-00f067aa0ba902b7-01".parse().unwrap());
-        assert_eq!(trace_id(&headers), None);
+    fn a_decision_is_told_in_the_words_of_the_breaker() {
+        let breaker = |state| {
+            let status = serde_json::json!({"policy": "a/b", "mode": "Enforce", "state": state,
+                "consecutiveFailures": 0, "transitions": []});
+            serde_json::from_value::<BreakerStatus>(status).unwrap()
+        };
+        let (open, half) = (breaker("Open"), breaker("HalfOpen"));
+        for (verdict, breaker, expected) in [
+            (Verdict::Admitted, None, "ALLOWED"),
+            (Verdict::Admitted, Some(&half), "HALF_OPEN"),
+            (Verdict::Refused, Some(&open), "OPEN"),
+            (Verdict::Fallback, Some(&open), "OPEN"),
+            (Verdict::Refused, Some(&half), "HALF_OPEN"),
+            (Verdict::Refused, None, "REFUSED"),
+            (Verdict::ShadowRefused, Some(&open), "ALLOWED"),
+        ] {
+            assert_eq!(word(verdict, breaker), expected, "{verdict:?}");
+        }
     }
 }

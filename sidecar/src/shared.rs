@@ -1,5 +1,7 @@
 //! What every thread of the worker process sees.
 
+use std::sync::{Arc, OnceLock};
+
 use arc_swap::ArcSwap;
 use tidegate_core::Engine;
 use tidegate_policy::PolicyDocument;
@@ -10,6 +12,8 @@ use crate::drain::Drain;
 use crate::identity::Issuers;
 use crate::metrics::{Metrics, ProtocolRefusal};
 use crate::pressure::Pressure;
+use crate::request_log::Settings;
+use crate::trace::Tracer;
 use crate::turns::Turns;
 
 /// Created once; the proxy's threads, the policy sources and the admin server hold it in an `Arc`.
@@ -36,6 +40,10 @@ pub struct Shared {
     pub pressure: Pressure,
     /// Who waits in the queue.
     pub turns: Turns,
+    /// Begins spans; without it nothing is traced.
+    pub tracer: OnceLock<Arc<Tracer>>,
+    /// How decisions are told in the log, if not as usual.
+    pub log: OnceLock<Settings>,
 }
 
 impl Shared {
@@ -52,6 +60,8 @@ impl Shared {
             prefixes: Rooms::default(),
             pressure: Pressure::new(&caps),
             turns: Turns::default(),
+            tracer: OnceLock::new(),
+            log: OnceLock::new(),
         }
     }
 
@@ -65,6 +75,11 @@ impl Shared {
         } else {
             None
         }
+    }
+
+    /// How decisions are told in the log.
+    pub fn log(&self) -> &Settings {
+        self.log.get_or_init(Settings::default)
     }
 
     /// All metrics in the `OpenMetrics` text format, with the engine's state of this instant.

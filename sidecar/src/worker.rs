@@ -25,6 +25,7 @@ use crate::listeners::Listeners;
 use crate::policy::{Keeper, Operator, Start, follow_file, follow_operator};
 use crate::proxy;
 use crate::shared::Shared;
+use crate::trace;
 use crate::transitions::Transitions;
 use crate::trust::Trust;
 
@@ -46,6 +47,7 @@ pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
     let shared = Arc::new(Shared::new(engine, clock, worker.run.caps.caps()));
     shared.metrics.worker_restarts(worker.restarts);
     let keeper = Arc::new(Keeper::new(Arc::clone(&shared), start, &worker.run.policy));
+    let spans = start_seeing(&worker.run, &shared)?;
     let mut ended = spawn_data_threads(&worker.run, listeners.data, &shared)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let admin = listeners.admin;
@@ -53,6 +55,9 @@ pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
     let code = runtime.block_on(async {
         let admin = tokio::net::TcpListener::from_std(admin)?;
         spawn_control(&worker.run, admin, &shared, &keeper);
+        if let Some((target, spans)) = spans {
+            tokio::spawn(trace::export(target, spans, shared.metrics.traces.clone()));
+        }
         tokio::select! {
             told = told_to_end(&shared, worker.run.drain_deadline) => told,
             reason = ended.recv() => Err(anyhow::anyhow!("a data thread ended: {}", reason.unwrap_or_default())),
@@ -61,6 +66,20 @@ pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
     // A lookup of a name may still hold a thread; nothing waits for it.
     runtime.shutdown_background();
     code
+}
+
+/// Before the first request. Where spans go, and those that come, if there is tracing.
+fn start_seeing(
+    run: &RunArgs,
+    shared: &Shared,
+) -> Result<Option<(trace::Target, mpsc::Receiver<trace::Record>)>> {
+    // Both are empty: this is the first that is put in.
+    let _ = shared.log.set(run.seeing.log());
+    let Some(target) = run.seeing.target()? else { return Ok(None) };
+    let counts = shared.metrics.traces.clone();
+    let (tracer, spans) = trace::Tracer::new(run.seeing.trace_ratio, shared.clock, counts);
+    let _ = shared.tracer.set(tracer);
+    Ok(Some((target, spans)))
 }
 
 /// A worker without its supervisor would hold the port and answer to nobody.

@@ -8,7 +8,7 @@ mod places;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidegate_policy::report::Status;
+use tidegate_policy::report::{BreakerStatus, Status};
 use tidegate_policy::{LatencySignal, Mode, PolicyDocument, PriorityClass, RateLimitHeaders};
 
 use crate::ages::Slot;
@@ -383,10 +383,15 @@ impl Engine {
             engine: control.engine_load(now),
             tiers: control.status(now),
             limits: self.limits.status(now),
-            breaker: self.breaker.as_ref().map(|breaker| breaker.status(now)),
+            breaker: self.breaker(now),
             concurrency: self.concurrency_status(&control),
             queue: self.queue_status(now),
         }
+    }
+
+    /// State of the breaker at one instant, without waiting for whatever else goes on.
+    pub fn breaker(&self, now: Tick) -> Option<BreakerStatus> {
+        self.breaker.as_ref().map(|breaker| breaker.status(now))
     }
 
     fn record_latency(&self, signal: LatencySignal, latency: Duration) {

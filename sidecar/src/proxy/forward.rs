@@ -104,7 +104,7 @@ impl Arrived {
         path: &RelativePath,
         refusal: &Refusal,
     ) -> Result<Answer, Failure> {
-        let progress = Progress::new(self.client.shared.clone(), None, self.at);
+        let progress = Progress::new(self.client.shared.clone(), None, self.at).traced(self.span.take());
         let times = TimeLimits { first_byte: Some(FALLBACK_TIMEOUT), ..TimeLimits::default() };
         match self.send(Some(path.as_str()), &mut Limits { times, sent: None }).await {
             Ok(mut answered) if !matches!(answered.outcome(), HeadOutcome::Status(500..)) => {

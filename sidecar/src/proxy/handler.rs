@@ -27,9 +27,11 @@ use super::request_watch::Framed;
 use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::refusal::{self, Dialect, Form, Trouble, grpc};
-use crate::request_log;
+use crate::request_log::{self, Told};
 use crate::route::Route;
+use crate::shared::Shared;
 use crate::tokens::Asked;
+use crate::trace::Span;
 
 /// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
 /// closing is cheaper.
@@ -57,6 +59,8 @@ pub(super) struct Arrived {
     pub(super) dialect: Dialect,
     /// What it asks for, where a rule needs to know.
     pub(super) asked: Option<Asked>,
+    /// While it is sampled and has not been sent.
+    pub(super) span: Option<Span>,
 }
 
 /// Answers one request. An error ends the client's connection or stream, because an answer cannot be given or not be
@@ -74,7 +78,7 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
     let route = Route::of(parts.uri.path());
     client.shared.metrics.traffic.asked_for(route);
     let body = Some(RequestBody::new(body));
-    let mut arrived = Arrived { client, parts, body, framing, at, route, dialect, asked: None };
+    let mut arrived = Arrived { client, parts, body, framing, at, route, dialect, asked: None, span: None };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
     }
@@ -87,6 +91,7 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
         arrived.client.shared.metrics.traffic.protocol_refused(full);
         return Ok(arrived.reject(Trouble::Overloaded));
     }
+    arrived.trace();
     arrived.judge().await
 }
 
@@ -204,6 +209,9 @@ impl Arrived {
             Decision::Queue(waiting) => {
                 // A client that waits for leave to send is not given it before its turn.
                 let body = self.body.as_mut().filter(|_| !self.parts.headers.contains_key(header::EXPECT));
+                if let Some(span) = &mut self.span {
+                    span.event("tidegate.queued");
+                }
                 match queue::wait(&shared, &engine, waiting, body).await.map_err(Failure::Client)? {
                     Ok(admission) => self.pass(engine, admission).await,
                     Err(refusal) => Ok(self.turn_away(&refusal).await),
@@ -220,9 +228,15 @@ impl Arrived {
         } else {
             let labels = Labels { verdict: Verdict::Admitted, cause: None, class: Some(class) };
             shared.metrics.traffic.judged(labels);
+            request_log::admitted(self.told(&shared), class);
+            if let Some(span) = &mut self.span {
+                span.admitted(class, self.asked.as_ref().and_then(Asked::model));
+            }
         }
         let limits = engine.time_limits();
-        let mut progress = Progress::new(shared, Some((engine, ticket)), self.at).of(self.route.operation());
+        let mut progress = Progress::new(shared, Some((engine, ticket)), self.at)
+            .of(self.route.operation())
+            .traced(self.span.take());
         progress.wait_for_turn(wait).await;
         self.forward(progress, limits).await
     }
@@ -237,11 +251,32 @@ impl Arrived {
         self.client.shared.metrics.traffic.judged(labels);
     }
 
-    fn tell(&self, verdict: Verdict, refusal: &Refusal) {
+    /// Begins its span, if it is sampled.
+    fn trace(&mut self) {
+        let Some(tracer) = self.client.shared.tracer.get() else { return };
+        let (method, path) = (self.parts.method.as_str(), self.parts.uri.path());
+        let headers = &mut self.parts.headers;
+        self.span = Span::begin(tracer, headers, self.route, method, path, self.client.address);
+    }
+
+    fn told<'a>(&'a self, shared: &'a Shared) -> Told<'a> {
+        Told {
+            shared,
+            at: self.at,
+            route: self.route,
+            client: self.client.address,
+            headers: &self.parts.headers,
+        }
+    }
+
+    fn tell(&mut self, verdict: Verdict, refusal: &Refusal) {
         self.count(verdict, Some(refusal));
         let client = &self.client;
         client.shared.metrics.decisions.refused(verdict, refusal, self.route, client.address);
-        request_log::decision(self.at, verdict, refusal, client.address, &self.parts.headers);
+        request_log::refused(self.told(&client.shared), verdict, refusal);
+        if let Some(span) = &mut self.span {
+            span.refused(verdict, refusal);
+        }
     }
 
     pub(super) fn instead(&self, response: Response<Bytes>) -> Answer {
@@ -250,7 +285,11 @@ impl Arrived {
 
     async fn refuse(&mut self, refusal: &Refusal) -> Answer {
         let drained = self.drain().await;
-        own(&self.client, refusal::refused(refusal, self.form()), !drained)
+        let answer = refusal::refused(refusal, self.form());
+        if let Some(mut span) = self.span.take() {
+            span.status(answer.status().as_u16());
+        }
+        own(&self.client, answer, !drained)
     }
 
     fn reject(&self, trouble: Trouble) -> Answer {

@@ -11,6 +11,7 @@ use crate::drain::InFlight;
 use crate::metrics::End;
 use crate::route::Operation;
 use crate::shared::Shared;
+use crate::trace::Span;
 
 /// Ends exactly once: with [`Progress::finish`], or as broken off when it is dropped.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Progress {
     outcome: Option<HeadOutcome>,
     /// What the head of a stream said, which the first byte has to confirm.
     unconfirmed: Option<HeadOutcome>,
+    span: Option<Span>,
     /// It has not been sent yet, and may not be before its turn.
     waiting: bool,
     ended: bool,
@@ -54,6 +56,7 @@ impl Progress {
             operation: None,
             outcome: None,
             unconfirmed: None,
+            span: None,
             waiting: false,
             ended: false,
             _in_flight: in_flight,
@@ -63,6 +66,12 @@ impl Progress {
     /// It asks a model for something, and is counted as such.
     pub(super) fn of(mut self, operation: Option<Operation>) -> Self {
         self.operation = operation;
+        self
+    }
+
+    /// It is sampled: its span ends with it.
+    pub(super) fn traced(mut self, span: Option<Span>) -> Self {
+        self.span = span;
         self
     }
 
@@ -78,9 +87,20 @@ impl Progress {
 
     /// The head of the response is there, or will not come.
     pub(super) fn responded(&mut self, outcome: HeadOutcome) {
-        self.outcome = Some(outcome);
+        self.note(outcome);
         if let Some((engine, ticket)) = &mut self.ticket {
             engine.responded(self.shared.clock.now(), ticket, outcome);
+        }
+    }
+
+    fn note(&mut self, outcome: HeadOutcome) {
+        self.outcome = Some(outcome);
+        if let Some(span) = &mut self.span {
+            span.status(match outcome {
+                HeadOutcome::Status(status) => status,
+                HeadOutcome::TimedOut => 504,
+                HeadOutcome::Failed => 502,
+            });
         }
     }
 
@@ -88,7 +108,7 @@ impl Progress {
     /// a success is one with that.
     pub(super) fn began_stream(&mut self, outcome: HeadOutcome) {
         if matches!(outcome, HeadOutcome::Status(..300)) {
-            self.outcome = Some(outcome);
+            self.note(outcome);
             self.unconfirmed = Some(outcome);
         } else {
             self.responded(outcome);
@@ -132,6 +152,9 @@ impl Progress {
             let now = self.shared.clock.now();
             self.first_byte = Some(now);
             self.confirm(now);
+            if let Some(span) = &mut self.span {
+                span.event("tidegate.first_byte");
+            }
             if let Some((engine, ticket)) = &mut self.ticket {
                 engine.first_byte(now, ticket);
             }
@@ -180,8 +203,12 @@ impl Progress {
         let total = now.since(self.arrived);
         self.shared.metrics.traffic.finished(total, first_byte);
         let events = self.events.as_ref().map_or(0, EventCounter::count);
+        let how = self.how(whole);
+        if let Some(span) = &mut self.span {
+            span.ended(how, events);
+        }
         if let Some(operation) = self.operation {
-            self.shared.metrics.gen_ai.ended(operation, self.how(whole), total, first_byte, events);
+            self.shared.metrics.gen_ai.ended(operation, how, total, first_byte, events);
         }
         if let Some((engine, ticket)) = self.ticket.take() {
             let turns = engine.complete(

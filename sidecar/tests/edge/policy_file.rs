@@ -11,18 +11,18 @@ use crate::sidecar::{Sidecar, eventually, within};
 /// A second is promised; a machine under load gets another.
 const ENFORCED: Duration = Duration::from_secs(2);
 
-struct File {
+pub(crate) struct File {
     folder: TempDir,
 }
 
 impl File {
-    fn new(content: &str) -> Self {
+    pub(crate) fn new(content: &str) -> Self {
         let file = Self { folder: tempfile::tempdir().unwrap() };
         file.write(content);
         file
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("written-by-hand.json")
     }
 
@@ -42,7 +42,7 @@ fn document(revision: &str) -> String {
 }
 
 /// One request a day, for all together.
-fn one_request(revision: &str) -> String {
+pub(crate) fn one_request(revision: &str) -> String {
     let limit = Limit {
         policy: "tests/one".to_owned(),
         name: "one".to_owned(),
