@@ -8,8 +8,8 @@
 //!   This needs no answer to end: a long stream says nothing about the engine's queue and is not looked at, and an
 //!   engine that hangs is seen although nothing completes.
 //! * An engine that tells how many requests run and wait has use for those that run and for as many more as begin
-//!   within the tolerated time. One whose KV cache is fuller than it should be has use for `running × target ÷ use`;
-//!   one that preempts has taken too many.
+//!   within the tolerated time, and for as many as the KV cache holds by what a request holds of it: now, or on average
+//!   before, since one that has just begun holds less than it will. One that preempts has taken too many.
 //!
 //! The limit grows while it is used and nothing of that holds: fast until the first congestion, slowly from then on.
 //! The time to first token without load is learned only where it cannot be the limit's own doing: with less than half
@@ -36,6 +36,8 @@ const RATE_WEIGHT: f64 = 0.3;
 const LEARN_WEIGHT: f64 = 0.1;
 /// A cache that is emptier says nothing about how many requests will fill it.
 const KV_KNOWN: f64 = 0.5;
+/// Weight of a reading in what a request holds of the cache on average.
+const SIZE_WEIGHT: f64 = 0.03;
 /// What is left of the requests that run when the engine preempts.
 const PREEMPTED: f64 = 0.9;
 
@@ -52,7 +54,9 @@ pub(super) struct Adaptive {
     congested_once: bool,
     preemptions: Option<u64>,
     read: Option<Tick>,
-    /// As many as fill the KV cache, by the last reading.
+    /// Share of the KV cache that a request holds on average over its life, once the cache was half full.
+    each: Option<f64>,
+    /// As many as fill the KV cache.
     fit: f64,
 }
 
@@ -76,6 +80,7 @@ impl Adaptive {
             congested_once: false,
             preemptions: None,
             read: None,
+            each: None,
             fit: f64::INFINITY,
         }
     }
@@ -147,6 +152,21 @@ impl Adaptive {
         }
     }
 
+    /// What a request holds of the KV cache. One that has just begun holds less than it will, so a batch of such is no
+    /// reason to take more: what was held on average before counts where it is more.
+    fn learn_size(&mut self, running: Option<f64>, usage: Option<f64>) {
+        let running = running.filter(|running| *running > 0.0);
+        let (Some(running), Some(usage)) = (running, usage.filter(|usage| usage.is_finite())) else { return };
+        let now = usage.clamp(0.0, 1.0) / running;
+        match self.each {
+            Some(each) => self.each = Some(each + SIZE_WEIGHT * (now - each)),
+            None if usage > KV_KNOWN => self.each = Some(now),
+            None => return,
+        }
+        let each = self.each.map_or(now, |each| each.max(now));
+        self.fit = self.kv_cache / each;
+    }
+
     /// What the engine says. Each reading is acted on once.
     fn by_engine(&mut self, rate: f64, window: &Window) -> Verdict {
         let calm = Verdict { bound: f64::INFINITY, room: true };
@@ -160,14 +180,13 @@ impl Adaptive {
         let running = reading.running.map(|running| running as f64);
         let allowed = (rate * self.tolerated().unwrap_or(1.0)).max(1.0);
         let waiting = reading.waiting.map_or(0.0, |waiting| waiting as f64);
-        self.fit = match (running, reading.kv_cache_usage) {
-            (Some(running), Some(usage)) if usage > KV_KNOWN => running * self.kv_cache / usage,
-            _ => f64::INFINITY,
-        };
+        if fresh {
+            self.learn_size(running, reading.kv_cache_usage);
+        }
         let full = reading.kv_cache_usage.is_some_and(|usage| usage > self.kv_cache);
         let room = !full && !preempted && waiting <= ROOM * allowed.max(2.0);
         let (true, Some(running)) = (fresh, running) else { return Verdict { room, ..calm } };
-        let mut bound = if full { self.fit } else { f64::INFINITY };
+        let mut bound = self.fit;
         if waiting > allowed {
             bound = bound.min(running + allowed);
         }

@@ -155,6 +155,45 @@ fn long_streams_do_not_poison_it() {
 }
 
 #[test]
+fn a_batch_that_has_just_begun_is_no_reason_to_take_more_than_the_cache_will_hold() {
+    let mut adaptive = Adaptive::new(None, None, None);
+    let mut limit = 20.0;
+    let mut say = |second: u64, usage: f64| {
+        let reading = EngineReading {
+            kv_cache_usage: Some(usage),
+            running: Some(20),
+            waiting: Some(0),
+            preemptions: Some(0),
+            at: Tick::from_nanos(second * 1_000_000_000),
+        };
+        let window = Window {
+            elapsed: Duration::from_secs(1),
+            in_flight: 20,
+            peak: 20,
+            used: true,
+            spare: 0,
+            mean: Some(0.05),
+            dropped: false,
+            pending: Some(0),
+            begun: 20,
+            reading: Some(reading),
+        };
+        limit = adaptive.update(limit, 4.0, &window);
+        limit
+    };
+    (0..10).for_each(|second| _ = say(second, 0.8));
+    // Twenty have filled four fifths. The engine starts anew, and the first tokens of twenty others take little.
+    (10..15).for_each(|second| _ = say(second, 0.1));
+    let young = say(15, 0.1);
+    assert!(young < 0.9 / (0.8 / 20.0) * 1.25, "{young}");
+    assert!(say(16, f64::NAN).is_finite());
+    // Requests that stay small are believed in the end.
+    (17..200).for_each(|second| _ = say(second, 0.1));
+    let small = say(200, 0.1);
+    assert!(small > 100.0, "{small}");
+}
+
+#[test]
 fn the_others_find_a_limit_too() {
     let timeout_millis = tidegate_policy::Millis::new(300).ok();
     for algorithm in [GRADIENT2, ConcurrencyAlgorithm::Aimd { backoff: None, timeout_millis }] {
