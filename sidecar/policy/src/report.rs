@@ -277,7 +277,7 @@ pub struct LatencyEstimate {
     /// The moving average of the percentile of each second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving_average_millis: Option<f64>,
-    /// The window, corrected by what the moving average says of its age.
+    /// The window, moved to the moving average by as much of the difference as chance does not explain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hybrid_millis: Option<f64>,
 }

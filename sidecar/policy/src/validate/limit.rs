@@ -20,7 +20,7 @@ pub(super) fn check(document: &PolicyDocument, at: &mut Place<'_>) {
     }
     check_names(limits, at);
     check_memory(document, at);
-    reach::check(limits, at);
+    reach::check(document, at);
 }
 
 fn check_names(limits: &[Limit], at: &mut Place<'_>) {

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use tidegate_policy::{KvCache, Millis, Plateau, Ratio};
 
 use super::*;
@@ -286,4 +287,129 @@ fn what_an_engine_reserved_neither_presses_nor_keeps_a_tripped_tier_from_recover
         says(&mut tier, at, 0.3, 5, 0, 0, Work { succeeded: at, ..Work::default() });
     }
     assert_eq!(tier.standing().state, TierState::Normal);
+}
+
+fn bytes() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), Just(1), Just(u64::MAX - 1), Just(u64::MAX), any::<u64>(), 0..100 * G]
+}
+
+fn share() -> impl Strategy<Value = Ratio> {
+    let least = f64::MIN_POSITIVE;
+    prop_oneof![Just(least), Just(1.0), least..=1.0].prop_map(|share| Ratio::new(share).unwrap())
+}
+
+fn time() -> impl Strategy<Value = Millis> {
+    prop_oneof![Just(1), Just(Millis::MAX), 1..=120_000u64].prop_map(|millis| Millis::new(millis).unwrap())
+}
+
+fn on_stale() -> impl Strategy<Value = OnStale> {
+    prop_oneof![Just(OnStale::Ignore), Just(OnStale::HoldLast), Just(OnStale::Trip)]
+}
+
+/// A tier that a document may ask for, with every number at its bounds or between them.
+fn any_tier() -> impl Strategy<Value = (GpuMemoryTier, Recovery)> {
+    let source = prop_oneof![Just(MemorySource::Nvml), Just(MemorySource::KvCache), Just(MemorySource::Auto)];
+    let plateau = (time(), share()).prop_map(|(stable_millis, growth)| Plateau { stable_millis, growth });
+    let kv_cache = (share(), time(), on_stale()).prop_map(|(max_usage, stale_after_millis, on_stale)| {
+        KvCache { max_usage, stale_after_millis, on_stale }
+    });
+    let ceilings =
+        (proptest::option::of(share()), proptest::option::of(1..=u64::MAX), proptest::option::of(plateau));
+    let recovery = (share(), time(), proptest::option::of(time())).prop_map(
+        |(below_ratio, hold_millis, ramp_millis)| Recovery { below_ratio, hold_millis, ramp_millis },
+    );
+    (source, ceilings, kv_cache, time(), on_stale(), recovery).prop_map(
+        |(
+            source,
+            (max_utilization, max_bytes, plateau),
+            kv_cache,
+            stale_after_millis,
+            on_stale,
+            recovery,
+        )| {
+            let kv_cache = Some(kv_cache);
+            let tier = GpuMemoryTier {
+                source,
+                max_utilization,
+                max_bytes,
+                plateau,
+                kv_cache,
+                stale_after_millis,
+                on_stale,
+            };
+            (tier, recovery)
+        },
+    )
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Nvml { used: u64, total: u64 },
+    Engine { usage: Option<f64>, running: Option<u64>, waiting: Option<u64>, preemptions: Option<u64> },
+    Passes,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let number = || proptest::option::of(bytes());
+    let usage = prop_oneof![
+        Just(f64::NAN),
+        Just(f64::INFINITY),
+        Just(f64::NEG_INFINITY),
+        Just(f64::MAX),
+        Just(-0.0),
+        0.0..=1.0f64,
+    ];
+    let engine = (proptest::option::of(usage), number(), number(), number());
+    prop_oneof![
+        (bytes(), bytes()).prop_map(|(used, total)| Event::Nvml { used, total }),
+        engine.prop_map(|(usage, running, waiting, preemptions)| Event::Engine {
+            usage,
+            running,
+            waiting,
+            preemptions,
+        }),
+        Just(Event::Passes),
+    ]
+}
+
+proptest! {
+    /// Law: whatever the driver, the engine and the policy say, and however time goes, there is a pressure between 0
+    /// and 1, a ceiling that is a number, and a reason for whatever is stale; and a tier that has never heard anything
+    /// and was told to ignore that sheds nobody.
+    #[test]
+    fn no_extreme_of_any_field_breaks_the_gpu_tier(
+        (config, recovery) in any_tier(),
+        events in proptest::collection::vec((event(), bytes(), (bytes(), bytes(), bytes())), 1..40),
+    ) {
+        let mut tier = GpuMemory::new(config, recovery, Tick::default());
+        let mut heard = false;
+        for (event, nanos, (admitted, tokens, succeeded)) in events {
+            // Forwards and backwards by up to centuries.
+            let now = Tick::from_nanos(nanos);
+            let work = Work { admitted, tokens, succeeded };
+            match event {
+                Event::Nvml { used, total } => {
+                    heard = true;
+                    tier.observe(now, GpuMemoryReading { used, total, at: now }, work, nanos % 2 == 0);
+                }
+                Event::Engine { usage, running, waiting, preemptions } => {
+                    heard = true;
+                    let reading = EngineReading { kv_cache_usage: usage, running, waiting, preemptions, at: now };
+                    tier.observe_engine(now, reading, work);
+                }
+                Event::Passes => tier.tick(now, work),
+            }
+            let standing = tier.standing();
+            prop_assert!((0.0..=1.0).contains(&standing.pressure()), "{standing:?}");
+            prop_assert!(standing.threshold.is_none_or(|ceiling| ceiling.is_finite() && ceiling >= 0.0), "{standing:?}");
+            prop_assert!(standing.value.is_none_or(|value| value >= 0.0), "{standing:?}");
+            prop_assert!(standing.state != TierState::Stale || standing.stale_reason.is_some(), "{standing:?}");
+            let ignores = config.on_stale == OnStale::Ignore
+                && config.kv_cache.is_some_and(|cache| cache.on_stale == OnStale::Ignore);
+            prop_assert!(heard || !ignores || !standing.shedding(), "{standing:?}");
+            prop_assert!(tier.signals(now).iter().all(|signal| !signal.name.is_empty()));
+        }
+        let next = tier.succeed(config, recovery, Tick::from_nanos(u64::MAX), Work::default());
+        prop_assert!((0.0..=1.0).contains(&next.standing().pressure()));
+    }
 }

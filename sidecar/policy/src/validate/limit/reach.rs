@@ -7,10 +7,19 @@
 //! one over a narrow one, are a way of writing a policy.
 
 use super::super::Place;
-use crate::{Algorithm, KeyPart, Limit, Mode};
+use crate::{Algorithm, Concurrency, KeyPart, Limit, Mode, PolicyDocument};
 
-pub(super) fn check(limits: &[Limit], at: &mut Place<'_>) {
+pub(super) fn check(document: &PolicyDocument, at: &mut Place<'_>) {
+    let limits = &document.limits;
     for (i, limit) in limits.iter().enumerate() {
+        if let Some(concurrency) = document.concurrency.as_ref().filter(|all| never_as_many(all, limit)) {
+            let message = format!(
+                "{} is never reached, since concurrency lets at most {} be in flight together: write less, raise \
+                 concurrency.max, or leave this limit out",
+                limit.limit, concurrency.max
+            );
+            at.item(i).field("limit").refuse(message);
+        }
         // Of two that hide each other the first may stay.
         let by = limits.iter().enumerate().find(|(j, by)| hides(by, limit) && !(*j > i && hides(limit, by)));
         if let Some((_, by)) = by {
@@ -22,6 +31,14 @@ pub(super) fn check(limits: &[Limit], at: &mut Place<'_>) {
             at.item(i).field("limit").refuse(message);
         }
     }
+}
+
+/// Whether there are never as many requests in flight in the pod as `limit` lets one key have.
+fn never_as_many(all: &Concurrency, limit: &Limit) -> bool {
+    limit.algorithm == Algorithm::Concurrency
+        && all.policy == limit.policy
+        && (all.mode, limit.mode) == (Mode::Enforce, Mode::Enforce)
+        && u64::from(all.max) <= limit.limit
 }
 
 /// Whether nothing that `by` admits is ever refused by `limit`.

@@ -114,3 +114,23 @@ fn a_limit_that_another_of_its_policy_hides_is_a_contradiction() {
     let twice = [limit("a", user(), bucket(9), 9, 1000), limit("b", user(), bucket(9), 9, 1000)];
     assert!(mistakes(&twice).starts_with("limits[1].limit"), "of two equals the first may stay");
 }
+
+#[test]
+fn a_limit_in_flight_that_the_pod_as_a_whole_never_reaches_is_a_contradiction() {
+    let told = |most: u64, policy: &str, mode: &str| {
+        let mut user = limit("user", json!([{"header": "x-api-key"}]), json!("concurrency"), most, 1);
+        user.as_object_mut().unwrap().remove("windowMillis");
+        let mut document = document(&[user], None);
+        document["concurrency"] = json!({
+            "policy": policy, "mode": mode, "algorithm": "static", "initial": 20, "min": 4, "max": 40,
+        });
+        read(&document).map_or_else(|errors| errors.to_string(), |_| String::new())
+    };
+    assert_eq!(
+        told(40, "a/b", "Enforce"),
+        "limits[0].limit: 40 is never reached, since concurrency lets at most 40 be in flight together: write less, \
+         raise concurrency.max, or leave this limit out"
+    );
+    assert_eq!(told(39, "a/b", "Enforce"), "");
+    assert_eq!((told(40, "a/c", "Enforce"), told(40, "a/b", "Shadow")), (String::new(), String::new()));
+}
