@@ -62,7 +62,7 @@ pub struct Limit {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 60))]
     pub sub_windows: Option<i32>,
-    /// Values of the key that are counted each for itself, rounded up to the room for a power of two; all others share
+    /// Values of the key that are counted each for itself, rounded up to a multiple of eight; all others share
     /// one count. 74880 when left out, of `SlidingLog` 1152. A `SlidingLog` takes 8 bytes for each of them and of
     /// `limit`, and all that a pod's limits ask for here may take 64 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]

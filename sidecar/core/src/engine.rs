@@ -17,7 +17,7 @@ use crate::concurrency::{Flow, Permits, Pool};
 use crate::gate::Gate;
 use crate::gradient::Gradient;
 use crate::lane::Lane;
-use crate::limit::{Held, Limits, Quota, QuotaKeys};
+use crate::limit::{Held, Judged, Limits, Quota, QuotaKeys};
 use crate::meter::Meter;
 use crate::priority::Classifier;
 use crate::queue::{Account, Place, Queue};
@@ -189,21 +189,24 @@ impl Engine {
     /// In this order: the breaker, the tiers by priority, the limits, a place in flight. Tokens are taken last, and
     /// what one of them has given comes back when a later one refuses. One that waits for its place holds them.
     pub fn admit(&self, now: Tick, facts: &Facts<'_>) -> Decision {
+        let mut judged = Judged::new();
+        // First, so that the memory of their keys is on its way while all others are asked.
+        self.limits.find(facts, &mut judged);
         let lane = Lane::of_this_thread();
         if self.meter.offer(lane) {
             self.look_for_burst(now, lane);
         }
         let class = self.priority.classify(facts);
-        match self.ask(now, class, facts) {
-            Ok(Asked::Go(leave)) => Decision::Admit(self.let_in(now, class, leave, facts.tokens)),
+        match self.ask(now, class, facts, &mut judged) {
+            Ok(Asked::Go(leave)) => Decision::Admit(self.let_in(now, lane, class, leave, facts.tokens)),
             Ok(Asked::Wait(waiting)) => Decision::Queue(waiting),
             Err(refusal) => self.refuse(refusal),
         }
     }
 
-    fn let_in(&self, now: Tick, class: PriorityClass, leave: Leave, tokens: Tokens) -> Admission {
+    #[inline]
+    fn let_in(&self, now: Tick, lane: Lane, class: PriorityClass, leave: Leave, tokens: Tokens) -> Admission {
         let Leave { call, shadow, wait, held, pool, account } = leave;
-        let lane = Lane::of_this_thread();
         self.meter.admit(lane, tokens);
         if self.places.is_some() {
             self.flow.enter(lane);

@@ -1,4 +1,7 @@
-//! Limits by key: all rules are judged first, then all spend or none.
+//! Limits by key: all rules spend or none.
+//!
+//! Each rule spends in its turn. When one refuses, what was spent is given back, and the rules behind it are only
+//! judged: a refusal costs more than a pass, which runs through each rule once.
 //!
 //! The rules stand in one order, whatever order they are written in: concurrency, whose permits come back whole;
 //! leaky buckets; windows; token buckets. Tokens are taken last, so that they are seldom given back. Of several rules
@@ -47,11 +50,13 @@ pub(crate) struct Limits {
     /// What keys are made of, each kind once: rules that count by the same parts share one hash.
     keys: Box<[Box<[KeyPart]>]>,
     hasher: Hasher,
-    /// Some rule lets wait or has something to settle, so that there is more to a request than to have passed.
-    lasting: bool,
+    /// Some rule lets wait, so that a request may have to.
+    paced: bool,
+    /// Rules that have something to give back or to settle when a request ends.
+    held: Box<[usize]>,
 }
 
-/// All rules have let a request pass.
+/// What comes of having passed all rules.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     /// How long it has to wait for its turn.
@@ -65,27 +70,31 @@ pub(crate) struct Passed {
 #[derive(Debug)]
 pub(crate) struct Judged {
     keys: ArrayVec<Key, MAX>,
+    /// Where each rule has its key; none: the rule is not for the request.
+    places: ArrayVec<Option<Found>, MAX>,
     steps: ArrayVec<Step, MAX>,
     /// What the request is estimated to use.
     tokens: Tokens,
 }
 
-/// How far a request has come with one rule.
+/// What a rule knows of a key: its place, if it has one of its own.
+type Found = Option<Place>;
+
+/// What became of a request at one rule.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The rule would let it pass. Where its key is.
-    Passes(Option<Place>),
     /// It has spent.
     Spent(Receipt),
     /// The rule is not for it.
     Spared,
-    /// The rule would refuse it until then. Of a request that goes on only rules in shadow mode.
+    /// The rule, which is in shadow mode, would refuse it until then.
     Refused(Tick),
 }
 
 impl Judged {
     pub(crate) fn new() -> Self {
-        Self { keys: ArrayVec::new(), steps: ArrayVec::new(), tokens: Tokens::default() }
+        let (keys, places, steps) = (ArrayVec::new(), ArrayVec::new(), ArrayVec::new());
+        Self { keys, places, steps, tokens: Tokens::default() }
     }
 
     /// What the request is estimated to use.
@@ -128,75 +137,90 @@ impl Limits {
             rule(limit, key)
         });
         let rules: Box<[LimitRule]> = rules.collect();
-        let lasting = rules.iter().any(|rule| rule.is_held() || rule.is_paced());
-        Self { rules, keys: keys.into(), hasher, lasting }
+        let paced = rules.iter().any(LimitRule::is_paced);
+        let held = rules.iter().enumerate().filter(|(_, rule)| rule.is_held()).map(|(i, _)| i).collect();
+        Self { rules, keys: keys.into(), hasher, paced, held }
     }
 
-    /// Judges by all rules and spends nothing. Of several that refuse the one with the longest wait decides.
-    pub(crate) fn judge(
-        &self,
-        now: Tick,
-        class: PriorityClass,
-        facts: &Facts<'_>,
-        judged: &mut Judged,
-    ) -> Result<(), Refusal> {
+    /// Looks for the request's keys in all rules. Nothing waits for what is found, so that the memory of all is on its
+    /// way at once.
+    pub(crate) fn find(&self, facts: &Facts<'_>, judged: &mut Judged) {
+        judged.tokens = facts.tokens;
         for parts in &self.keys {
             judged.keys.push(Key::of(parts, &self.hasher, facts));
         }
-        judged.tokens = facts.tokens;
-        let mut refused: Option<Refused> = None;
-        for (i, rule) in self.rules.iter().enumerate() {
-            if !rule.is_for(facts) {
-                judged.steps.push(Step::Spared);
-                continue;
-            }
-            let place = rule.find(judged.keys[rule.key]);
-            let cost = rule.price.of_estimate(&judged.tokens);
-            judged.steps.push(match rule.judge(now, cost, place) {
-                Ok(()) => Step::Passes(place),
-                Err(until) => {
-                    if rule.mode == Mode::Enforce {
-                        refused = Some(longer(refused, Refused { rule: i, until }));
-                    }
-                    Step::Refused(until)
-                }
-            });
+        for rule in &self.rules {
+            let place = if rule.is_for(facts) { Some(rule.find(judged.keys[rule.key])) } else { None };
+            judged.places.push(place);
         }
-        refused.map_or(Ok(()), |refused| Err(self.refuse(now, class, judged, refused)))
     }
 
-    /// Spends on all rules that let the request pass. When another request was faster on one of them, everything
-    /// is given back. `shadow`: what the rules in shadow mode would have done, if nobody before them would have.
-    pub(crate) fn commit(
+    /// Spends on all rules, or on none: what was spent before one refuses is given back. Of several that refuse the
+    /// one with the longest wait decides. `shadow`: what the rules in shadow mode would have done, if nobody before
+    /// them would have.
+    pub(crate) fn take(
         &self,
         now: Tick,
         class: PriorityClass,
         judged: &mut Judged,
         shadow: &mut Option<Refusal>,
-    ) -> Result<Passed, Refusal> {
+    ) -> Result<(), Refusal> {
         let mut shadowed = false;
-        for (i, rule) in self.rules.iter().enumerate() {
-            if let Step::Passes(place) = judged.steps[i] {
-                let cost = rule.price.of_estimate(&judged.tokens);
-                judged.steps[i] = match rule.take(now, judged.keys[rule.key], cost, place) {
-                    Ok(receipt) => Step::Spent(receipt),
-                    Err(until) if rule.mode == Mode::Shadow => Step::Refused(until),
-                    Err(until) => {
-                        self.give_back(judged);
-                        return Err(self.refuse(now, class, judged, Refused { rule: i, until }));
-                    }
-                };
-            }
-            shadowed |= matches!(judged.steps[i], Step::Refused(_));
-        }
-        let mut passed = Passed::default();
-        if self.lasting {
-            self.hold(now, judged, &mut passed);
+        for (i, (rule, found)) in self.rules.iter().zip(&judged.places).enumerate() {
+            let Some(place) = found else {
+                judged.steps.push(Step::Spared);
+                continue;
+            };
+            let cost = rule.price.of_estimate(&judged.tokens);
+            let step = match rule.take(now, judged.keys[rule.key], cost, *place) {
+                Ok(receipt) => Step::Spent(receipt),
+                Err(until) if rule.mode == Mode::Shadow => {
+                    shadowed = true;
+                    Step::Refused(until)
+                }
+                Err(until) => return Err(self.undo(now, class, judged, Refused { rule: i, until })),
+            };
+            judged.steps.push(step);
         }
         if shadowed {
             self.shadow(now, class, judged, shadow);
         }
-        Ok(passed)
+        Ok(())
+    }
+
+    /// What a request that has spent on all rules has to wait for and to hold.
+    #[inline]
+    pub(crate) fn pass(&self, now: Tick, judged: &Judged) -> Passed {
+        let mut passed = Passed::default();
+        if self.paced {
+            passed.wait = self.wait(now, judged);
+        }
+        // One that waits may leave before its turn, and then holds nothing any more.
+        if passed.wait > Duration::ZERO {
+            (0..self.rules.len()).for_each(|rule| self.hold(rule, judged, &mut passed.held));
+        } else {
+            self.held.iter().for_each(|rule| self.hold(*rule, judged, &mut passed.held));
+        }
+        passed
+    }
+
+    /// One rule has refused: gives back what was spent before, and asks the rules behind it how long they would have
+    /// the request wait.
+    #[cold]
+    fn undo(&self, now: Tick, class: PriorityClass, judged: &Judged, refused: Refused) -> Refusal {
+        self.give_back(judged);
+        let asks = |i: &usize| judged.places[*i].is_some() && self.rules[*i].mode == Mode::Enforce;
+        let rest = (refused.rule + 1..self.rules.len()).filter(asks);
+        let longest = rest.fold(refused, |longest, i| {
+            let rule = &self.rules[i];
+            let cost = rule.price.of_estimate(&judged.tokens);
+            match rule.judge(now, cost, rule.find(judged.keys[rule.key])) {
+                Err(until) if until > longest.until => Refused { rule: i, until },
+                _ => longest,
+            }
+        });
+        self.rules[longest.rule].count_refusal();
+        self.refusal(now, class, judged, longest)
     }
 
     /// The request has ended. `used` is what it really used, if anybody knows.
@@ -222,20 +246,22 @@ impl Limits {
         self.rules.iter().for_each(LimitRule::grow_ahead);
     }
 
-    /// Notes how long the request has to wait, and what it holds meanwhile.
-    fn hold(&self, now: Tick, judged: &Judged, passed: &mut Passed) {
-        let spent = || {
-            self.rules.iter().zip(&judged.steps).enumerate().filter_map(|(i, (rule, step))| match step {
-                Step::Spent(receipt) => Some((i, rule, *receipt, rule.price.of_estimate(&judged.tokens))),
-                Step::Passes(_) | Step::Spared | Step::Refused(_) => None,
-            })
-        };
-        passed.wait =
-            spent().map(|(_, rule, receipt, cost)| rule.wait(now, cost, receipt)).max().unwrap_or_default();
-        // One that waits may leave before its turn, and then holds nothing any more.
-        let all = passed.wait > Duration::ZERO;
-        for (i, rule, receipt, cost) in spent().filter(|(_, rule, ..)| all || rule.is_held()) {
-            passed.held.push(Hold { rule: i, key: judged.keys[rule.key], receipt, cost });
+    /// How long the request has to wait for its turn.
+    #[cold]
+    fn wait(&self, now: Tick, judged: &Judged) -> Duration {
+        let waits = self.rules.iter().zip(&judged.steps).map(|(rule, step)| match step {
+            Step::Spent(receipt) => rule.wait(now, rule.price.of_estimate(&judged.tokens), *receipt),
+            Step::Spared | Step::Refused(_) => Duration::ZERO,
+        });
+        waits.max().unwrap_or_default()
+    }
+
+    /// Notes what the request holds of a rule.
+    fn hold(&self, i: usize, judged: &Judged, held: &mut Held) {
+        let rule = &self.rules[i];
+        if let Step::Spent(receipt) = judged.steps[i] {
+            let cost = rule.price.of_estimate(&judged.tokens);
+            held.push(Hold { rule: i, key: judged.keys[rule.key], receipt, cost });
         }
     }
 
@@ -250,13 +276,6 @@ impl Limits {
         }
     }
 
-    #[cold]
-    fn refuse(&self, now: Tick, class: PriorityClass, judged: &Judged, refused: Refused) -> Refusal {
-        let rule = &self.rules[refused.rule];
-        rule.count_refusal();
-        self.refusal(now, class, judged, refused)
-    }
-
     /// Counts what rules in shadow mode would have refused of a request that passes.
     #[cold]
     fn shadow(&self, now: Tick, class: PriorityClass, judged: &Judged, shadow: &mut Option<Refusal>) {
@@ -264,7 +283,8 @@ impl Limits {
         for (rule, step) in judged.steps.iter().enumerate() {
             if let Step::Refused(until) = *step {
                 self.rules[rule].count_refusal();
-                refused = Some(longer(refused, Refused { rule, until }));
+                let longer = refused.is_none_or(|before| until > before.until);
+                refused = if longer { Some(Refused { rule, until }) } else { refused };
             }
         }
         if let (Some(refused), None) = (refused, &shadow) {
@@ -287,10 +307,6 @@ const fn turn(algorithm: Algorithm) -> u8 {
         Algorithm::SlidingWindow { .. } | Algorithm::SlidingLog | Algorithm::FixedWindow => 2,
         Algorithm::TokenBucket { .. } => 3,
     }
-}
-
-fn longer(one: Option<Refused>, other: Refused) -> Refused {
-    one.filter(|one| one.until >= other.until).unwrap_or(other)
 }
 
 #[cfg(test)]

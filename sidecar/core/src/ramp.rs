@@ -60,12 +60,6 @@ impl Ramp {
         self.interval.store(bucket.interval(), Relaxed);
     }
 
-    /// Whether a low request would pass now.
-    pub(crate) fn judge(&self, now: Tick) -> Result<(), Ramped> {
-        let Some(bucket) = self.bucket() else { return Ok(()) };
-        bucket.judge(now, 1, &self.word).map_err(|at| self.ramped(now, at))
-    }
-
     /// Draws a token, if one is needed.
     pub(crate) fn take(&self, now: Tick) -> Result<Option<TakenToken>, Ramped> {
         let Some(bucket) = self.bucket() else { return Ok(None) };
@@ -142,10 +136,10 @@ mod tests {
         assert_eq!(ramp.take(millis(1000)).unwrap().map(drop), None);
         ramp.set(Some((TierName::Qps, 1.0)), 10.0);
         let taken = ramp.take(millis(1000)).unwrap().unwrap();
-        let refused = ramp.judge(millis(1000)).unwrap_err();
+        let refused = ramp.take(millis(1000)).unwrap_err();
         assert_eq!((refused.tier, refused.retry_after), (TierName::Qps, Duration::from_secs(1)));
         ramp.give_back(taken);
-        assert_eq!(ramp.judge(millis(1000)), Ok(()));
+        assert!(ramp.take(millis(1000)).is_ok());
         ramp.set(None, 10.0);
         assert!((0..1000).all(|_| ramp.take(millis(1000)).is_ok()));
     }

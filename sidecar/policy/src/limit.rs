@@ -1,5 +1,7 @@
 //! Limits by key.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{HeaderName, Millis, Mode, Weight};
@@ -168,36 +170,42 @@ impl Limit {
     /// Most keys that a rule can be told to count each for itself.
     pub const MOST_KEYS: u32 = 4_000_000;
     /// How many times a rule can make more room.
-    pub const GENERATIONS: usize = 6;
+    pub const GENERATIONS: usize = 3;
     /// Keys in a bucket.
-    const BUCKET: u32 = 8;
+    pub const BUCKET: u32 = 8;
+    /// Words of a cache line.
+    const LINE: u64 = 8;
 
-    /// The buckets of eight keys that a rule makes room for one generation after another, each eight times the one
-    /// before; the last no larger than it has to be.
+    /// The buckets of eight keys that a rule makes room for, one generation after another: for 128 keys, for 2048 more,
+    /// and for all others.
     pub fn buckets(&self) -> [u32; Self::GENERATIONS] {
         let usual = if self.algorithm == Algorithm::SlidingLog { Self::LOGGED_KEYS } else { Self::KEYS };
-        let mut missing = self.max_keys.unwrap_or(usual).div_ceil(Self::BUCKET);
-        let mut next = 16;
-        std::array::from_fn(|generation| {
-            let buckets = if generation == 0 { next } else { missing.next_power_of_two().min(next) };
-            let buckets = if generation > 0 && missing == 0 { 0 } else { buckets };
-            missing = missing.saturating_sub(buckets);
-            next *= 8;
-            buckets
-        })
+        let wanted = self.max_keys.unwrap_or(usual).div_ceil(Self::BUCKET).max(16);
+        let second = (wanted - 16).min(256);
+        [16, second, wanted - 16 - second]
     }
 
-    /// Bytes that each key takes.
+    /// Bytes that each key takes: its hash and its state, in one cache line or in whole ones.
     pub fn key_bytes(&self) -> u64 {
         let words = match self.algorithm {
             Algorithm::TokenBucket { .. }
             | Algorithm::LeakyBucket { .. }
             | Algorithm::FixedWindow
             | Algorithm::Concurrency => 1,
-            Algorithm::SlidingWindow { sub_windows } => u64::from(sub_windows) + 1,
+            Algorithm::SlidingWindow { sub_windows } => {
+                let window = self.window_millis.map_or(Duration::MAX, Millis::duration);
+                let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+                Ring::new(self.limit, window, sub_windows).words()
+            }
             Algorithm::SlidingLog => self.limit.saturating_add(1),
         };
-        words.saturating_add(1).saturating_mul(8)
+        let words = words.saturating_add(1);
+        let whole = if words <= Self::LINE {
+            words.next_power_of_two()
+        } else {
+            words.div_ceil(Self::LINE).saturating_mul(Self::LINE)
+        };
+        whole.saturating_mul(8)
     }
 
     /// Bytes that all its keys take when there are as many as there is room for, if that has to be asked for: by an
@@ -208,6 +216,44 @@ impl Limit {
         }
         let buckets: u64 = self.buckets().into_iter().map(u64::from).sum();
         self.key_bytes().saturating_mul(buckets * u64::from(Self::BUCKET))
+    }
+}
+
+/// How a sliding window is counted: a ring of words, each with the counts of one sub-window or of two, and the number of
+/// the round that they belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ring {
+    /// Sub-windows in the window. Shorter ones than a millisecond would be finer than clocks of several threads agree,
+    /// and are joined.
+    pub parts: u64,
+    /// Sub-windows in a word.
+    pub in_word: u64,
+    /// Bits of a count: enough for twice the limit.
+    pub bits: u32,
+}
+
+impl Ring {
+    /// Bits of a count that has a word for itself.
+    const ALONE: u32 = 31;
+    const SHORTEST_NANOS: u64 = 1_000_000;
+    /// Until a number of a round comes again, at least: 200 days.
+    const AGAIN_NANOS: u128 = 200 * 86_400 * 1_000_000_000;
+
+    /// The ring of a window of so many nanoseconds.
+    pub fn new(limit: u64, window: u64, sub_windows: u32) -> Self {
+        let parts = u64::from(sub_windows).min(window / Self::SHORTEST_NANOS).max(1);
+        let bits = u64::BITS + 1 - limit.max(1).leading_zeros();
+        let again = u128::from(window).checked_shl(u64::BITS.saturating_sub(2 * bits)).unwrap_or(u128::MAX);
+        if bits < Self::ALONE && again >= Self::AGAIN_NANOS {
+            Self { parts, in_word: 2, bits }
+        } else {
+            Self { parts, in_word: 1, bits: Self::ALONE }
+        }
+    }
+
+    /// Words of a key.
+    pub fn words(self) -> u64 {
+        if self.in_word == 1 { self.parts + 1 } else { (self.parts + 2).div_ceil(2) }
     }
 }
 

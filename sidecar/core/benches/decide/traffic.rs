@@ -7,7 +7,8 @@ use tidegate_core::{
 };
 use tidegate_policy::PolicyDocument;
 
-/// Everything on: breaker with three conditions, all tiers, priority, and five limits with two keys between them.
+/// Everything on: breaker with three conditions, all tiers, priority, and five limits with two keys between them, whose
+/// rules have room for twice the keys that come.
 pub(crate) const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench","limitMemoryBytes":268435456,
   "tiers":{"policy":"n/p","mode":"Enforce",
     "qps":{"sampleIntervalMillis":1000,"windowMillis":300000,"max":1000000000},
@@ -21,11 +22,11 @@ pub(crate) const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revisio
     {"policy":"n/p","name":"in-flight","mode":"Enforce","key":[],"algorithm":"concurrency","limit":16000000},
     {"policy":"n/p","name":"leak","mode":"Enforce","key":[],
       "algorithm":{"leakyBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000},
-    {"policy":"n/p","name":"per-client","mode":"Enforce","key":["clientIp"],"maxKeys":1048576,
+    {"policy":"n/p","name":"per-client","mode":"Enforce","key":["clientIp"],"maxKeys":2097152,
       "algorithm":{"slidingWindow":{"subWindows":6}},"limit":500000000,"windowMillis":60000},
     {"policy":"n/p","name":"pod","mode":"Enforce","key":[],
       "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000},
-    {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],"maxKeys":1048576,
+    {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],"maxKeys":2097152,
       "algorithm":{"tokenBucket":{"burst":100000000}},"limit":100000000,"windowMillis":1000}],
   "breaker":{"policy":"n/p","mode":"Enforce","openMillis":60000,"halfOpen":{"probes":1},
     "timeoutMillis":3000,"trip":{"consecutiveFailures":{"count":5},
@@ -34,7 +35,7 @@ pub(crate) const FULL: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revisio
 
 /// One token bucket by header and nothing else.
 pub(crate) const SINGLE: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"bench","limitMemoryBytes":268435456,"limits":[
-    {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],"maxKeys":1048576,
+    {"policy":"n/p","name":"per-user","mode":"Enforce","key":[{"header":"x-api-key"}],"maxKeys":2097152,
       "algorithm":{"tokenBucket":{"burst":1000000000}},"limit":1000000000,"windowMillis":1000}],
   "priority":{"from":[],"default":"Medium","highAllowedFrom":[]}}"#;
 

@@ -61,10 +61,18 @@ pub(super) struct Tokens {
 
 impl Engine {
     /// Asks the breaker, the tiers and the limits, in that order, and then for a place in flight.
-    pub(super) fn ask(&self, now: Tick, class: PriorityClass, facts: &Facts<'_>) -> Result<Asked, Refusal> {
+    /// `judged` knows where the limits have the request's keys.
+    #[inline]
+    pub(super) fn ask(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        facts: &Facts<'_>,
+        judged: &mut Judged,
+    ) -> Result<Asked, Refusal> {
         let mut shadow = None;
         let call = self.ask_breaker(now, class, facts, &mut shadow)?;
-        match self.ask_rules(now, class, facts, &mut shadow) {
+        match self.ask_rules(now, class, facts, judged, &mut shadow) {
             Ok(Seat::Taken(Taken { pool, account, passed: Passed { wait, held } })) => {
                 Ok(Asked::Go(Leave { call, shadow, wait, held, pool, account }))
             }
@@ -111,47 +119,31 @@ impl Engine {
         }
     }
 
-    /// Judges by tiers and limits first and looks for a place in flight, then takes a token of the gradient and those
-    /// of the limits. Without a place it queues up with them.
+    /// Asks the tiers, the limits, and for a place in flight. What was taken comes back when a later one refuses. Without
+    /// a place the request queues up with all that it was given.
     fn ask_rules(
         &self,
         now: Tick,
         class: PriorityClass,
         facts: &Facts<'_>,
-        shadow: &mut Option<Refusal>,
-    ) -> Result<Seat, Refusal> {
-        let slowed = self.enforce(self.ask_tiers(now, class), shadow)?;
-        let mut judged = Judged::new();
-        self.limits.judge(now, class, facts, &mut judged)?;
-        let found = self.find_place(class, shadow)?;
-        let spent = self.spend(now, class, slowed, &mut judged, shadow);
-        match (found, spent) {
-            (Found::Place(pool), Ok((_, passed))) => Ok(Seat::Taken(Taken { pool, account: None, passed })),
-            (Found::Place(pool), Err(refusal)) => {
-                if let Some(pool) = pool {
-                    self.permits.give_back(pool);
-                }
-                Err(refusal)
-            }
-            (Found::Queue(line), Ok((tokens, passed))) => {
-                self.queue_up(now, class, line, facts, Given { judged, tokens, passed })
-            }
-            (Found::Queue(_), Err(refusal)) => Err(refusal),
-        }
-    }
-
-    /// Takes the tokens of the tiers and those of the limits.
-    fn spend(
-        &self,
-        now: Tick,
-        class: PriorityClass,
-        slowed: bool,
         judged: &mut Judged,
         shadow: &mut Option<Refusal>,
-    ) -> Result<(Tokens, Passed), Refusal> {
-        let tokens = if slowed { Tokens::default() } else { self.enter(now, class, shadow)? };
-        match self.limits.commit(now, class, judged, shadow) {
-            Ok(passed) => Ok((tokens, passed)),
+    ) -> Result<Seat, Refusal> {
+        let tokens = self.ask_tiers(now, class, shadow)?;
+        let found = match self.limits.take(now, class, judged, shadow) {
+            Ok(()) => self.find_place(class, shadow).inspect_err(|_| self.limits.give_back(judged)),
+            Err(refusal) => Err(refusal),
+        };
+        match found {
+            Ok(Found::Place(pool)) => {
+                let passed = self.limits.pass(now, judged);
+                Ok(Seat::Taken(Taken { pool, account: None, passed }))
+            }
+            Ok(Found::Queue(line)) => {
+                let passed = self.limits.pass(now, judged);
+                let judged = std::mem::replace(judged, Judged::new());
+                self.queue_up(now, class, line, facts, Given { judged, tokens, passed })
+            }
             Err(refusal) => {
                 self.give_back(class, tokens);
                 Err(refusal)
@@ -159,37 +151,8 @@ impl Engine {
         }
     }
 
-    /// Carries a refusal by the tiers out, or notes it in shadow mode. Ok: whether there was one.
-    fn enforce(&self, judged: Result<(), Refusal>, shadow: &mut Option<Refusal>) -> Result<bool, Refusal> {
-        let Err(refusal) = judged else { return Ok(false) };
-        if self.tiers.as_ref().is_some_and(|tiers| tiers.mode == Mode::Enforce) {
-            return Err(refusal);
-        }
-        shadow.get_or_insert(refusal);
-        Ok(true)
-    }
-
-    fn ask_tiers(&self, now: Tick, class: PriorityClass) -> Result<(), Refusal> {
-        let Some(tiers) = &self.tiers else { return Ok(()) };
-        if class == PriorityClass::Low
-            && let Some(refusal) = self.shed_now(now, class)
-        {
-            return Err(refusal);
-        }
-        if class == PriorityClass::Low {
-            self.ramp.judge(now).map_err(|ramped| self.ramped(tiers, class, ramped))?;
-        }
-        self.gradient.judge(now, class).map_err(|slowed| self.slowed(tiers, class, slowed))
-    }
-
-    /// The refusal of the tier that sheds, if any does.
-    pub(super) fn shed_now(&self, now: Tick, class: PriorityClass) -> Option<Refusal> {
-        let shed = self.gate.shed(now)?;
-        self.tiers.as_ref().map(|tiers| self.shed(tiers, class, shed))
-    }
-
-    /// Takes the tokens that the tiers ask for.
-    fn enter(
+    /// Takes the tokens that the tiers ask for, or carries their refusal out. In shadow mode it is noted.
+    fn ask_tiers(
         &self,
         now: Tick,
         class: PriorityClass,
@@ -198,11 +161,26 @@ impl Engine {
         let Some(tiers) = &self.tiers else { return Ok(Tokens::default()) };
         match self.take(now, class, tiers) {
             Ok(tokens) => Ok(tokens),
-            Err(refusal) => self.enforce(Err(refusal), shadow).map(|_| Tokens::default()),
+            Err(refusal) if tiers.mode == Mode::Enforce => Err(refusal),
+            Err(refusal) => {
+                shadow.get_or_insert(refusal);
+                Ok(Tokens::default())
+            }
         }
     }
 
+    /// The refusal of the tier that sheds, if any does.
+    pub(super) fn shed_now(&self, now: Tick, class: PriorityClass) -> Option<Refusal> {
+        let shed = self.gate.shed(now)?;
+        self.tiers.as_ref().map(|tiers| self.shed(tiers, class, shed))
+    }
+
     fn take(&self, now: Tick, class: PriorityClass, tiers: &TierRules) -> Result<Tokens, Refusal> {
+        if class == PriorityClass::Low
+            && let Some(shed) = self.gate.shed(now)
+        {
+            return Err(self.shed(tiers, class, shed));
+        }
         let ramp = match class {
             PriorityClass::Low => self.ramp.take(now).map_err(|ramped| self.ramped(tiers, class, ramped))?,
             PriorityClass::Medium | PriorityClass::High => None,

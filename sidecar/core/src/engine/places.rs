@@ -230,7 +230,7 @@ impl Engine {
             // It has waited for its turn with the others at the same time.
             let wait = (since + wait).since(now);
             let leave = Leave { call, shadow, wait, held, pool, account: Some(account) };
-            return Decision::Admit(self.let_in(now, class, leave, tokens));
+            return Decision::Admit(self.let_in(now, Lane::of_this_thread(), class, leave, tokens));
         }
         self.hand_back(now, class, &given, call);
         let most = line.most as f64;

@@ -22,7 +22,7 @@ impl FixedWindow {
     /// At most `limit` in each window of this length.
     pub(crate) fn new(limit: u64, window: Duration) -> Self {
         let width = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        Self { limit: limit.clamp(1, COUNT / 2), width: Divisor::new(width) }
+        Self { limit: limit.clamp(1, COUNT), width: Divisor::new(width) }
     }
 
     pub(crate) fn limit(self) -> u64 {

@@ -4,17 +4,20 @@
 //! trailing window that ends in the running one lies within them, so as long as all of them together hold at most
 //! `limit`, no trailing window holds more. The price is that a request counts for up to one sub-window longer
 //! than the window.
+//!
+//! A word holds the count of one sub-window and the round of the ring that it belongs to, or those of two neighbours
+//! with the round of both: where the counts are small enough that the numbers of rounds last for months, a key of up
+//! to twelve sub-windows fits into one cache line. A word is begun anew for both at once, so a ring of pairs has one
+//! or two sub-windows more than it counts.
 
 use std::time::Duration;
 
+use tidegate_policy::Ring;
+
 use super::law::Taken;
-use super::round::{COUNT, COUNT_BITS, ROUND, is_later};
 use crate::Tick;
 use crate::divisor::Divisor;
 use crate::sync::{AtomicU64, Ordering, in_total_order};
-
-/// Shorter sub-windows would be finer than clocks of several threads agree, and wear out the round numbers.
-const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Attempts of a request that others keep out of a place that none of them takes.
 const PATIENCE: usize = if cfg!(loom) { 2 } else { 64 };
@@ -25,8 +28,14 @@ pub(crate) struct SlidingWindow {
     limit: u64,
     /// Length of a sub-window in nanoseconds, rounded up.
     width: Divisor,
-    /// Sub-windows in the ring, one more than in the window.
+    /// Sub-windows in the ring.
     slots: Divisor,
+    /// Of these, what does not count any more where the running sub-window is the first of its word, or the second.
+    stale: [usize; 2],
+    /// Sub-windows in a word: one or two.
+    in_word: usize,
+    /// Bits of a count.
+    bits: u32,
 }
 
 /// The running sub-window: how often the ring went round, and the slot.
@@ -39,11 +48,14 @@ struct Position {
 impl SlidingWindow {
     /// At most `limit` requests in any trailing `window`. Sub-windows shorter than a millisecond are joined.
     pub(crate) fn new(limit: u64, window: Duration, sub_windows: u32) -> Self {
-        let longest_ring = u64::try_from(window.as_nanos() / SHORTEST.as_nanos()).unwrap_or(u64::MAX);
-        let parts = u64::from(sub_windows).min(longest_ring).max(1);
         let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+        let Ring { parts, in_word, bits } = Ring::new(limit, window, sub_windows);
         let width = Divisor::new(window.div_ceil(parts));
-        Self { limit: limit.clamp(1, COUNT / 2), width, slots: Divisor::new(parts + 1) }
+        let slots = if in_word == 1 { parts + 1 } else { (parts + 2).next_multiple_of(2) };
+        let older = (slots - parts - 1) as usize;
+        let stale = if in_word == 1 { [0, 0] } else { [older - 1, older] };
+        let limit = limit.clamp(1, (1 << (bits - 1)) - 1);
+        Self { limit, width, slots: Divisor::new(slots), stale, in_word: in_word as usize, bits }
     }
 
     pub(crate) fn limit(self) -> u64 {
@@ -52,12 +64,13 @@ impl SlidingWindow {
 
     /// Words that one key needs.
     pub(crate) fn words(self) -> usize {
-        self.slots.get() as usize
+        self.slots.get() as usize / self.in_word
     }
 
     /// Whether counts of the other are counts of this one.
     pub(crate) fn same_ring(self, other: Self) -> bool {
-        (self.width, self.slots) == (other.width, other.slots)
+        (self.width, self.slots, self.in_word, self.bits)
+            == (other.width, other.slots, other.in_word, other.bits)
     }
 
     /// Whether a request would pass at `now`, else the first instant at which it would. Spends nothing.
@@ -72,15 +85,17 @@ impl SlidingWindow {
     /// no luck for long is refused, and may come again at once.
     pub(crate) fn take(self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<Taken, Tick> {
         let cost = u64::from(cost);
-        let mut position = self.judge_from(self.position(now), now, cost, ring)?;
+        let mut position = self.position(now);
+        if cost > self.limit {
+            return Err(Tick::NEVER);
+        }
         for _ in 0..PATIENCE {
-            let slot = &ring[position.slot as usize];
-            if let Some(sum) = count(slot, position.round, cost) {
+            if self.count(position, cost, ring) {
                 in_total_order();
-                if self.survey(position, ring).is_ok_and(|others| others + sum <= self.limit) {
+                if self.survey(position, ring).is_ok_and(|sum| sum <= self.limit) {
                     return Ok(Taken { before: position.slot, after: position.round });
                 }
-                uncount(slot, position.round, cost);
+                self.uncount(position, cost, ring);
             }
             position = self.judge_from(position, now, cost, ring)?;
         }
@@ -88,18 +103,17 @@ impl SlidingWindow {
     }
 
     /// Takes `amount` of the count back, unless its sub-window is gone already.
-    #[allow(clippy::unused_self)] // the same shape as the other algorithms'
     pub(crate) fn give_back(self, taken: Taken, amount: u32, ring: &[AtomicU64]) {
-        uncount(&ring[taken.before as usize], taken.after, u64::from(amount));
+        self.uncount(Position { round: taken.after, slot: taken.before }, u64::from(amount), ring);
     }
 
     /// Counts `amount` in the running sub-window, whether there is room or not.
     pub(crate) fn charge(self, now: Tick, amount: u32, ring: &[AtomicU64]) -> Taken {
         loop {
             let (position, _) = self.newest(self.position(now), ring);
-            let slot = &ring[position.slot as usize];
-            let room = COUNT - count_at(slot, position.round);
-            if count(slot, position.round, u64::from(amount).min(room)).is_some() {
+            // More than a word can count changes no verdict: already that is over the limit.
+            let room = self.most() - self.count_at(position, ring);
+            if self.count(position, u64::from(amount).min(room), ring) {
                 return Taken { before: position.slot, after: position.round };
             }
         }
@@ -114,24 +128,55 @@ impl SlidingWindow {
     /// so that none is forgotten early.
     pub(crate) fn convert(self, old: Self, now: Tick, from: &[AtomicU64], to: &[AtomicU64]) {
         let (position, _) = old.newest(old.position(now), from);
-        for age in 0..old.slots.get() {
+        // From the oldest on, as they came: a word that is begun anew forgets what was in it.
+        for age in (0..old.counted()).rev() {
             let slot = old.back(position, age);
-            let count = count_at(&from[slot.slot as usize], slot.round);
-            let end = (old.epoch(position, now) + 1 - age).saturating_mul(old.width.get()) - 1;
-            let new = self.position(Tick::from_nanos(end.min(now.as_nanos())));
-            if count > 0 && self.age(new, self.position(now)) < self.slots.get() {
-                let target = &to[new.slot as usize];
-                let before = count_at(target, new.round);
-                target.store(new.round << COUNT_BITS | (before + count).min(COUNT), Ordering::Relaxed);
+            let count = old.count_at(slot, from);
+            let end = (old.epoch(position, now) + 1).saturating_sub(age).saturating_mul(old.width.get());
+            let new = self.position(Tick::from_nanos(end.saturating_sub(1).min(now.as_nanos())));
+            if count > 0 && self.age(new, self.position(now)) < self.counted() {
+                let room = self.most() - self.count_at(new, to);
+                self.count(new, count.min(room), to);
             }
         }
     }
 
+    /// The largest count of a sub-window.
+    fn most(self) -> u64 {
+        (1 << self.bits) - 1
+    }
+
+    /// The largest number of a round.
+    fn rounds(self) -> u64 {
+        u64::MAX >> self.stamp_at()
+    }
+
+    /// Where the number of the round lies in a word.
+    fn stamp_at(self) -> u32 {
+        self.bits * self.in_word as u32
+    }
+
+    /// Sub-windows that count: those of the window, and one more.
+    fn counted(self) -> u64 {
+        self.slots.get() - self.stale[self.in_word - 1] as u64
+    }
+
+    /// The word of a sub-window, and where in it its count lies.
+    #[inline]
+    fn at(self, slot: u64) -> (usize, u32) {
+        if self.in_word == 1 {
+            (slot as usize, 0)
+        } else {
+            (slot as usize / 2, (slot & 1) as u32 * self.bits)
+        }
+    }
+
     /// The sub-window that runs at `now`. The first is in round 1, so that every slot has one before it.
+    #[inline]
     fn position(self, now: Tick) -> Position {
         let (epoch, _) = self.width.divide(now.as_nanos());
         let (round, slot) = self.slots.divide(epoch);
-        Position { round: (round + 1) & ROUND, slot }
+        Position { round: (round + 1) & self.rounds(), slot }
     }
 
     /// The sub-window `age` before another, less than one round.
@@ -139,12 +184,14 @@ impl SlidingWindow {
         if age <= from.slot {
             Position { round: from.round, slot: from.slot - age }
         } else {
-            Position { round: from.round.wrapping_sub(1) & ROUND, slot: from.slot + self.slots.get() - age }
+            let round = from.round.wrapping_sub(1) & self.rounds();
+            Position { round, slot: from.slot + self.slots.get() - age }
         }
     }
 
     fn age(self, of: Position, at: Position) -> u64 {
-        ((at.round.wrapping_sub(of.round) & ROUND) * self.slots.get() + at.slot).saturating_sub(of.slot)
+        let rounds = at.round.wrapping_sub(of.round) & self.rounds();
+        (rounds * self.slots.get() + at.slot).saturating_sub(of.slot)
     }
 
     /// The number of a sub-window since the origin of time. `position` is near `now`.
@@ -153,6 +200,7 @@ impl SlidingWindow {
     }
 
     /// The sub-window to judge in, or when there will be room.
+    #[cold]
     fn judge_from(self, own: Position, now: Tick, cost: u64, ring: &[AtomicU64]) -> Result<Position, Tick> {
         if cost > self.limit {
             return Err(Tick::NEVER);
@@ -168,86 +216,124 @@ impl SlidingWindow {
         let mut position = own;
         loop {
             match self.survey(position, ring) {
-                Ok(others) => {
-                    let sum = others + count_at(&ring[position.slot as usize], position.round);
-                    return (position, sum);
-                }
+                Ok(sum) => return (position, sum),
                 Err(newer) => position = newer,
             }
         }
     }
 
-    /// Counts of all other sub-windows that a trailing window which ends in `position` can touch; or a newer
-    /// sub-window, if somebody has counted in one.
-    #[allow(clippy::unused_self)] // reads as the others do
+    /// Counts of all sub-windows that a trailing window which ends in `position` can touch; or a newer sub-window, if
+    /// somebody has counted in one.
+    #[inline]
     fn survey(self, position: Position, ring: &[AtomicU64]) -> Result<u64, Position> {
-        let before = position.round.wrapping_sub(1) & ROUND;
-        let own = position.slot as usize;
+        let (own, shift) = self.at(position.slot);
+        let (stamp_at, before) = (self.stamp_at(), position.round.wrapping_sub(1) & self.rounds());
+        let oldest = if own + 1 < ring.len() { own + 1 } else { 0 };
         let mut sum = 0;
-        for (slot, word) in ring.iter().enumerate() {
+        for (n, word) in ring.iter().enumerate() {
             let word = word.load(Ordering::SeqCst);
-            let (round, expected) = (word >> COUNT_BITS, if slot > own { before } else { position.round });
+            let (round, expected) = (word >> stamp_at, if n > own { before } else { position.round });
             if round == expected {
-                sum += if slot == own { 0 } else { word & COUNT };
-            } else if is_later(round, expected) && word & COUNT > 0 {
-                return Err(Position { round, slot: slot as u64 });
+                sum += self.sum(word);
+                if n == oldest {
+                    sum -= self.stale_in(word, shift > 0);
+                }
+                if n == own && shift == 0 && self.second(word) > 0 {
+                    return Err(self.newest_of(n, word));
+                }
+            } else if self.is_later(round, expected) && self.sum(word) > 0 {
+                return Err(self.newest_of(n, word));
             }
         }
         Ok(sum)
     }
 
+    /// What the word after the running one holds of sub-windows that do not count any more.
+    #[inline]
+    fn stale_in(self, word: u64, second: bool) -> u64 {
+        match self.stale[usize::from(second)] {
+            0 => 0,
+            1 => word & self.most(),
+            _ => self.sum(word),
+        }
+    }
+
+    /// All counts of a word.
+    #[inline]
+    fn sum(self, word: u64) -> u64 {
+        (word & self.most()) + self.second(word)
+    }
+
+    /// The count of a word's second sub-window, if it has two.
+    #[inline]
+    fn second(self, word: u64) -> u64 {
+        if self.in_word == 1 { 0 } else { word >> self.bits & self.most() }
+    }
+
+    /// The last sub-window of a word that somebody counted in.
+    fn newest_of(self, n: usize, word: u64) -> Position {
+        let slot = (n * self.in_word) as u64 + u64::from(self.second(word) > 0);
+        Position { round: word >> self.stamp_at(), slot }
+    }
+
+    /// Whether a round comes after another, as in a fixed window.
+    fn is_later(self, round: u64, than: u64) -> bool {
+        (1..=self.rounds() / 16).contains(&(round.wrapping_sub(than) & self.rounds()))
+    }
+
     /// The instant at which so many sub-windows have left the ring that the request has room.
     fn free_at(self, position: Position, now: Tick, cost: u64, ring: &[AtomicU64]) -> Tick {
         let mut left = self.newest(position, ring).1;
-        let mut age = self.slots.get() - 1;
+        let mut age = self.counted() - 1;
         loop {
-            let slot = self.back(position, age);
-            left = left.saturating_sub(count_at(&ring[slot.slot as usize], slot.round));
+            left = left.saturating_sub(self.count_at(self.back(position, age), ring));
             if left + cost <= self.limit || age == 0 {
-                let free = self.epoch(position, now) + self.slots.get() - age;
+                let free = self.epoch(position, now) + self.counted() - age;
                 return Tick::from_nanos(free.saturating_mul(self.width.get()));
             }
             age -= 1;
         }
     }
-}
 
-/// The count of a slot, if it belongs to this round.
-fn count_at(word: &AtomicU64, round: u64) -> u64 {
-    let word = word.load(Ordering::SeqCst);
-    if word >> COUNT_BITS == round { word & COUNT } else { 0 }
-}
+    /// The count of a sub-window, if its word belongs to its round.
+    fn count_at(self, position: Position, ring: &[AtomicU64]) -> u64 {
+        let (n, shift) = self.at(position.slot);
+        let word = ring[n].load(Ordering::SeqCst);
+        if word >> self.stamp_at() == position.round { word >> shift & self.most() } else { 0 }
+    }
 
-/// Adds to a slot in its round and returns the count with it. None when the slot is in a later round already, or so
-/// full that it could count no more.
-fn count(slot: &AtomicU64, round: u64, cost: u64) -> Option<u64> {
-    let mut word = slot.load(Ordering::Relaxed);
-    loop {
-        let counted_in = word >> COUNT_BITS;
-        let counted = word & COUNT;
-        if is_later(counted_in, round) && counted > 0 {
-            return None;
-        }
-        let sum = if counted_in == round { counted } else { 0 } + cost;
-        if sum > COUNT {
-            return None;
-        }
-        match slot.compare_exchange_weak(word, round << COUNT_BITS | sum, Ordering::SeqCst, Ordering::Relaxed)
-        {
-            Ok(_) => return Some(sum),
-            Err(current) => word = current,
+    /// Adds to a sub-window. False when its word is in a later round already, or so full that it could count no more.
+    #[inline]
+    fn count(self, position: Position, cost: u64, ring: &[AtomicU64]) -> bool {
+        let ((n, shift), stamp_at) = (self.at(position.slot), self.stamp_at());
+        let mut word = ring[n].load(Ordering::Relaxed);
+        loop {
+            let counted_in = word >> stamp_at;
+            let before = if counted_in == position.round { word } else { position.round << stamp_at };
+            if self.is_later(counted_in, position.round) && self.sum(word) > 0 {
+                return false;
+            }
+            if (before >> shift & self.most()) + cost > self.most() {
+                return false;
+            }
+            let after = before + (cost << shift);
+            match ring[n].compare_exchange_weak(word, after, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(current) => word = current,
+            }
         }
     }
-}
 
-/// Takes from a slot what was added to it in this round.
-fn uncount(slot: &AtomicU64, round: u64, amount: u64) {
-    let mut word = slot.load(Ordering::Relaxed);
-    while word >> COUNT_BITS == round {
-        let rest = word - (word & COUNT).min(amount);
-        match slot.compare_exchange_weak(word, rest, Ordering::SeqCst, Ordering::Relaxed) {
-            Ok(_) => return,
-            Err(current) => word = current,
+    /// Takes from a sub-window what was added to it in this round.
+    fn uncount(self, position: Position, amount: u64, ring: &[AtomicU64]) {
+        let (n, shift) = self.at(position.slot);
+        let mut word = ring[n].load(Ordering::Relaxed);
+        while word >> self.stamp_at() == position.round {
+            let rest = word - ((word >> shift & self.most()).min(amount) << shift);
+            match ring[n].compare_exchange_weak(word, rest, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(current) => word = current,
+            }
         }
     }
 }

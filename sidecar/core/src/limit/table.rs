@@ -1,14 +1,22 @@
 //! The states of many keys: found without a lock, bounded, and never taken from a key that is in use.
 //!
-//! Keys live in buckets of [`WAYS`]. There are generations of buckets, each eight times the one before; a key goes into
-//! the first that has room, so a pod with few keys touches little memory; in the last generation it has a second
-//! bucket to choose. A key may take the place of one whose state says no more than that of a key
-//! never seen; nobody else is ever put out. As long as there is room, that state must have said so for a while, so
-//! that keys in use stay where they are. When all is full, new keys share one overflow state until room comes back.
+//! A key's tag and its state lie side by side, so that to find a key is to have its state: in one cache line, for all
+//! algorithms but the exact log and windows of very many parts. Keys live in buckets of [`WAYS`], each at home in one
+//! line of its bucket, where the search for it begins.
+//!
+//! There are up to three generations of buckets: a pod with few keys touches little memory, and one with many finds
+//! nearly all of them in the last, where it looks first. The memory of the last is the system's until a key comes to
+//! lie there. A key that finds no room in a generation has a second bucket to choose in the last one.
+//!
+//! A key may take the place of one whose state says no more than that of a key never seen; nobody else is ever put
+//! out. As long as there is room, that state must have said so for a while, so that keys in use stay where they are.
+//! When all is full, new keys share one overflow state until room comes back.
 //!
 //! A state can change hands while a thread holds it. So whoever has spent looks at the tag once more: if it is
 //! another, it gives back and starts anew. Whoever puts a key out marks the tag first and looks at the state once
 //! more: if somebody has spent, it leaves the key where it is. One of both always sees the other.
+
+mod generation;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -20,9 +28,10 @@ use super::law::{Law, Taken};
 use super::quota::Left;
 use crate::Tick;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, in_total_order};
+use generation::{Generation, Layout, zeroes};
 
-/// Keys in a bucket: their tags fill one cache line.
-const WAYS: usize = if cfg!(loom) { 1 } else { 8 };
+/// Keys in a bucket.
+const WAYS: usize = if cfg!(loom) { 1 } else { Limit::BUCKET as usize };
 /// How often there can be made more room.
 const GENERATIONS: usize = Limit::GENERATIONS;
 /// Keys that are inserted at the same time wait for each other only if they share a latch.
@@ -33,17 +42,20 @@ const PATIENCE: usize = if cfg!(loom) { 2 } else { 64 };
 /// How long a key is kept that could be forgotten, while there is room.
 const KEPT: Duration = Duration::from_secs(10);
 
+/// How far a key's hash is turned to pick its second bucket.
+const SECOND: u32 = 32;
+
 const EMPTY: u64 = 0;
 const LEAVING: u64 = u64::MAX;
 
 /// The states of all keys of one rule.
 pub(crate) struct Table {
-    words: usize,
+    generations: [OnceLock<Generation>; GENERATIONS],
+    layout: Layout,
     /// Buckets of each generation; the first that has none ends them.
     buckets: [u32; GENERATIONS],
-    /// Generations that have buckets.
+    /// Number of the last generation that has buckets.
     last: usize,
-    generations: [OnceLock<Generation>; GENERATIONS],
     latches: Box<[AtomicBool]>,
     keys: AtomicU64,
     overflow: Box<[AtomicU64]>,
@@ -77,23 +89,10 @@ enum Scan {
     Absent,
 }
 
-struct Generation {
-    buckets: Box<[Tags]>,
-    states: Box<[AtomicU64]>,
-}
-
-/// The tags of one bucket, on a cache line of their own.
-#[repr(align(64))]
-struct Tags([AtomicU64; WAYS]);
-
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Table").field("keys", &self.keys()).finish_non_exhaustive()
     }
-}
-
-fn zeroes(n: usize) -> Box<[AtomicU64]> {
-    (0..n).map(|_| AtomicU64::new(0)).collect()
 }
 
 /// Two values mark ways without a key.
@@ -101,27 +100,12 @@ fn tag_of(key: Key) -> u64 {
     if key.tag == EMPTY || key.tag == LEAVING { 1 } else { key.tag }
 }
 
-impl Generation {
-    fn new(buckets: usize, words: usize) -> Self {
-        let empty = |_| Tags(std::array::from_fn(|_| AtomicU64::new(EMPTY)));
-        Self { buckets: (0..buckets).map(empty).collect(), states: zeroes(buckets * WAYS * words) }
-    }
-
-    fn bucket(&self, key: Key, turn: u32) -> usize {
-        key.place.rotate_right(turn) as usize & (self.buckets.len() - 1)
-    }
-
-    fn tag(&self, way: u32) -> &AtomicU64 {
-        &self.buckets[way as usize / WAYS].0[way as usize % WAYS]
-    }
-}
-
 impl Table {
-    /// A table of so many buckets, each a power of two, in its generations.
+    /// A table of so many buckets in its generations.
     pub(crate) fn new(law: Law, buckets: [u32; GENERATIONS]) -> Self {
         let buckets = if cfg!(loom) { std::array::from_fn(|g| u32::from(g == 0)) } else { buckets };
         let table = Self {
-            words: law.words(),
+            layout: Layout::new(law.words()),
             last: buckets.iter().take_while(|buckets| **buckets > 0).count().saturating_sub(1),
             buckets,
             generations: std::array::from_fn(|_| OnceLock::new()),
@@ -144,32 +128,44 @@ impl Table {
     }
 
     /// The place of a key that is known.
+    #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Place> {
-        match self.scan(key) {
-            Scan::Found(place) => Some(place),
-            Scan::SomebodyLeaves | Scan::Absent => None,
+        for (g, generation) in self.generations.iter().enumerate().rev() {
+            let Some(generation) = generation.get() else { continue };
+            if let Some(way) = generation.find(self.layout, key, 0) {
+                return Some(Place { generation: g as u8, way });
+            }
         }
+        let generation = self.generations[self.last].get()?;
+        let way = generation.find(self.layout, key, SECOND)?;
+        Some(Place { generation: self.last as u8, way })
     }
 
     /// Whether a request on the key at `place` would pass.
     pub(crate) fn judge(&self, law: Law, now: Tick, cost: u32, place: Option<Place>) -> Result<(), Tick> {
-        match place.and_then(|place| self.state(place)) {
-            Some(state) => law.judge(now, cost, state),
+        match place.and_then(|place| self.entry(place)) {
+            Some((_, state)) => law.judge(now, cost, state),
             None => law.judge_new(now, cost),
         }
     }
 
     /// What counts against the limit of the key at `place`.
     pub(crate) fn outstanding(&self, law: Law, now: Tick, place: Option<Place>) -> u64 {
-        law.outstanding(now, place.and_then(|place| self.state(place)).unwrap_or(&self.overflow))
+        law.outstanding(now, self.state(place))
+    }
+
+    /// The state of the key at `place`, or that of all without one of their own.
+    fn state(&self, place: Option<Place>) -> &[AtomicU64] {
+        place.and_then(|place| self.entry(place)).map_or(&self.overflow, |(_, state)| state)
     }
 
     /// What is left of the key at `place`.
     pub(crate) fn left(&self, law: Law, now: Tick, place: Option<Place>) -> Left {
-        law.left(now, place.and_then(|place| self.state(place)).unwrap_or(&self.overflow))
+        law.left(now, self.state(place))
     }
 
     /// Spends on a key. `hint` is where it was found.
+    #[inline]
     pub(crate) fn take(
         &self,
         law: Law,
@@ -178,15 +174,21 @@ impl Table {
         cost: u32,
         hint: Option<Place>,
     ) -> Result<Receipt, Tick> {
-        self.spend(law, now, key, cost, hint, |state| law.take(now, cost, state))
+        let take = |state: &[AtomicU64]| law.take(now, cost, state);
+        if let Some(verdict) = hint.and_then(|place| self.spend_at(law, key, cost, place, take)) {
+            return verdict;
+        }
+        self.spend(law, now, key, cost, take)
     }
 
     /// Judges by the state that all requests without one of their own share.
+    #[inline]
     pub(crate) fn judge_together(&self, law: Law, now: Tick, cost: u32) -> Result<(), Tick> {
         law.judge(now, cost, &self.overflow)
     }
 
     /// Spends on that state.
+    #[inline]
     pub(crate) fn take_together(&self, law: Law, now: Tick, cost: u32) -> Result<Receipt, Tick> {
         law.take(now, cost, &self.overflow).map(|taken| Receipt { place: None, taken })
     }
@@ -199,34 +201,48 @@ impl Table {
     /// Charges a key for what it has used beyond what it took, whether that is there or not.
     pub(crate) fn charge(&self, law: Law, now: Tick, key: Key, amount: u32) {
         // It is always there to be charged.
-        let _ = self.spend(law, now, key, amount, None, |state| Ok(law.charge(now, amount, state)));
+        let _ = self.spend(law, now, key, amount, |state| Ok(law.charge(now, amount, state)));
     }
 
+    /// Spends on a key that is not known, or was put out a moment ago.
+    #[cold]
     fn spend(
         &self,
         law: Law,
         now: Tick,
         key: Key,
         cost: u32,
-        mut hint: Option<Place>,
         take: impl Fn(&[AtomicU64]) -> Result<Taken, Tick>,
     ) -> Result<Receipt, Tick> {
         for _ in 0..PATIENCE {
-            let Some(place) = hint.take().or_else(|| self.find(key)).or_else(|| self.insert(law, now, key))
-            else {
-                break;
-            };
-            let Some((tag, state)) = self.tag(place).zip(self.state(place)) else { break };
-            let verdict = take(state);
-            in_total_order();
-            if tag.load(Ordering::SeqCst) == tag_of(key) {
-                return verdict.map(|taken| Receipt { place: Some(place), taken });
-            }
-            if let Ok(taken) = verdict {
-                law.give_back(taken, cost, state);
+            let Some(place) = self.find(key).or_else(|| self.insert(law, now, key)) else { break };
+            if let Some(verdict) = self.spend_at(law, key, cost, place, &take) {
+                return verdict;
             }
         }
         take(&self.overflow).map(|taken| Receipt { place: None, taken })
+    }
+
+    /// Spends at a place. None: it was not the key's any more, and nothing is spent.
+    #[inline]
+    fn spend_at(
+        &self,
+        law: Law,
+        key: Key,
+        cost: u32,
+        place: Place,
+        take: impl Fn(&[AtomicU64]) -> Result<Taken, Tick>,
+    ) -> Option<Result<Receipt, Tick>> {
+        let (tag, state) = self.entry(place)?;
+        let verdict = take(state);
+        in_total_order();
+        if tag.load(Ordering::SeqCst) == tag_of(key) {
+            return Some(verdict.map(|taken| Receipt { place: Some(place), taken }));
+        }
+        if let Ok(taken) = verdict {
+            law.give_back(taken, cost, state);
+        }
+        None
     }
 
     /// Undoes `amount` of a `take`. If the key has lost its place meanwhile, its state was that of a key never seen,
@@ -235,7 +251,7 @@ impl Table {
         match receipt.place {
             None => law.give_back(receipt.taken, amount, &self.overflow),
             Some(place) => {
-                if let Some((tag, state)) = self.tag(place).zip(self.state(place))
+                if let Some((tag, state)) = self.entry(place)
                     && tag.load(Ordering::SeqCst) == tag_of(key)
                 {
                     law.give_back(receipt.taken, amount, state);
@@ -253,15 +269,15 @@ impl Table {
         for (g, from) in self.generations.iter().enumerate() {
             let Some(from) = from.get().filter(|_| table.buckets[g] == self.buckets[g]) else { break };
             let to = table.generation_or_new(g);
-            for way in 0..(from.buckets.len() * WAYS) as u32 {
-                let tag = from.tag(way).load(Ordering::SeqCst);
+            for way in 0..from.buckets * WAYS as u32 {
+                let Some((tag, state)) = from.entry(self.layout, way) else { break };
+                let tag = tag.load(Ordering::SeqCst);
                 if tag == EMPTY || tag == LEAVING {
                     continue;
                 }
-                let place = Place { generation: g as u8, way };
-                if let Some((from, into)) = self.state(place).zip(table.state(place)) {
-                    new.convert(old, now, from, into);
-                    to.tag(way).store(tag, Ordering::SeqCst);
+                if let Some((to_tag, to_state)) = to.entry(table.layout, way) {
+                    new.convert(old, now, state, to_state);
+                    to_tag.store(tag, Ordering::SeqCst);
                 }
             }
         }
@@ -270,30 +286,32 @@ impl Table {
 
     /// Makes room ahead of need, so that no request has to.
     pub(crate) fn grow_ahead(&self) {
-        let made = self.generations.iter().take_while(|g| g.get().is_some()).count();
+        let made = self.made();
         let room: u64 = self.buckets[..made].iter().map(|buckets| u64::from(*buckets) * WAYS as u64).sum();
-        if made <= self.last && self.keys() * 2 > room {
+        if made <= self.last && self.keys() * 4 > room * 3 {
             self.generation_or_new(made);
         }
     }
 
+    /// Generations that there are already.
+    fn made(&self) -> usize {
+        self.generations.iter().take_while(|g| g.get().is_some()).count()
+    }
+
     fn generation_or_new(&self, g: usize) -> &Generation {
-        self.generations[g].get_or_init(|| Generation::new(self.buckets[g].max(1) as usize, self.words))
+        self.generations[g].get_or_init(|| Generation::new(self.buckets[g].max(1), self.layout))
     }
 
-    /// Where a key may be, in order: a generation, and how far its hash is turned to pick the bucket there.
+    /// Where a key may be: a generation, and how far its hash is turned to pick the bucket there. First where there is
+    /// memory already.
     fn probes(&self) -> impl Iterator<Item = (usize, u32)> + Clone {
-        let last = self.last;
-        (0..last + 2).map(move |n| if n <= last { (n, 0) } else { (last, 32) })
+        let (made, last) = (self.made().min(self.last + 1), self.last);
+        (0..made).rev().chain(made..=last).map(|g| (g, 0)).chain([(last, SECOND)])
     }
 
-    fn tag(&self, place: Place) -> Option<&AtomicU64> {
-        Some(self.generations[place.generation as usize].get()?.tag(place.way))
-    }
-
-    fn state(&self, place: Place) -> Option<&[AtomicU64]> {
-        let start = place.way as usize * self.words;
-        self.generations[place.generation as usize].get()?.states.get(start..start + self.words)
+    #[inline]
+    fn entry(&self, place: Place) -> Option<(&AtomicU64, &[AtomicU64])> {
+        self.generations[place.generation as usize].get()?.entry(self.layout, place.way)
     }
 
     /// A place for a key that has none; None when all is full or somebody is in the way.
@@ -332,13 +350,13 @@ impl Table {
             .or_else(|| self.probes().find_map(|probe| self.settle_in(law, now, probe, key)))
     }
 
-    /// Takes an empty way of one bucket, or one whose key could be forgotten already at `whole`.
+    /// Takes a way of one bucket whose key could be forgotten already at `whole`, else an empty one, so that memory
+    /// grows with the keys that are in use and not with those that ever came.
     fn settle_in(&self, law: Law, whole: Tick, (g, turn): (usize, u32), key: Key) -> Option<Place> {
         let generation = self.generation_or_new(g);
-        let bucket = generation.bucket(key, turn) * WAYS;
-        let mut ways = bucket as u32..(bucket + WAYS) as u32;
-        let empty = ways.clone().find(|&way| self.occupy(generation, way, key));
-        let way = empty.or_else(|| ways.find(|&way| self.replace(law, whole, g, way, key)))?;
+        let mut ways = self.layout.ways(generation.bucket(key, turn), key);
+        let forgotten = ways.clone().find(|&way| self.replace(law, whole, generation, way, key));
+        let way = forgotten.or_else(|| ways.find(|&way| self.occupy(generation, way, key)))?;
         Some(Place { generation: g as u8, way })
     }
 
@@ -347,12 +365,11 @@ impl Table {
         let tag = tag_of(key);
         let mut leaving = false;
         for (g, turn) in self.probes() {
-            let Some(generation) = self.generations[g].get() else { break };
-            let bucket = generation.bucket(key, turn);
-            for (way, known) in generation.buckets[bucket].0.iter().enumerate() {
-                let known = known.load(Ordering::SeqCst);
+            let Some(generation) = self.generations[g].get() else { continue };
+            for way in self.layout.ways(generation.bucket(key, turn), key) {
+                let known = generation.tag(self.layout, way).load(Ordering::SeqCst);
                 if known == tag {
-                    return Scan::Found(Place { generation: g as u8, way: (bucket * WAYS + way) as u32 });
+                    return Scan::Found(Place { generation: g as u8, way });
                 }
                 leaving |= known == LEAVING;
             }
@@ -361,7 +378,7 @@ impl Table {
     }
 
     fn occupy(&self, generation: &Generation, way: u32, key: Key) -> bool {
-        let tag = generation.tag(way);
+        let tag = generation.tag(self.layout, way);
         let won = tag.compare_exchange(EMPTY, tag_of(key), Ordering::SeqCst, Ordering::Relaxed).is_ok();
         if won {
             self.keys.fetch_add(1, Ordering::Relaxed);
@@ -369,11 +386,10 @@ impl Table {
         won
     }
 
-    fn replace(&self, law: Law, whole: Tick, g: usize, way: u32, key: Key) -> bool {
-        let place = Place { generation: g as u8, way };
-        let Some((tag, state)) = self.tag(place).zip(self.state(place)) else { return false };
+    fn replace(&self, law: Law, whole: Tick, generation: &Generation, way: u32, key: Key) -> bool {
+        let Some((tag, state)) = generation.entry(self.layout, way) else { return false };
         let old = tag.load(Ordering::SeqCst);
-        if old == LEAVING || !law.is_fresh(whole, state) {
+        if old == EMPTY || old == LEAVING || !law.is_fresh(whole, state) {
             return false;
         }
         if tag.compare_exchange(old, LEAVING, Ordering::SeqCst, Ordering::Relaxed).is_err() {

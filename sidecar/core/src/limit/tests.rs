@@ -39,15 +39,19 @@ fn user(name: &str) -> Request {
 }
 
 fn admit(limits: &Limits, now: Tick, request: &Request) -> Result<Option<Refusal>, Refusal> {
-    let mut judged = Judged::new();
-    limits.judge(now, PriorityClass::Medium, &request.facts(), &mut judged)?;
-    let mut shadow = None;
-    limits.commit(now, PriorityClass::Medium, &mut judged, &mut shadow).map(|_| shadow)
+    let (mut judged, mut shadow) = (Judged::new(), None);
+    limits.find(&request.facts(), &mut judged);
+    limits.take(now, PriorityClass::Medium, &mut judged, &mut shadow).map(|()| shadow)
 }
 
 /// Whether the request would pass, without spending.
 fn would_pass(limits: &Limits, now: Tick, request: &Request) -> bool {
-    limits.judge(now, PriorityClass::Medium, &request.facts(), &mut Judged::new()).is_ok()
+    let mut judged = Judged::new();
+    limits.find(&request.facts(), &mut judged);
+    let passes = |(rule, found): (&LimitRule, &Option<Found>)| {
+        found.is_none_or(|place| rule.judge(now, 1, place).is_ok())
+    };
+    limits.rules.iter().zip(&judged.places).all(passes)
 }
 
 #[test]
@@ -137,8 +141,9 @@ fn with(algorithm: Algorithm, limit: u64) -> Limit {
 /// What the request got, when it passed.
 fn enter(limits: &Limits, now: Tick, request: &Request) -> Result<Passed, Refusal> {
     let mut judged = Judged::new();
-    limits.judge(now, PriorityClass::Medium, &request.facts(), &mut judged)?;
-    limits.commit(now, PriorityClass::Medium, &mut judged, &mut None)
+    limits.find(&request.facts(), &mut judged);
+    limits.take(now, PriorityClass::Medium, &mut judged, &mut None)?;
+    Ok(limits.pass(now, &judged))
 }
 
 #[test]
@@ -275,24 +280,6 @@ fn buckets_that_begin_empty_fill_up_from_the_beginning_of_the_rule_and_not_of_th
     assert_eq!(passed(&limits, 5900, "cid"), 10);
     let next = limits.succeed(&[Limit { limit: 11, ..cold }], millis(6000));
     assert_eq!(passed(&next, 6000, "dan"), 10, "a change of numbers is no new beginning");
-}
-
-#[test]
-fn a_key_takes_what_the_document_is_judged_by_and_most_at_most_a_cache_line() {
-    for algorithm in [
-        Algorithm::TokenBucket { burst: 9, initial: None },
-        Algorithm::LeakyBucket { burst: 9, max_wait_millis: None },
-        Algorithm::FixedWindow,
-        Algorithm::SlidingWindow { sub_windows: 10 },
-        Algorithm::SlidingLog,
-        Algorithm::Concurrency,
-    ] {
-        let limit = with(algorithm, 100);
-        let bytes = 8 * (1 + law::Law::new(&limit, millis(0)).words() as u64);
-        assert_eq!(bytes, limit.key_bytes(), "{algorithm:?}");
-        let small = !matches!(algorithm, Algorithm::SlidingLog | Algorithm::SlidingWindow { .. });
-        assert!(bytes <= 64 || !small, "{algorithm:?}: {bytes}");
-    }
 }
 
 proptest! {

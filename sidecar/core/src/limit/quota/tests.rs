@@ -29,11 +29,9 @@ fn limit(algorithm: Algorithm, limit: u64, keyed: bool) -> Limit {
 fn passes(limits: &Limits, now: Tick) -> bool {
     let (request, class) = (Request::from("10.0.0.1").with("x-api-key", "ann"), PriorityClass::Medium);
     let mut judged = Judged::new();
-    let passed = limits
-        .judge(now, class, &request.facts(), &mut judged)
-        .and_then(|()| limits.commit(now, class, &mut judged, &mut None));
+    limits.find(&request.facts(), &mut judged);
     // What is in flight stays in flight.
-    passed.is_ok()
+    limits.take(now, class, &mut judged, &mut None).is_ok()
 }
 
 /// Limits after requests with these pauses before them, and when the last one came.
@@ -149,8 +147,8 @@ fn a_limit_in_shadow_is_not_told_and_every_other_says_what_it_counts() {
     let estimate = Tokens { input: 30, cached: 0, output: 70 };
     let request = Request::from("10.0.0.1").with("x-api-key", "ann").estimated(estimate);
     let mut judged = Judged::new();
-    limits.judge(now, PriorityClass::Medium, &request.facts(), &mut judged).unwrap();
-    let _passed = limits.commit(now, PriorityClass::Medium, &mut judged, &mut None).unwrap();
+    limits.find(&request.facts(), &mut judged);
+    limits.take(now, PriorityClass::Medium, &mut judged, &mut None).unwrap();
     let keys = limits.quota_keys(&request.facts());
     let mut told: Vec<_> = limits
         .quotas(now, &keys)

@@ -12,6 +12,14 @@ fn ring(window: SlidingWindow) -> Vec<AtomicU64> {
     (0..window.words()).map(|_| AtomicU64::new(0)).collect()
 }
 
+/// A window as it is, or with a word for each of its sub-windows, as under large limits.
+fn window(limit: u64, length: Duration, sub_windows: u32, alone: bool) -> SlidingWindow {
+    let window = SlidingWindow::new(limit, length, sub_windows);
+    assert_eq!(window.in_word, 2);
+    let slots = Divisor::new(window.counted());
+    if alone { SlidingWindow { slots, stale: [0, 0], in_word: 1, bits: 31, ..window } } else { window }
+}
+
 /// The exact log that the ring stands for: no trailing window may ever hold more than the limit.
 struct Log {
     window: u64,
@@ -53,8 +61,21 @@ fn a_thread_whose_clock_lies_behind_judges_at_the_time_of_the_others() {
 
 #[test]
 fn sub_windows_are_never_shorter_than_a_millisecond() {
-    assert_eq!(SlidingWindow::new(1, Duration::from_millis(10), 60).words(), 11);
-    assert_eq!(SlidingWindow::new(1, Duration::from_millis(1), 60).words(), 2);
+    assert_eq!(SlidingWindow::new(1, Duration::from_millis(10), 60).counted(), 11);
+    assert_eq!(SlidingWindow::new(1, Duration::from_millis(1), 60).counted(), 2);
+}
+
+#[test]
+fn the_largest_limits_are_counted_and_not_cut() {
+    for limit in [536_870_912, 1_000_000_000] {
+        let window = SlidingWindow::new(limit, Duration::from_secs(1), 10);
+        let ring = ring(window);
+        assert_eq!(window.limit(), limit);
+        window.take(nanos(1), limit as u32, &ring).unwrap();
+        assert!(window.take(nanos(1), 1, &ring).is_err());
+        window.charge(nanos(1), u32::MAX, &ring);
+        assert!(window.outstanding(nanos(1), &ring) > limit);
+    }
 }
 
 #[test]
@@ -74,10 +95,10 @@ fn a_window_of_another_shape_forgets_nothing() {
 proptest! {
     #[test]
     fn in_any_trailing_window_at_most_the_limit_passes(
-        limit in 1u64..20, millis in 1u64..2000, parts in 1u32..20,
+        limit in 1u64..20, millis in 1u64..2000, parts in 1u32..20, alone in any::<bool>(),
         gaps in proptest::collection::vec(0u64..400_000_000, 1..400),
     ) {
-        let window = SlidingWindow::new(limit, Duration::from_millis(millis), parts);
+        let window = window(limit, Duration::from_millis(millis), parts, alone);
         let ring = ring(window);
         let mut log = Log { window: millis * 1_000_000, limit: limit as usize, admitted: VecDeque::new() };
         let mut now = 0;
@@ -91,11 +112,11 @@ proptest! {
 
     #[test]
     fn no_request_is_refused_that_a_window_longer_by_one_part_would_admit(
-        limit in 1u64..20, parts in 1u32..20,
+        limit in 1u64..20, parts in 1u32..20, alone in any::<bool>(),
         gaps in proptest::collection::vec(0u64..400_000_000, 1..400),
     ) {
         let length = 1_000_000_000u64;
-        let window = SlidingWindow::new(limit, Duration::from_nanos(length), parts);
+        let window = window(limit, Duration::from_nanos(length), parts, alone);
         let ring = ring(window);
         let longer = length + length.div_ceil(u64::from(parts)) + u64::from(parts);
         let (mut now, mut admitted) = (0, Vec::<u64>::new());
@@ -112,10 +133,10 @@ proptest! {
 
     #[test]
     fn one_nanosecond_before_its_retry_after_a_request_is_refused_and_then_it_passes(
-        limit in 1u64..20, millis in 1u64..2000, parts in 1u32..20,
+        limit in 1u64..20, millis in 1u64..2000, parts in 1u32..20, alone in any::<bool>(),
         gaps in proptest::collection::vec(0u64..100_000_000, 1..300),
     ) {
-        let window = SlidingWindow::new(limit, Duration::from_millis(millis), parts);
+        let window = window(limit, Duration::from_millis(millis), parts, alone);
         let ring = ring(window);
         let mut now = 0;
         for gap in gaps {
@@ -131,8 +152,9 @@ proptest! {
     #[test]
     fn what_was_given_back_was_never_taken(
         gaps in proptest::collection::vec((0u64..300_000_000, any::<bool>()), 1..200),
+        parts in 1u32..8, alone in any::<bool>(),
     ) {
-        let window = SlidingWindow::new(4, Duration::from_secs(1), 5);
+        let window = window(4, Duration::from_secs(1), parts, alone);
         let (with, without) = (ring(window), ring(window));
         let mut now = 0;
         for (gap, give_back) in gaps {

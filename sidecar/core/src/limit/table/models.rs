@@ -9,7 +9,7 @@ use loom::thread;
 use super::*;
 use crate::limit::token_bucket::TokenBucket;
 
-const BUCKETS: [u32; GENERATIONS] = [1, 0, 0, 0, 0, 0];
+const BUCKETS: [u32; GENERATIONS] = [1, 0, 0];
 const ONE: Key = Key { place: 0, tag: 11 };
 const TWO: Key = Key { place: 0, tag: 22 };
 

@@ -1,12 +1,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tidegate_policy::{Algorithm, Cost, Millis, Mode};
+
 use super::*;
 use crate::limit::token_bucket::TokenBucket;
 use crate::spread::split_mix;
 
 const CAPACITY: u64 = 74_880;
-const BUCKETS: [u32; GENERATIONS] = [16, 128, 1024, 8192, 0, 0];
+const BUCKETS: [u32; GENERATIONS] = [16, 256, 9088];
 
 fn second(n: u64) -> Tick {
     Tick::from_nanos(n * 1_000_000_000)
@@ -123,4 +125,37 @@ fn threads_that_share_a_key_never_spend_more_than_it_has() {
         }
     });
     assert_eq!(passed.into_inner(), 3000);
+}
+
+#[test]
+fn a_key_takes_what_the_document_is_judged_by_and_most_at_most_a_cache_line() {
+    for (algorithm, limit) in [
+        (Algorithm::TokenBucket { burst: 9, initial: None }, 100),
+        (Algorithm::LeakyBucket { burst: 9, max_wait_millis: None }, 100),
+        (Algorithm::FixedWindow, 100),
+        (Algorithm::SlidingWindow { sub_windows: 1 }, 100),
+        (Algorithm::SlidingWindow { sub_windows: 10 }, 100_000),
+        (Algorithm::SlidingWindow { sub_windows: 12 }, 100),
+        (Algorithm::SlidingWindow { sub_windows: 6 }, 1_000_000_000),
+        (Algorithm::SlidingWindow { sub_windows: 60 }, 1_000_000_000),
+        (Algorithm::SlidingLog, 100),
+        (Algorithm::Concurrency, 100),
+    ] {
+        let limit = Limit {
+            policy: "inference/llama".to_owned(),
+            name: "user".to_owned(),
+            mode: Mode::Enforce,
+            key: Vec::new(),
+            algorithm,
+            limit,
+            window_millis: Some(Millis::new(60_000).unwrap()),
+            cost: Cost::Requests,
+            max_keys: None,
+            when: Vec::new(),
+        };
+        let bytes = 8 * Layout::new(Law::new(&limit, second(0)).words()).stride as u64;
+        assert_eq!(bytes, limit.key_bytes(), "{algorithm:?}");
+        let large = matches!(algorithm, Algorithm::SlidingLog | Algorithm::SlidingWindow { sub_windows: 60 });
+        assert!(bytes <= 64 || large, "{algorithm:?}: {bytes}");
+    }
 }
