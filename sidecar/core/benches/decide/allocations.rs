@@ -1,8 +1,6 @@
 //! Allocations of a million decisions.
 
-use std::sync::atomic::Ordering;
-
-use crate::allocator::ALLOCATIONS;
+use crate::allocator::allocations;
 use crate::figure::Figure;
 use crate::traffic::{Clock, FULL, Request, admit, engine, finish, introduce, uniform};
 
@@ -14,11 +12,11 @@ pub(crate) fn run() -> Vec<Figure> {
     let mut clock = Clock::new();
     introduce(&engine, &mut clock, CALLERS);
     let callers = uniform(CALLERS, DECISIONS);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = allocations();
     for caller in callers {
         let now = clock.next();
         finish(&engine, now, admit(&engine, now, &Request::of(caller)));
     }
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    vec![Figure::new("allocations of 10^6 full decisions", allocations as f64, "allocations").at_most(0.0)]
+    let allocated = allocations() - before;
+    vec![Figure::new("allocations of 10^6 full decisions", allocated as f64, "allocations").at_most(0.0)]
 }
