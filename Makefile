@@ -16,7 +16,7 @@ DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny unit loom fuzz clients e2e bench bench-core bench-quality gen images clean-clusters
+.PHONY: help demo demo-standalone test check deny unit loom fuzz clients alerts e2e bench bench-core bench-quality gen images clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,7 +28,7 @@ demo-standalone: ## The same sidecar and policies without a cluster, in a minute
 	cargo build -p tidegate-e2e -p tidegate-sidecar -p tidegate-cli
 	$(DEBUG)/tidegate-e2e demo-standalone --sidecar $(DEBUG)/tidegate-sidecar --cli $(DEBUG)/kubectl-tidegate
 
-test: check deny unit loom clients e2e ## Everything, from unit tests to end-to-end tests on a real cluster
+test: check deny unit loom clients alerts e2e ## Everything, from unit tests to end-to-end tests on a real cluster
 
 check: ## Format, lints, generated files
 	cargo fmt --all --check
@@ -54,6 +54,10 @@ fuzz: ## What is fuzzed, for FUZZ_SECONDS each: the policy document and sequence
 clients: ## The official OpenAI clients for Python and Node.js against the sidecar
 	cargo build -p tidegate-sidecar
 	cargo test -p tidegate-e2e --features clients --test clients
+
+alerts: ## The alert rules, and a real Prometheus that scrapes the sidecar
+	cargo build -p tidegate-sidecar
+	cargo test -p tidegate-e2e --features prometheus --test prometheus
 
 e2e: ## End-to-end tests on a real cluster
 	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4

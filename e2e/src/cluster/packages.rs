@@ -1,10 +1,10 @@
 //! Debian packages that the local cluster and the benchmarks need: only what is missing is installed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
-use crate::cluster::{process, progress::Progress};
+use crate::cluster::{cache, process, progress::Progress};
 
 /// What is looked for, and the package that brings it.
 const NEEDS: [(&str, &str); 10] = [
@@ -70,6 +70,43 @@ pub async fn ensure(progress: &Progress, needs: &[(&str, &str)]) -> anyhow::Resu
         progress.during(&what, apt_install(&missing)).await?;
     }
     Ok(())
+}
+
+/// The files of a package, unpacked into the cache beside all others: nothing is installed, and no service is started.
+///
+/// # Errors
+/// One line that names the package where there is no `apt-get`, or what that says.
+pub async fn unpacked(progress: &Progress, package: &str) -> anyhow::Result<PathBuf> {
+    if program("apt-get").is_none() {
+        bail!(
+            "missing: {package} (name of Debian's package): its programs are looked for on the PATH, else fetched by apt-get"
+        );
+    }
+    if let Ok(folder) = unpack(progress, package).await {
+        return Ok(folder);
+    }
+    // As above: no lists, or old ones.
+    progress.during("apt-get update", process::output(apt().arg("update"))).await?;
+    unpack(progress, package).await
+}
+
+async fn unpack(progress: &Progress, package: &str) -> anyhow::Result<PathBuf> {
+    let shown = process::run("apt-cache", &["show", "--no-all-versions", package]).await?;
+    let version = shown.lines().find_map(|line| line.strip_prefix("Version: ")).context("no version")?;
+    let what = format!("apt-get download {package}={version}");
+    cache::entry(&format!("{package}-{version}"), async |folder| {
+        progress.say(&what);
+        let mut download = apt();
+        download.arg("download").arg(format!("{package}={version}")).current_dir(&folder);
+        progress.during(&what, process::output(&mut download)).await?;
+        for entry in std::fs::read_dir(&folder)? {
+            let archive = entry?.path();
+            process::output(process::command("dpkg").arg("-x").arg(&archive).arg(&folder)).await?;
+            std::fs::remove_file(archive)?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 fn has_package_lists() -> bool {

@@ -52,11 +52,16 @@ pub async fn install() -> anyhow::Result<()> {
 
 /// The plain manifests: what the chart renders with its own values.
 pub async fn render() -> anyhow::Result<String> {
-    let version = ["--kube-version", binaries::KUBERNETES];
-    let rendered = helm(&[&["template", "tidegate", CHART], version.as_slice()].concat()).await?;
+    let rendered = template(&[]).await?;
     Ok(format!(
         "# Generated from the chart by `make gen`. Apply after: kubectl create namespace {RELEASE_NAMESPACE}\n{rendered}"
     ))
+}
+
+/// What the chart renders with these arguments of helm beside its own values.
+pub async fn template(arguments: &[&str]) -> anyhow::Result<String> {
+    let version = ["--kube-version", binaries::KUBERNETES];
+    helm(&[&["template", "tidegate", CHART], version.as_slice(), arguments].concat()).await
 }
 
 /// `helm uninstall`, until everything is gone.
