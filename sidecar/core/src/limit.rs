@@ -147,7 +147,13 @@ impl Limits {
     pub(crate) fn find(&self, facts: &Facts<'_>, judged: &mut Judged) {
         judged.tokens = facts.tokens;
         for parts in &self.keys {
-            judged.keys.push(Key::of(parts, &self.hasher, facts));
+            // Rules that count all requests together look for no key.
+            let none = parts.is_empty();
+            judged.keys.push(if none {
+                Key { place: 0, tag: 0 }
+            } else {
+                Key::of(parts, &self.hasher, facts)
+            });
         }
         for rule in &self.rules {
             let place = if rule.is_for(facts) { Some(rule.find(judged.keys[rule.key])) } else { None };

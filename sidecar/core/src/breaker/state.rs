@@ -146,8 +146,19 @@ impl State {
     }
 
     /// Leave for one call, if there is. An open breaker half-opens here when its time is over.
+    #[inline]
     pub(crate) fn admit(&self, now: Tick, timing: Timing) -> Result<Permit, Denied> {
-        let mut word = self.load();
+        let word = self.load();
+        match word.phase {
+            Phase::Closed { .. } => Ok(Permit { generation: word.generation, probe: false }),
+            Phase::Open { .. } | Phase::HalfOpen { .. } | Phase::Ramp { .. } => {
+                self.admit_unless_closed(now, timing, word)
+            }
+        }
+    }
+
+    #[cold]
+    fn admit_unless_closed(&self, now: Tick, timing: Timing, mut word: Word) -> Result<Permit, Denied> {
         loop {
             let next = match word.phase {
                 Phase::Closed { .. } => return Ok(Permit { generation: word.generation, probe: false }),
@@ -310,6 +321,7 @@ impl State {
         .map(|(from, to, count)| (Moved { from, to }, count.load(Ordering::Relaxed)))
     }
 
+    #[inline]
     fn load(&self) -> Word {
         Word::unpack(self.word.load(Ordering::Acquire))
     }
@@ -413,6 +425,7 @@ impl Word {
         (state << GENERATION_BITS | u64::from(self.generation)) << PAYLOAD_BITS | payload
     }
 
+    #[inline]
     fn unpack(word: u64) -> Self {
         let payload = word & PAYLOAD;
         let generation = (word >> PAYLOAD_BITS) as u16;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tidegate_policy::KeyPart;
 
-use super::hash::Hasher;
+use super::hash::{Hasher, Hashing};
 use crate::Facts;
 
 /// A key of one rule.
@@ -32,25 +32,32 @@ impl Key {
     pub(crate) fn of(parts: &[KeyPart], hasher: &Hasher, facts: &Facts<'_>) -> Self {
         let mut hashing = hasher.begin();
         for part in parts {
-            match part {
-                KeyPart::Header(name) => {
-                    hashing.write(facts.headers.get(name.as_str()).unwrap_or_default());
+            let bytes = match part {
+                KeyPart::Header(name) => facts.headers.get(name.as_str()).unwrap_or_default(),
+                KeyPart::Method => facts.method.as_bytes(),
+                KeyPart::Path => facts.path.as_bytes(),
+                KeyPart::Model => facts.model.unwrap_or_default().as_bytes(),
+                KeyPart::ClientIp => {
+                    hashing.write_number(number(facts.client));
+                    continue;
                 }
                 KeyPart::JwtClaim(claim) => {
-                    let values = facts.claims.values(claim);
-                    hashing.write_number(values.len() as u128);
-                    for value in values {
-                        hashing.write(value.as_bytes());
-                    }
+                    write_all(&mut hashing, facts.claims.values(claim));
+                    continue;
                 }
-                KeyPart::Method => hashing.write(facts.method.as_bytes()),
-                KeyPart::Path => hashing.write(facts.path.as_bytes()),
-                KeyPart::ClientIp => hashing.write_number(number(facts.client)),
-                KeyPart::Model => hashing.write(facts.model.unwrap_or_default().as_bytes()),
-            }
+            };
+            hashing.write(bytes);
         }
         let [place, tag] = hashing.finish();
         Self { place, tag }
+    }
+}
+
+#[inline(never)]
+fn write_all(hashing: &mut Hashing<'_>, values: &[Box<str>]) {
+    hashing.write_number(values.len() as u128);
+    for value in values {
+        hashing.write(value.as_bytes());
     }
 }
 

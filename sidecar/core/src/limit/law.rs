@@ -64,7 +64,7 @@ impl Law {
     }
 
     /// What may count at once.
-    pub(crate) fn size(self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         match self {
             Self::TokenBucket(bucket) => bucket.size(),
             Self::SlidingWindow(window) => window.limit(),
@@ -75,7 +75,7 @@ impl Law {
     }
 
     /// Whether a request would pass at `now`, else the first instant at which it would. Spends nothing.
-    pub(crate) fn judge(self, now: Tick, cost: u32, state: &[AtomicU64]) -> Result<(), Tick> {
+    pub(crate) fn judge(&self, now: Tick, cost: u32, state: &[AtomicU64]) -> Result<(), Tick> {
         match self {
             Self::TokenBucket(bucket) => bucket.judge(now, cost, &state[0]),
             Self::SlidingWindow(window) => window.judge(now, cost, state),
@@ -86,7 +86,7 @@ impl Law {
     }
 
     /// The same for a key never seen.
-    pub(crate) fn judge_new(self, now: Tick, cost: u32) -> Result<(), Tick> {
+    pub(crate) fn judge_new(&self, now: Tick, cost: u32) -> Result<(), Tick> {
         match self {
             Self::TokenBucket(bucket) => bucket.judge_new(now, cost),
             _ if u64::from(cost) > self.size() => Err(Tick::NEVER),
@@ -95,7 +95,8 @@ impl Law {
     }
 
     /// Spends, or says when it could be done.
-    pub(crate) fn take(self, now: Tick, cost: u32, state: &[AtomicU64]) -> Result<Taken, Tick> {
+    #[inline]
+    pub(crate) fn take(&self, now: Tick, cost: u32, state: &[AtomicU64]) -> Result<Taken, Tick> {
         match self {
             Self::TokenBucket(bucket) => bucket.take(now, cost, &state[0]),
             Self::SlidingWindow(window) => window.take(now, cost, state),
@@ -106,7 +107,7 @@ impl Law {
     }
 
     /// Gives `amount` of what was taken back.
-    pub(crate) fn give_back(self, taken: Taken, amount: u32, state: &[AtomicU64]) {
+    pub(crate) fn give_back(&self, taken: Taken, amount: u32, state: &[AtomicU64]) {
         match self {
             Self::TokenBucket(bucket) => bucket.give_back(taken, amount, &state[0]),
             Self::SlidingWindow(window) => window.give_back(taken, amount, state),
@@ -117,7 +118,7 @@ impl Law {
     }
 
     /// Spends `amount` whether it is there or not.
-    pub(crate) fn charge(self, now: Tick, amount: u32, state: &[AtomicU64]) -> Taken {
+    pub(crate) fn charge(&self, now: Tick, amount: u32, state: &[AtomicU64]) -> Taken {
         match self {
             Self::TokenBucket(bucket) => bucket.charge(now, amount, &state[0]),
             Self::SlidingWindow(window) => window.charge(now, amount, state),
@@ -128,7 +129,7 @@ impl Law {
     }
 
     /// Whether the state says no more than that of a key never seen.
-    pub(crate) fn is_fresh(self, now: Tick, state: &[AtomicU64]) -> bool {
+    pub(crate) fn is_fresh(&self, now: Tick, state: &[AtomicU64]) -> bool {
         match self {
             Self::TokenBucket(bucket) => bucket.is_fresh(now, &state[0]),
             _ => self.outstanding(now, state) == 0,
@@ -136,7 +137,7 @@ impl Law {
     }
 
     /// What counts against the limit at `now`.
-    pub(crate) fn outstanding(self, now: Tick, state: &[AtomicU64]) -> u64 {
+    pub(crate) fn outstanding(&self, now: Tick, state: &[AtomicU64]) -> u64 {
         match self {
             Self::TokenBucket(bucket) => bucket.outstanding(now, &state[0]),
             Self::SlidingWindow(window) => window.outstanding(now, state),
@@ -147,7 +148,7 @@ impl Law {
     }
 
     /// How long a request that took `cost` has to wait for its turn.
-    pub(crate) fn wait(self, now: Tick, cost: u32, taken: Taken) -> Duration {
+    pub(crate) fn wait(&self, now: Tick, cost: u32, taken: Taken) -> Duration {
         match self {
             Self::TokenBucket(bucket) => bucket.wait(now, cost, taken),
             Self::SlidingWindow(_) | Self::SlidingLog(_) | Self::FixedWindow(_) | Self::Concurrency(_) => {

@@ -60,7 +60,7 @@ pub(crate) struct Left {
 
 impl Law {
     /// What is left of a key's state at `now`.
-    pub(crate) fn left(self, now: Tick, state: &[AtomicU64]) -> Left {
+    pub(crate) fn left(&self, now: Tick, state: &[AtomicU64]) -> Left {
         let size = self.size();
         let free = size.saturating_sub(self.outstanding(now, state));
         match self {

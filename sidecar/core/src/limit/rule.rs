@@ -103,31 +103,34 @@ impl LimitRule {
     }
 
     /// Whether it judges this request at all.
+    #[inline]
     pub(crate) fn is_for(&self, facts: &Facts<'_>) -> bool {
         self.when.as_ref().is_none_or(|when| when.hold(facts))
     }
 
+    #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Place> {
         if self.together { None } else { self.table.find(key) }
     }
 
     pub(crate) fn judge(&self, now: Tick, cost: u32, place: Option<Place>) -> Result<(), Tick> {
         if self.together {
-            return self.table.judge_together(self.law, now, cost);
+            return self.table.judge_together(&self.law, now, cost);
         }
-        self.table.judge(self.law, now, cost, place)
+        self.table.judge(&self.law, now, cost, place)
     }
 
+    #[inline]
     pub(crate) fn take(&self, now: Tick, key: Key, cost: u32, place: Option<Place>) -> Result<Receipt, Tick> {
         if self.together {
-            return self.table.take_together(self.law, now, cost);
+            return self.table.take_together(&self.law, now, cost);
         }
-        self.table.take(self.law, now, key, cost, place)
+        self.table.take(&self.law, now, key, cost, place)
     }
 
     /// Gives `amount` of what was taken back.
     pub(crate) fn give_back(&self, key: Key, receipt: Receipt, amount: u32) {
-        self.table.give_back(self.law, key, receipt, amount);
+        self.table.give_back(&self.law, key, receipt, amount);
     }
 
     /// Whether a request that ends has something to give back or to settle.
@@ -155,9 +158,9 @@ impl LimitRule {
 
     fn charge(&self, now: Tick, key: Key, amount: u32) {
         if self.together {
-            self.table.charge_together(self.law, now, amount);
+            self.table.charge_together(&self.law, now, amount);
         } else {
-            self.table.charge(self.law, now, key, amount);
+            self.table.charge(&self.law, now, key, amount);
         }
     }
 
@@ -175,12 +178,12 @@ impl LimitRule {
 
     /// What counts for a key, and what may.
     pub(crate) fn load(&self, now: Tick, key: Key) -> (u64, u64) {
-        (self.table.outstanding(self.law, now, self.find(key)), self.law.size())
+        (self.table.outstanding(&self.law, now, self.find(key)), self.law.size())
     }
 
     /// What is left of a key.
     pub(crate) fn left(&self, now: Tick, key: Key) -> Left {
-        self.table.left(self.law, now, self.find(key))
+        self.table.left(&self.law, now, self.find(key))
     }
 
     /// Its name.
@@ -231,7 +234,7 @@ impl LimitRule {
 
     pub(crate) fn status(&self, now: Tick) -> LimitStatus {
         let size = self.law.size();
-        let left = || size.saturating_sub(self.table.outstanding(self.law, now, None));
+        let left = || size.saturating_sub(self.table.outstanding(&self.law, now, None));
         LimitStatus {
             policy: self.rule.policy.clone(),
             name: self.rule.name.clone(),

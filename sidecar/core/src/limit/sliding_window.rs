@@ -36,6 +36,8 @@ pub(crate) struct SlidingWindow {
     in_word: usize,
     /// Bits of a count.
     bits: u32,
+    /// Where the number of the round lies in a word.
+    stamp_at: u32,
 }
 
 /// The running sub-window: how often the ring went round, and the slot.
@@ -55,15 +57,16 @@ impl SlidingWindow {
         let older = (slots - parts - 1) as usize;
         let stale = if in_word == 1 { [0, 0] } else { [older - 1, older] };
         let limit = limit.clamp(1, (1 << (bits - 1)) - 1);
-        Self { limit, width, slots: Divisor::new(slots), stale, in_word: in_word as usize, bits }
+        let (slots, stamp_at, in_word) = (Divisor::new(slots), bits * in_word as u32, in_word as usize);
+        Self { limit, width, slots, stale, in_word, bits, stamp_at }
     }
 
-    pub(crate) fn limit(self) -> u64 {
+    pub(crate) fn limit(&self) -> u64 {
         self.limit
     }
 
     /// Words that one key needs.
-    pub(crate) fn words(self) -> usize {
+    pub(crate) fn words(&self) -> usize {
         self.slots.get() as usize / self.in_word
     }
 
@@ -74,7 +77,7 @@ impl SlidingWindow {
     }
 
     /// Whether a request would pass at `now`, else the first instant at which it would. Spends nothing.
-    pub(crate) fn judge(self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<(), Tick> {
+    pub(crate) fn judge(&self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<(), Tick> {
         self.judge_from(self.position(now), now, u64::from(cost), ring).map(|_| ())
     }
 
@@ -83,7 +86,7 @@ impl SlidingWindow {
     /// The request is counted first and the ring added up afterwards: of two that race for the last place at
     /// least one sees the other, so both can never pass. Both may see each other, give back and try again; who has had
     /// no luck for long is refused, and may come again at once.
-    pub(crate) fn take(self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<Taken, Tick> {
+    pub(crate) fn take(&self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<Taken, Tick> {
         let cost = u64::from(cost);
         let mut position = self.position(now);
         if cost > self.limit {
@@ -103,12 +106,12 @@ impl SlidingWindow {
     }
 
     /// Takes `amount` of the count back, unless its sub-window is gone already.
-    pub(crate) fn give_back(self, taken: Taken, amount: u32, ring: &[AtomicU64]) {
+    pub(crate) fn give_back(&self, taken: Taken, amount: u32, ring: &[AtomicU64]) {
         self.uncount(Position { round: taken.after, slot: taken.before }, u64::from(amount), ring);
     }
 
     /// Counts `amount` in the running sub-window, whether there is room or not.
-    pub(crate) fn charge(self, now: Tick, amount: u32, ring: &[AtomicU64]) -> Taken {
+    pub(crate) fn charge(&self, now: Tick, amount: u32, ring: &[AtomicU64]) -> Taken {
         loop {
             let (position, _) = self.newest(self.position(now), ring);
             // More than a word can count changes no verdict: already that is over the limit.
@@ -120,7 +123,7 @@ impl SlidingWindow {
     }
 
     /// Requests that count at `now`.
-    pub(crate) fn outstanding(self, now: Tick, ring: &[AtomicU64]) -> u64 {
+    pub(crate) fn outstanding(&self, now: Tick, ring: &[AtomicU64]) -> u64 {
         self.newest(self.position(now), ring).1
     }
 
@@ -142,28 +145,23 @@ impl SlidingWindow {
     }
 
     /// The largest count of a sub-window.
-    fn most(self) -> u64 {
+    fn most(&self) -> u64 {
         (1 << self.bits) - 1
     }
 
     /// The largest number of a round.
-    fn rounds(self) -> u64 {
-        u64::MAX >> self.stamp_at()
-    }
-
-    /// Where the number of the round lies in a word.
-    fn stamp_at(self) -> u32 {
-        self.bits * self.in_word as u32
+    fn rounds(&self) -> u64 {
+        u64::MAX >> self.stamp_at
     }
 
     /// Sub-windows that count: those of the window, and one more.
-    fn counted(self) -> u64 {
+    fn counted(&self) -> u64 {
         self.slots.get() - self.stale[self.in_word - 1] as u64
     }
 
     /// The word of a sub-window, and where in it its count lies.
     #[inline]
-    fn at(self, slot: u64) -> (usize, u32) {
+    fn at(&self, slot: u64) -> (usize, u32) {
         if self.in_word == 1 {
             (slot as usize, 0)
         } else {
@@ -173,14 +171,14 @@ impl SlidingWindow {
 
     /// The sub-window that runs at `now`. The first is in round 1, so that every slot has one before it.
     #[inline]
-    fn position(self, now: Tick) -> Position {
+    fn position(&self, now: Tick) -> Position {
         let (epoch, _) = self.width.divide(now.as_nanos());
         let (round, slot) = self.slots.divide(epoch);
         Position { round: (round + 1) & self.rounds(), slot }
     }
 
     /// The sub-window `age` before another, less than one round.
-    fn back(self, from: Position, age: u64) -> Position {
+    fn back(&self, from: Position, age: u64) -> Position {
         if age <= from.slot {
             Position { round: from.round, slot: from.slot - age }
         } else {
@@ -189,19 +187,19 @@ impl SlidingWindow {
         }
     }
 
-    fn age(self, of: Position, at: Position) -> u64 {
+    fn age(&self, of: Position, at: Position) -> u64 {
         let rounds = at.round.wrapping_sub(of.round) & self.rounds();
         (rounds * self.slots.get() + at.slot).saturating_sub(of.slot)
     }
 
     /// The number of a sub-window since the origin of time. `position` is near `now`.
-    fn epoch(self, position: Position, now: Tick) -> u64 {
+    fn epoch(&self, position: Position, now: Tick) -> u64 {
         self.width.divide(now.as_nanos()).0 + self.age(self.position(now), position)
     }
 
     /// The sub-window to judge in, or when there will be room.
     #[cold]
-    fn judge_from(self, own: Position, now: Tick, cost: u64, ring: &[AtomicU64]) -> Result<Position, Tick> {
+    fn judge_from(&self, own: Position, now: Tick, cost: u64, ring: &[AtomicU64]) -> Result<Position, Tick> {
         if cost > self.limit {
             return Err(Tick::NEVER);
         }
@@ -212,7 +210,7 @@ impl SlidingWindow {
     /// The newest sub-window that anybody counted in, if that is after `own`, and the sum of the ring there: a
     /// thread whose clock lies behind another's judges at the other's time, so that time never goes back for a
     /// key.
-    fn newest(self, own: Position, ring: &[AtomicU64]) -> (Position, u64) {
+    fn newest(&self, own: Position, ring: &[AtomicU64]) -> (Position, u64) {
         let mut position = own;
         loop {
             match self.survey(position, ring) {
@@ -225,20 +223,34 @@ impl SlidingWindow {
     /// Counts of all sub-windows that a trailing window which ends in `position` can touch; or a newer sub-window, if
     /// somebody has counted in one.
     #[inline]
-    fn survey(self, position: Position, ring: &[AtomicU64]) -> Result<u64, Position> {
+    fn survey(&self, position: Position, ring: &[AtomicU64]) -> Result<u64, Position> {
+        if self.in_word == 1 {
+            self.survey_of::<1>(position, ring)
+        } else {
+            self.survey_of::<2>(position, ring)
+        }
+    }
+
+    /// The same for so many sub-windows in a word.
+    #[inline]
+    fn survey_of<const IN_WORD: usize>(
+        &self,
+        position: Position,
+        ring: &[AtomicU64],
+    ) -> Result<u64, Position> {
         let (own, shift) = self.at(position.slot);
-        let (stamp_at, before) = (self.stamp_at(), position.round.wrapping_sub(1) & self.rounds());
+        let (stamp_at, before) = (self.stamp_at, position.round.wrapping_sub(1) & self.rounds());
         let oldest = if own + 1 < ring.len() { own + 1 } else { 0 };
         let mut sum = 0;
         for (n, word) in ring.iter().enumerate() {
             let word = word.load(Ordering::SeqCst);
             let (round, expected) = (word >> stamp_at, if n > own { before } else { position.round });
             if round == expected {
-                sum += self.sum(word);
-                if n == oldest {
+                sum += if IN_WORD == 1 { word & self.most() } else { self.sum(word) };
+                if IN_WORD == 2 && n == oldest {
                     sum -= self.stale_in(word, shift > 0);
                 }
-                if n == own && shift == 0 && self.second(word) > 0 {
+                if IN_WORD == 2 && n == own && shift == 0 && self.second(word) > 0 {
                     return Err(self.newest_of(n, word));
                 }
             } else if self.is_later(round, expected) && self.sum(word) > 0 {
@@ -250,7 +262,7 @@ impl SlidingWindow {
 
     /// What the word after the running one holds of sub-windows that do not count any more.
     #[inline]
-    fn stale_in(self, word: u64, second: bool) -> u64 {
+    fn stale_in(&self, word: u64, second: bool) -> u64 {
         match self.stale[usize::from(second)] {
             0 => 0,
             1 => word & self.most(),
@@ -260,29 +272,29 @@ impl SlidingWindow {
 
     /// All counts of a word.
     #[inline]
-    fn sum(self, word: u64) -> u64 {
+    fn sum(&self, word: u64) -> u64 {
         (word & self.most()) + self.second(word)
     }
 
     /// The count of a word's second sub-window, if it has two.
     #[inline]
-    fn second(self, word: u64) -> u64 {
+    fn second(&self, word: u64) -> u64 {
         if self.in_word == 1 { 0 } else { word >> self.bits & self.most() }
     }
 
     /// The last sub-window of a word that somebody counted in.
-    fn newest_of(self, n: usize, word: u64) -> Position {
+    fn newest_of(&self, n: usize, word: u64) -> Position {
         let slot = (n * self.in_word) as u64 + u64::from(self.second(word) > 0);
-        Position { round: word >> self.stamp_at(), slot }
+        Position { round: word >> self.stamp_at, slot }
     }
 
     /// Whether a round comes after another, as in a fixed window.
-    fn is_later(self, round: u64, than: u64) -> bool {
+    fn is_later(&self, round: u64, than: u64) -> bool {
         (1..=self.rounds() / 16).contains(&(round.wrapping_sub(than) & self.rounds()))
     }
 
     /// The instant at which so many sub-windows have left the ring that the request has room.
-    fn free_at(self, position: Position, now: Tick, cost: u64, ring: &[AtomicU64]) -> Tick {
+    fn free_at(&self, position: Position, now: Tick, cost: u64, ring: &[AtomicU64]) -> Tick {
         let mut left = self.newest(position, ring).1;
         let mut age = self.counted() - 1;
         loop {
@@ -296,16 +308,16 @@ impl SlidingWindow {
     }
 
     /// The count of a sub-window, if its word belongs to its round.
-    fn count_at(self, position: Position, ring: &[AtomicU64]) -> u64 {
+    fn count_at(&self, position: Position, ring: &[AtomicU64]) -> u64 {
         let (n, shift) = self.at(position.slot);
         let word = ring[n].load(Ordering::SeqCst);
-        if word >> self.stamp_at() == position.round { word >> shift & self.most() } else { 0 }
+        if word >> self.stamp_at == position.round { word >> shift & self.most() } else { 0 }
     }
 
     /// Adds to a sub-window. False when its word is in a later round already, or so full that it could count no more.
     #[inline]
-    fn count(self, position: Position, cost: u64, ring: &[AtomicU64]) -> bool {
-        let ((n, shift), stamp_at) = (self.at(position.slot), self.stamp_at());
+    fn count(&self, position: Position, cost: u64, ring: &[AtomicU64]) -> bool {
+        let ((n, shift), stamp_at) = (self.at(position.slot), self.stamp_at);
         let mut word = ring[n].load(Ordering::Relaxed);
         loop {
             let counted_in = word >> stamp_at;
@@ -325,10 +337,10 @@ impl SlidingWindow {
     }
 
     /// Takes from a sub-window what was added to it in this round.
-    fn uncount(self, position: Position, amount: u64, ring: &[AtomicU64]) {
+    fn uncount(&self, position: Position, amount: u64, ring: &[AtomicU64]) {
         let (n, shift) = self.at(position.slot);
         let mut word = ring[n].load(Ordering::Relaxed);
-        while word >> self.stamp_at() == position.round {
+        while word >> self.stamp_at == position.round {
             let rest = word - ((word >> shift & self.most()).min(amount) << shift);
             match ring[n].compare_exchange_weak(word, rest, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,

@@ -17,6 +17,7 @@
 //! more: if somebody has spent, it leaves the key where it is. One of both always sees the other.
 
 mod generation;
+mod insertion;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -81,14 +82,6 @@ impl Receipt {
     }
 }
 
-/// What a look for a key has found.
-enum Scan {
-    Found(Place),
-    /// Not found, but a key that is being put out may be it.
-    SomebodyLeaves,
-    Absent,
-}
-
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Table").field("keys", &self.keys()).finish_non_exhaustive()
@@ -142,7 +135,7 @@ impl Table {
     }
 
     /// Whether a request on the key at `place` would pass.
-    pub(crate) fn judge(&self, law: Law, now: Tick, cost: u32, place: Option<Place>) -> Result<(), Tick> {
+    pub(crate) fn judge(&self, law: &Law, now: Tick, cost: u32, place: Option<Place>) -> Result<(), Tick> {
         match place.and_then(|place| self.entry(place)) {
             Some((_, state)) => law.judge(now, cost, state),
             None => law.judge_new(now, cost),
@@ -150,7 +143,7 @@ impl Table {
     }
 
     /// What counts against the limit of the key at `place`.
-    pub(crate) fn outstanding(&self, law: Law, now: Tick, place: Option<Place>) -> u64 {
+    pub(crate) fn outstanding(&self, law: &Law, now: Tick, place: Option<Place>) -> u64 {
         law.outstanding(now, self.state(place))
     }
 
@@ -160,7 +153,7 @@ impl Table {
     }
 
     /// What is left of the key at `place`.
-    pub(crate) fn left(&self, law: Law, now: Tick, place: Option<Place>) -> Left {
+    pub(crate) fn left(&self, law: &Law, now: Tick, place: Option<Place>) -> Left {
         law.left(now, self.state(place))
     }
 
@@ -168,7 +161,7 @@ impl Table {
     #[inline]
     pub(crate) fn take(
         &self,
-        law: Law,
+        law: &Law,
         now: Tick,
         key: Key,
         cost: u32,
@@ -183,23 +176,23 @@ impl Table {
 
     /// Judges by the state that all requests without one of their own share.
     #[inline]
-    pub(crate) fn judge_together(&self, law: Law, now: Tick, cost: u32) -> Result<(), Tick> {
+    pub(crate) fn judge_together(&self, law: &Law, now: Tick, cost: u32) -> Result<(), Tick> {
         law.judge(now, cost, &self.overflow)
     }
 
     /// Spends on that state.
     #[inline]
-    pub(crate) fn take_together(&self, law: Law, now: Tick, cost: u32) -> Result<Receipt, Tick> {
+    pub(crate) fn take_together(&self, law: &Law, now: Tick, cost: u32) -> Result<Receipt, Tick> {
         law.take(now, cost, &self.overflow).map(|taken| Receipt { place: None, taken })
     }
 
     /// Charges that state.
-    pub(crate) fn charge_together(&self, law: Law, now: Tick, amount: u32) {
+    pub(crate) fn charge_together(&self, law: &Law, now: Tick, amount: u32) {
         law.charge(now, amount, &self.overflow);
     }
 
     /// Charges a key for what it has used beyond what it took, whether that is there or not.
-    pub(crate) fn charge(&self, law: Law, now: Tick, key: Key, amount: u32) {
+    pub(crate) fn charge(&self, law: &Law, now: Tick, key: Key, amount: u32) {
         // It is always there to be charged.
         let _ = self.spend(law, now, key, amount, |state| Ok(law.charge(now, amount, state)));
     }
@@ -208,7 +201,7 @@ impl Table {
     #[cold]
     fn spend(
         &self,
-        law: Law,
+        law: &Law,
         now: Tick,
         key: Key,
         cost: u32,
@@ -227,7 +220,7 @@ impl Table {
     #[inline]
     fn spend_at(
         &self,
-        law: Law,
+        law: &Law,
         key: Key,
         cost: u32,
         place: Place,
@@ -247,7 +240,7 @@ impl Table {
 
     /// Undoes `amount` of a `take`. If the key has lost its place meanwhile, its state was that of a key never seen,
     /// and the next owner is not charged less than it spends.
-    pub(crate) fn give_back(&self, law: Law, key: Key, receipt: Receipt, amount: u32) {
+    pub(crate) fn give_back(&self, law: &Law, key: Key, receipt: Receipt, amount: u32) {
         match receipt.place {
             None => law.give_back(receipt.taken, amount, &self.overflow),
             Some(place) => {
@@ -302,111 +295,10 @@ impl Table {
         self.generations[g].get_or_init(|| Generation::new(self.buckets[g].max(1), self.layout))
     }
 
-    /// Where a key may be: a generation, and how far its hash is turned to pick the bucket there. First where there is
-    /// memory already.
-    fn probes(&self) -> impl Iterator<Item = (usize, u32)> + Clone {
-        let (made, last) = (self.made().min(self.last + 1), self.last);
-        (0..made).rev().chain(made..=last).map(|g| (g, 0)).chain([(last, SECOND)])
-    }
-
     #[inline]
     fn entry(&self, place: Place) -> Option<(&AtomicU64, &[AtomicU64])> {
         self.generations[place.generation as usize].get()?.entry(self.layout, place.way)
     }
-
-    /// A place for a key that has none; None when all is full or somebody is in the way.
-    fn insert(&self, law: Law, now: Tick, key: Key) -> Option<Place> {
-        // One insertion at a time for a key: it must not get two places.
-        let latch = &self.latches[key.place as usize & (LATCHES - 1)];
-        for _ in 0..PATIENCE {
-            if latch.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
-                let place = self.insert_latched(law, now, key);
-                latch.store(false, Ordering::SeqCst);
-                return place;
-            }
-            wait_a_moment();
-        }
-        None
-    }
-
-    fn insert_latched(&self, law: Law, now: Tick, key: Key) -> Option<Place> {
-        // A key that is being put out may stay after all, so nobody may be about to leave.
-        let mut patience = PATIENCE;
-        let found = loop {
-            match self.scan(key) {
-                Scan::Found(place) => break Some(place),
-                Scan::Absent => break None,
-                Scan::SomebodyLeaves => patience = patience.checked_sub(1)?,
-            }
-            wait_a_moment();
-        };
-        if found.is_some() {
-            return found;
-        }
-        let long_whole = Tick::from_nanos(now.since(Tick::from_duration(KEPT)).as_nanos() as u64);
-        // Where there is room at all, then where somebody could go.
-        self.probes()
-            .find_map(|probe| self.settle_in(law, long_whole, probe, key))
-            .or_else(|| self.probes().find_map(|probe| self.settle_in(law, now, probe, key)))
-    }
-
-    /// Takes a way of one bucket whose key could be forgotten already at `whole`, else an empty one, so that memory
-    /// grows with the keys that are in use and not with those that ever came.
-    fn settle_in(&self, law: Law, whole: Tick, (g, turn): (usize, u32), key: Key) -> Option<Place> {
-        let generation = self.generation_or_new(g);
-        let mut ways = self.layout.ways(generation.bucket(key, turn), key);
-        let forgotten = ways.clone().find(|&way| self.replace(law, whole, generation, way, key));
-        let way = forgotten.or_else(|| ways.find(|&way| self.occupy(generation, way, key)))?;
-        Some(Place { generation: g as u8, way })
-    }
-
-    /// Looks for a key where it may be, and for keys that are being put out there.
-    fn scan(&self, key: Key) -> Scan {
-        let tag = tag_of(key);
-        let mut leaving = false;
-        for (g, turn) in self.probes() {
-            let Some(generation) = self.generations[g].get() else { continue };
-            for way in self.layout.ways(generation.bucket(key, turn), key) {
-                let known = generation.tag(self.layout, way).load(Ordering::SeqCst);
-                if known == tag {
-                    return Scan::Found(Place { generation: g as u8, way });
-                }
-                leaving |= known == LEAVING;
-            }
-        }
-        if leaving { Scan::SomebodyLeaves } else { Scan::Absent }
-    }
-
-    fn occupy(&self, generation: &Generation, way: u32, key: Key) -> bool {
-        let tag = generation.tag(self.layout, way);
-        let won = tag.compare_exchange(EMPTY, tag_of(key), Ordering::SeqCst, Ordering::Relaxed).is_ok();
-        if won {
-            self.keys.fetch_add(1, Ordering::Relaxed);
-        }
-        won
-    }
-
-    fn replace(&self, law: Law, whole: Tick, generation: &Generation, way: u32, key: Key) -> bool {
-        let Some((tag, state)) = generation.entry(self.layout, way) else { return false };
-        let old = tag.load(Ordering::SeqCst);
-        if old == EMPTY || old == LEAVING || !law.is_fresh(whole, state) {
-            return false;
-        }
-        if tag.compare_exchange(old, LEAVING, Ordering::SeqCst, Ordering::Relaxed).is_err() {
-            return false;
-        }
-        in_total_order();
-        let fresh = law.is_fresh(whole, state);
-        tag.store(if fresh { tag_of(key) } else { old }, Ordering::SeqCst);
-        fresh
-    }
-}
-
-fn wait_a_moment() {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    #[cfg(not(loom))]
-    std::hint::spin_loop();
 }
 
 #[cfg(test)]

@@ -17,7 +17,11 @@ fn window(limit: u64, length: Duration, sub_windows: u32, alone: bool) -> Slidin
     let window = SlidingWindow::new(limit, length, sub_windows);
     assert_eq!(window.in_word, 2);
     let slots = Divisor::new(window.counted());
-    if alone { SlidingWindow { slots, stale: [0, 0], in_word: 1, bits: 31, ..window } } else { window }
+    if alone {
+        SlidingWindow { slots, stale: [0, 0], in_word: 1, bits: 31, stamp_at: 31, ..window }
+    } else {
+        window
+    }
 }
 
 /// The exact log that the ring stands for: no trailing window may ever hold more than the limit.
