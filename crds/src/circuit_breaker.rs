@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CircuitBreakerPolicyStatus, Decimal, Duration, HeaderName, Mode, Percentage, PodSelector, StatusMatch,
-    TargetRef, defaults,
+    CircuitBreakerPolicyStatus, Decimal, Duration, Fallback, HeaderName, Mode, Percentage, PodSelector,
+    StatusMatch, TargetRef, defaults,
 };
 
 /// Stops sending requests to an engine that fails, and tries it again later. Each pod has a breaker of its own.
@@ -51,6 +51,9 @@ use crate::{
 ).message(CircuitBreakerPolicySpec::ONE_TARGET))]
 #[x_kube(validation = Rule::new("has(self.failureThreshold) || has(self.trip)").message(CircuitBreakerPolicySpec::NOTHING))]
 #[x_kube(validation = Rule::new(
+    "!has(self.fallback) || !has(self.fallbackEndpoint)"
+).message(CircuitBreakerPolicySpec::ONE_FALLBACK))]
+#[x_kube(validation = Rule::new(
     "!self.failureStatuses.exists(status, status in self.backpressureStatuses)"
 ).message(CircuitBreakerPolicySpec::STATUS_IN_BOTH))]
 pub struct CircuitBreakerPolicySpec {
@@ -92,6 +95,9 @@ pub struct CircuitBreakerPolicySpec {
         "self.startsWith('/') && !self.startsWith('//') && self.matches('^[!-\"$-~]+$')"
     ).message(CircuitBreakerPolicySpec::FALLBACK))]
     pub fallback_endpoint: Option<String>,
+    /// What answers in place of the engine, and when. Excludes `fallbackEndpoint`, which is short for one with a path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// Statuses that are failures: `4xx`, `5xx` or single ones. One that is named counts as it is named, whatever
     /// its class counts as.
     #[serde(default = "defaults::failure_statuses")]
@@ -125,6 +131,9 @@ impl CircuitBreakerPolicySpec {
     pub const ONE_TARGET: &str = "targetService, targetRefs and selector exclude each other: write one of them, or none for the whole namespace";
     /// What is said about a breaker that never opens.
     pub const NOTHING: &str = "nothing opens this breaker: write failureThreshold: 5, trip.errorRatio, trip.slowCallRatio, trip.latency, trip.inFlight or several of them";
+    /// What is said about fallbacks in both forms.
+    pub const ONE_FALLBACK: &str =
+        "fallbackEndpoint and fallback exclude each other: write it as fallback.to[].path";
     /// What is said about a status that would count as two things.
     pub const STATUS_IN_BOTH: &str =
         "a status is in failureStatuses and in backpressureStatuses: write it in one of both";

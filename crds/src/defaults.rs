@@ -1,8 +1,8 @@
 //! Defaults that more than one field or the schema's generator asks for by name.
 
 use crate::{
-    Decimal, Duration, HeaderName, JwtAlgorithm, Percentage, Plan, PrioritySource, Reserved,
-    SelectorOperator, StatusMatch,
+    Bytes, Decimal, Duration, FallbackOn, HeaderName, JwtAlgorithm, Percentage, Plan, PrioritySource,
+    Reserved, SelectorOperator, StatusMatch,
 };
 
 pub(crate) fn sample_interval() -> Duration {
@@ -186,4 +186,28 @@ pub(crate) fn plans() -> Vec<Plan> {
         burst: Some(burst),
     };
     vec![plan("platinum", 5000, 2000), plan("gold", 1000, 500), plan("silver", 200, 100)]
+}
+
+pub(crate) fn fallback_on() -> Vec<FallbackOn> {
+    vec![FallbackOn::Open]
+}
+
+pub(crate) fn static_status() -> i32 {
+    200
+}
+
+pub(crate) fn content_type() -> String {
+    "application/json".to_owned()
+}
+
+pub(crate) fn cache_ttl() -> Duration {
+    "5m".into()
+}
+
+pub(crate) fn cache_entries() -> i32 {
+    1000
+}
+
+pub(crate) fn cache_bytes() -> Bytes {
+    "16Mi".into()
 }

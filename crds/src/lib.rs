@@ -20,6 +20,7 @@ mod circuit_breaker;
 mod concurrency;
 mod defaults;
 mod definition;
+mod fallback;
 mod identity;
 mod limit;
 mod plans;
@@ -38,6 +39,7 @@ pub use circuit_breaker::{
 };
 pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use definition::{definitions, unknown_fields};
+pub use fallback::{AnswerCache, Fallback, FallbackOn, FallbackService, FallbackTarget, StaticAnswer};
 pub use identity::{ClientIp, ForwardedBy, Identity, Jwks, JwtAlgorithm, JwtIssuer};
 pub use limit::{Algorithm, KeyPart, KeySource, Limit};
 pub use plans::{Plan, PlanSource, Plans};

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use kube::core::cel::{Validator, apply_defaults};
 use serde_json::Value;
 use tidegate_crds::{
-    Bytes, CircuitBreakerPolicySpec, Claimant, Concurrency, Decimal, Duration, GpuMemoryTier, HeaderName,
-    Identity, Jwks, KeyPart, LatencyTier, Limit, Percentage, PlanSource, Plans, PriorityNumber,
-    PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement, StatusMatch, TargetRef, Tiers,
-    Timeouts, Trip, When,
+    Bytes, CircuitBreakerPolicySpec, Claimant, Concurrency, Decimal, Duration, FallbackService,
+    FallbackTarget, GpuMemoryTier, HeaderName, Identity, Jwks, KeyPart, LatencyTier, Limit, Percentage,
+    PlanSource, Plans, PriorityNumber, PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement,
+    StaticAnswer, StatusMatch, TargetRef, Tiers, Timeouts, Trip, When,
 };
 
 const RATE_LIMIT: &str = "RateLimitPolicy";
@@ -239,6 +239,28 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '//a/'}", CircuitBreakerPolicySpec::FALLBACK),
     (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '/a b'}", CircuitBreakerPolicySpec::FALLBACK),
     (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '/a#b'}", CircuitBreakerPolicySpec::FALLBACK),
+    (
+        BREAKER,
+        "{failureThreshold: 1, fallbackEndpoint: /f, fallback: {to: [{path: /f}]}}",
+        CircuitBreakerPolicySpec::ONE_FALLBACK,
+    ),
+    (BREAKER, "{failureThreshold: 1, fallback: {to: [{}]}}", FallbackTarget::ONE),
+    (BREAKER, "{failureThreshold: 1, fallback: {to: [{url: 'http://a', path: /f}]}}", FallbackTarget::ONE),
+    (BREAKER, "{failureThreshold: 1, fallback: {to: [{cache: {}, static: {}}]}}", FallbackTarget::ONE),
+    (BREAKER, "{failureThreshold: 1, fallback: {to: [{static: {}, model: a}]}}", FallbackTarget::ONE),
+    (BREAKER, "{failureThreshold: 1, fallback: {to: [{url: 'ftp://a'}]}}", FallbackTarget::URL),
+    (BREAKER, "{failureThreshold: 1, fallback: {to: [{url: 'http://a b'}]}}", FallbackTarget::URL),
+    (BREAKER, "{failureThreshold: 1, fallback: {to: [{static: {contentType: json}}]}}", StaticAnswer::TYPE),
+    (
+        BREAKER,
+        "{failureThreshold: 1, fallback: {to: [{service: {name: a.b, port: 1}}]}}",
+        CircuitBreakerPolicySpec::SERVICE,
+    ),
+    (
+        BREAKER,
+        "{failureThreshold: 1, fallback: {to: [{service: {name: a, namespace: _, port: 1}}]}}",
+        FallbackService::NAMESPACE,
+    ),
     (BREAKER, "{failureThreshold: 1, targetService: a, selector: {}}", CircuitBreakerPolicySpec::ONE_TARGET),
     (
         BREAKER,

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod drain;
 pub mod endpoint;
 pub mod engine_metrics;
+pub mod fallback;
 pub mod gpu;
 pub mod identity;
 pub mod listeners;

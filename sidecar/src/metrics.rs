@@ -4,6 +4,7 @@ mod bounded;
 mod decisions;
 mod engine_load;
 mod engine_state;
+mod fallbacks;
 mod gen_ai;
 mod histogram;
 mod identity;
@@ -25,6 +26,7 @@ use tidegate_policy::report::{LimitStatus, Status};
 
 pub use decisions::Decisions;
 use engine_state::EngineState;
+pub use fallbacks::{FallbackOutcome, Fallbacks};
 pub use gen_ai::{End, GenAi};
 pub use identity::Identity;
 pub use traces::{SpanOutcome, Traces};
@@ -35,6 +37,8 @@ pub use traffic::{Labels, ProtocolRefusal, Traffic, Verdict};
 pub struct Metrics {
     /// What the proxy counts for each request.
     pub traffic: Traffic,
+    /// What answered in place of the engine.
+    pub fallbacks: Fallbacks,
     /// What became of callers' tokens.
     pub identity: Identity,
     /// What rules refused.
@@ -106,6 +110,7 @@ impl Metrics {
         registry.register("build_info", "Version of the sidecar", build);
         Self {
             traffic: Traffic::register(&mut registry),
+            fallbacks: Fallbacks::register(&mut registry),
             identity: Identity::register(&mut registry),
             traces: Traces::register(&mut registry),
             decisions: Decisions::register(&mut registry, &mut plain, addresses),

@@ -250,6 +250,7 @@ impl Keeper {
             let issuers = Issuers::new(&document, Some(&self.shared.issuers.load()));
             self.shared.issuers.store(Arc::new(issuers));
             let engine = self.shared.engine.load().succeed(&document, self.shared.clock.now());
+            self.shared.answers.obey(engine.breaker_policy().and_then(|policy| policy.answer_cache()));
             self.shared.engine.store(Arc::new(engine));
             state.document = Arc::clone(&document);
         }

@@ -17,6 +17,7 @@ mod codec;
 mod connection;
 mod detect;
 mod exchange;
+mod fallback;
 mod forward;
 mod guard;
 mod handler;

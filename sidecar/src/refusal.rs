@@ -119,7 +119,7 @@ pub fn refused(refusal: &Refusal, form: Form) -> Response<Bytes> {
     };
     let (message, code) = (message(refusal), refusal.cause.as_str());
     let mut response = render(form, Said { status, message: &message, kind, code, refusal: Some(refusal) });
-    response.headers_mut().insert(REASON, reason(refusal));
+    response.headers_mut().insert(REASON, reason(refusal, None));
     let wait = (refusal.retry_after != Duration::MAX).then(|| millis_rounded_up(refusal.retry_after));
     retry_after(response.headers_mut(), form, wait);
     response
@@ -152,11 +152,6 @@ pub fn trouble(trouble: Trouble, form: Form) -> Response<Bytes> {
     response
 }
 
-/// Marks an answer of the breaker's fallback.
-pub fn mark_fallback(refusal: &Refusal, headers: &mut HeaderMap) {
-    headers.insert(REASON, reason(refusal));
-}
-
 fn render(form: Form, said: Said<'_>) -> Response<Bytes> {
     // Strings and nothing else: there is no value here that JSON cannot carry.
     let (kind, json) = match form {
@@ -174,9 +169,14 @@ fn render(form: Form, said: Said<'_>) -> Response<Bytes> {
     response
 }
 
-fn reason(refusal: &Refusal) -> HeaderValue {
-    let text =
+/// The cause and the rule, and why no fallback has answered.
+pub fn reason(refusal: &Refusal, no_fallback: Option<&str>) -> HeaderValue {
+    let mut text =
         format!("{}; policy={}; rule={}", refusal.cause.as_str(), refusal.rule.policy, refusal.rule.name);
+    if let Some(why) = no_fallback {
+        text.push_str("; fallback=");
+        text.push_str(why);
+    }
     // Names come from Kubernetes and are plain; those of a policy file can be anything.
     let plain: Vec<u8> = text.bytes().map(|b| if (b' '..0x7f).contains(&b) { b } else { b'?' }).collect();
     HeaderValue::from_bytes(&plain).unwrap_or(HeaderValue::from_static("refused"))

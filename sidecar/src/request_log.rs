@@ -189,6 +189,13 @@ pub(crate) fn engine_failed(now: Tick, engine: SocketAddr, failure: &dyn std::er
     }
 }
 
+/// A server that should answer in place of the engine did not.
+pub(crate) fn fallback_failed(now: Tick, server: &str, cause: &str) {
+    if let Some(dropped) = FAILURES.take(now) {
+        tracing::warn!(server, cause, dropped, "a fallback failed");
+    }
+}
+
 /// A connection was refused for what it speaks. Also counts it.
 pub(crate) fn protocol_refused(shared: &Shared, client_ip: IpAddr, refusal: ProtocolRefusal) {
     shared.metrics.traffic.protocol_refused(refusal);

@@ -9,6 +9,7 @@ use tidegate_policy::PolicyDocument;
 use crate::caps::{Caps, Places, Rooms};
 use crate::clock::Clock;
 use crate::drain::Drain;
+use crate::fallback::answers::Answers;
 use crate::identity::Issuers;
 use crate::metrics::{Metrics, ProtocolRefusal};
 use crate::pressure::Pressure;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub prefixes: Rooms,
     /// How much memory is left.
     pub pressure: Pressure,
+    /// Answers that may be given again.
+    pub answers: Answers,
     /// Who waits in the queue.
     pub turns: Turns,
     /// Begins spans; without it nothing is traced.
@@ -59,6 +62,7 @@ impl Shared {
             places: Places::default(),
             prefixes: Rooms::default(),
             pressure: Pressure::new(&caps),
+            answers: Answers::default(),
             turns: Turns::default(),
             tracer: OnceLock::new(),
             log: OnceLock::new(),

@@ -135,6 +135,7 @@ fn breaker() -> Result<Breaker, ScalarError> {
         timeout_millis: Some(Millis::new(60_000)?),
         timeouts: tidegate_policy::Timeouts::default(),
         fallback: None,
+        fallbacks: None,
     })
 }
 

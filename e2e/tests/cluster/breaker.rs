@@ -79,3 +79,29 @@ async fn an_engine_that_hangs_is_answered_504_in_time_and_opens_the_breaker() ->
     })
     .await
 }
+
+#[tokio::test]
+async fn a_service_answers_while_the_breaker_is_open() -> anyhow::Result<()> {
+    in_namespace(async |lab| {
+        lab.apply(
+            "{apiVersion: tidegate.dev/v1alpha1, kind: CircuitBreakerPolicy, metadata: {name: spared}, spec: {
+               targetService: llama, failureThreshold: 2,
+               fallback: {to: [{service: {name: spare, port: 80}}]}}}",
+        )
+        .await?;
+        let pods = lab.engine(&Engine::new("llama")).await?;
+        lab.engine(&Engine::new("spare")).await?;
+        let pod = &pods[0];
+        lab.until_programmed(pod).await?;
+        lab.control(pod, "/fail", &json!({"status": 500, "ratio": 1.0})).await?;
+        for _ in 0..2 {
+            assert_eq!(lab.complete(pod, &[]).await?.status, 500);
+        }
+        let answer = lab.complete(pod, &[]).await?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("x-tidegate-fallback"), "service");
+        assert!(answer.header("x-tidegate-reason").starts_with("breaker-open;"), "{answer:?}");
+        Ok(())
+    })
+    .await
+}

@@ -5,6 +5,7 @@
 
 mod circuit_breaker;
 mod concurrency;
+mod fallback;
 mod identity;
 mod problems;
 mod rate_limit;

@@ -27,8 +27,9 @@ pub mod report;
 pub mod stream;
 
 pub use breaker::{
-    Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, InFlight, LatencyPercentile, OutOfMemory,
-    Per, SlowCallRatio, Stage, StageBreaker, Timeouts, Trip,
+    AnswerCache, Breaker, ConsecutiveFailures, Destination, ErrorRatio, Fallback, FallbackOn, FallbackPath,
+    Fallbacks, HalfOpen, InFlight, LatencyPercentile, OutOfMemory, Per, SlowCallRatio, Stage, StageBreaker,
+    StaticAnswer, Timeouts, Trip,
 };
 pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use document::{API_VERSION, PolicyDocument, RateLimitHeaders};
@@ -38,7 +39,7 @@ pub use limit::{Algorithm, Condition, Cost, KeyPart, Limit, Match, Ring, Subject
 pub use priority::{Better, Claimant, Number, Priority, PriorityClass, PrioritySource};
 pub use resource::{Quota, ResourceLimits};
 pub use scalar::{
-    Factor, HeaderName, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, StatusMatch, Weight,
+    Factor, HeaderName, HttpUrl, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, StatusMatch, Weight,
 };
 pub use tiers::{
     GpuMemoryTier, KvCache, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, MemorySource, OnStale,

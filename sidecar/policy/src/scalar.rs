@@ -192,6 +192,69 @@ impl From<RelativePath> for String {
     }
 }
 
+/// The address of an HTTP server, such as `http://llama-small.inference.svc:8000`, with or without a path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HttpUrl(String);
+
+impl HttpUrl {
+    /// Takes `http` and `https`, a name or an address, a port and a path. Refuses users, fragments, and whatever could
+    /// break a request line.
+    pub fn new(url: &str) -> Result<Self, ScalarError> {
+        if url.len() <= 1024 && Self::is_valid(url) {
+            return Ok(Self(url.to_owned()));
+        }
+        Err(ScalarError(format!(
+            "{url:?} is not the address of a server: write one such as \"http://llama-small.inference.svc:8000\""
+        )))
+    }
+
+    fn is_valid(url: &str) -> bool {
+        let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+            return false;
+        };
+        let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
+        let path_fits = path.is_empty() || RelativePath::new(path).is_ok();
+        let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let named = || authority.find(':').map_or((authority, ""), |at| authority.split_at(at));
+        let (host, port) = bracketed.map_or_else(
+            || (is_host(named().0), named().1),
+            |(address, port)| (address.parse::<std::net::Ipv6Addr>().is_ok(), port),
+        );
+        let port_fits = port.is_empty()
+            || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+        path_fits && host && port_fits
+    }
+
+    /// The text as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Labels of letters, digits and '-', divided by dots.
+fn is_host(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+impl TryFrom<String> for HttpUrl {
+    type Error = ScalarError;
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        Self::new(&url)
+    }
+}
+
+impl From<HttpUrl> for String {
+    fn from(url: HttpUrl) -> Self {
+        url.0
+    }
+}
+
 /// One status of a response, such as `429`, or a class of them, such as `5xx`: 400 to 599.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

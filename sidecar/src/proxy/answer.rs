@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use tidegate_core::{HeadOutcome, TimeLimits};
+use tidegate_policy::AnswerCache;
 use tokio::time::Instant;
 
 use super::body::{AnswerBody, EngineBody};
@@ -16,6 +17,7 @@ use super::exchange::Exchange;
 use super::patience::{Patience, Watch};
 use super::progress::Progress;
 use super::relay::RelayBody;
+use crate::fallback::answers::{Key, Recording};
 use crate::refusal::stream::Events;
 use crate::refusal::{Dialect, grpc};
 
@@ -52,13 +54,6 @@ impl Answered {
     }
 
     /// Its header fields.
-    pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
-        match self {
-            Self::Http1(_, head) => &mut head.headers,
-            Self::Http2(response, _) => response.headers_mut(),
-        }
-    }
-
     fn headers(&self) -> &HeaderMap {
         match self {
             Self::Http1(_, head) => &head.headers,
@@ -71,6 +66,15 @@ impl Answered {
         let kinds: [&[u8]; 3] = [EVENTS, b"application/x-ndjson", b"application/jsonl"];
         matches!(self, Self::Http2(_, Dialect::Grpc))
             || kinds.iter().any(|kind| is_kind(self.headers(), kind))
+    }
+
+    /// What is needed to keep a copy of it; none when it is not kept.
+    pub(super) fn recording(&self, key: Key, policy: AnswerCache) -> Option<Box<Recording>> {
+        let status = match self {
+            Self::Http1(_, head) => head.status,
+            Self::Http2(response, _) => response.status(),
+        };
+        Recording::new(key, policy, status, self.headers()).map(Box::new)
     }
 
     /// As it goes to the client, within `limits`. The engine had the whole request at `sent`, and the client has asked
@@ -178,7 +182,7 @@ pub(super) fn instead(client: &Client, response: Response<Bytes>, request_length
 
 /// While draining, every answer is the last of its connection: the next one goes to another pod. HTTP/2 has frames of
 /// its own for that.
-fn close_if(closing: bool, client: &Client, answer: &mut Answer) {
+pub(super) fn close_if(closing: bool, client: &Client, answer: &mut Answer) {
     if !client.is_stream && (closing || client.shared.drain.is_draining()) {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

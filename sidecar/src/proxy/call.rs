@@ -109,7 +109,7 @@ async fn try_send(
 }
 
 async fn connect(client: &Client, limit: Option<Duration>) -> Result<SendRequest<Upload>, Failure> {
-    let stream = client.target.connect(limit).await?;
+    let stream = client.target.connect(limit).await.map_err(Failure::Connect)?;
     let (sender, connection) = http2::Builder::new(Local)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -28,6 +28,9 @@ pub(super) enum Failure {
     /// The engine closed the connection without a byte of a response.
     #[error("the engine closed the connection without an answer")]
     ClosedUnanswered,
+    /// There is no connection: the engine never had the request.
+    #[error("no connection to the engine: {0}")]
+    Connect(io::Error),
     /// The connection failed.
     #[error("the connection to the engine failed: {0}")]
     Io(#[from] io::Error),

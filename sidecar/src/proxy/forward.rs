@@ -2,14 +2,13 @@
 
 use std::pin::pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::{self, HeaderValue};
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
-use tidegate_core::{HeadOutcome, Refusal, TimeLimits};
-use tidegate_policy::RelativePath;
+use tidegate_core::{HeadOutcome, TimeLimits};
+use tidegate_policy::FallbackOn;
 use tokio::time::Instant;
 
 use super::answer::{Answer, Answered, Limits};
@@ -17,16 +16,13 @@ use super::call::Call;
 use super::client::{Client, Turn};
 use super::codec::{Broken, Framing, RequestHead, strip};
 use super::exchange::{Exchange, Failure};
+use super::fallback::{FailedAnswer, Otherwise};
 use super::handler::Arrived;
 use super::progress::Progress;
 use super::sender::Sender;
 use super::upstream::Upstream;
 use crate::refusal::{self, Dialect, Trouble};
 use crate::request_log;
-
-/// A fallback is outside of the breaker, and so without its timeout; an engine that hangs must not hang the fallback
-/// for ever.
-const FALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 const UNWRITABLE: Broken = Broken("the request's URL cannot be written for the engine");
 
@@ -56,7 +52,7 @@ pub(super) trait Awaited {
 }
 
 /// Why there is no head of a response.
-enum NoHead {
+pub(super) enum NoHead {
     /// The client has gone.
     Gone(Failure),
     Failed(Failure),
@@ -81,46 +77,51 @@ impl Arrived {
         times: TimeLimits,
     ) -> Result<Answer, Failure> {
         let mut limits = Limits { times, sent: None };
-        let (outcome, trouble) = match self.send(None, &mut limits).await {
+        let (outcome, on, trouble) = match self.send(None, &mut limits).await {
             Ok(answered) => {
-                let path = self.parts.uri.path();
-                return Ok(answered.pass_on(self.client.clone(), progress, &limits, path));
+                let outcome = answered.outcome();
+                return match progress.engine_that_falls_back(outcome) {
+                    Some(engine) => {
+                        progress.responded(outcome);
+                        let failed = Otherwise::Failed(Box::new(FailedAnswer { answered, progress, limits }));
+                        self.fall_back(engine, FallbackOn::Failure, failed).await
+                    }
+                    None => Ok(self.pass_on(answered, progress, &limits)),
+                };
             }
             Err(NoHead::Gone(failure)) => return Err(failure),
-            Err(NoHead::TimedOut) => (HeadOutcome::TimedOut, Trouble::EngineTimedOut),
+            Err(NoHead::TimedOut) => (HeadOutcome::TimedOut, FallbackOn::Timeout, Trouble::EngineTimedOut),
             Err(NoHead::Failed(failure)) => {
                 let client = &self.client;
                 request_log::engine_failed(client.shared.clock.now(), client.target.address(), &failure);
-                (HeadOutcome::Failed, Trouble::EngineFailed)
+                let never_had_it = matches!(failure, Failure::Connect(_));
+                let on = if never_had_it { FallbackOn::ConnectFailure } else { FallbackOn::Failure };
+                (HeadOutcome::Failed, on, Trouble::EngineFailed)
             }
         };
-        progress.responded(outcome);
-        Ok(self.instead(refusal::trouble(trouble, self.form())))
-    }
-
-    /// Sends it to the breaker's fallback, once. When that fails too, the refusal is the answer.
-    pub(super) async fn fall_back(
-        &mut self,
-        path: &RelativePath,
-        refusal: &Refusal,
-    ) -> Result<Answer, Failure> {
-        let progress = Progress::new(self.client.shared.clone(), None, self.at).traced(self.span.take());
-        let times = TimeLimits { first_byte: Some(FALLBACK_TIMEOUT), ..TimeLimits::default() };
-        match self.send(Some(path.as_str()), &mut Limits { times, sent: None }).await {
-            Ok(mut answered) if !matches!(answered.outcome(), HeadOutcome::Status(500..)) => {
-                refusal::mark_fallback(refusal, answered.headers_mut());
-                let path = self.parts.uri.path();
-                Ok(answered.pass_on(self.client.clone(), progress, &Limits::default(), path))
-            }
-            Err(NoHead::Gone(failure)) => Err(failure),
-            Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => {
-                Ok(self.instead(refusal::refused(refusal, self.form())))
-            }
+        let engine = progress.fail(outcome);
+        match engine.filter(|engine| engine.breaker_policy().is_some_and(|policy| policy.obeys_on(on))) {
+            Some(engine) => self.fall_back(engine, on, Otherwise::Trouble(trouble)).await,
+            None => Ok(self.instead(refusal::trouble(trouble, self.form()))),
         }
     }
 
+    /// The engine's answer, and a copy of it for later where the policy says so.
+    pub(super) fn pass_on(&self, answered: Answered, mut progress: Progress, limits: &Limits) -> Answer {
+        if let Some(key) = self.answer_key
+            && let Some(policy) = progress.answer_cache()
+        {
+            progress.record(answered.recording(key, policy));
+        }
+        answered.pass_on(self.client.clone(), progress, limits, self.parts.uri.path())
+    }
+
     /// Sends it, to `target` when that is given, and waits for the head of the response.
-    async fn send(&mut self, target: Option<&str>, limits: &mut Limits) -> Result<Answered, NoHead> {
+    pub(super) async fn send(
+        &mut self,
+        target: Option<&str>,
+        limits: &mut Limits,
+    ) -> Result<Answered, NoHead> {
         if self.goes_over_http2() {
             self.call(target, limits).await
         } else {
@@ -129,7 +130,7 @@ impl Arrived {
     }
 
     /// gRPC is nothing without HTTP/2; of everything else only a declaration can tell that its engine speaks it.
-    fn goes_over_http2(&self) -> bool {
+    pub(super) fn goes_over_http2(&self) -> bool {
         let config = &self.client.config;
         self.dialect == Dialect::Grpc
             || (self.parts.version == Version::HTTP_2
@@ -176,9 +177,9 @@ impl Arrived {
         loop {
             let upstream = match client.pool.take(self.at, replayable) {
                 Some(upstream) => upstream,
-                None => {
-                    Upstream::new(client.target.connect(limits.times.connect).await.map_err(Failure::Io)?)
-                }
+                None => Upstream::new(
+                    client.target.connect(limits.times.connect).await.map_err(Failure::Connect)?,
+                ),
             };
             let sender = Sender::new(self.encode(target, upgrade), self.framing, self.body.take());
             let method = self.parts.method.clone();

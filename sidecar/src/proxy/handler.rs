@@ -13,17 +13,19 @@ use hyper::body::Incoming;
 use tidegate_core::{
     Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal, Tick, TimeLimits,
 };
-use tidegate_policy::Fallback;
+use tidegate_policy::FallbackOn;
 
 use super::answer::{Answer, instead, own};
 use super::client::{Client, Turn};
 use super::codec::Framing;
 use super::exchange::Failure;
+use super::fallback::{Kept, Otherwise};
 use super::prefix;
 use super::progress::Progress;
 use super::queue;
 use super::request_body::RequestBody;
 use super::request_watch::Framed;
+use crate::fallback::answers::Key;
 use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::refusal::{self, Dialect, Form, Trouble, grpc};
@@ -61,6 +63,12 @@ pub(super) struct Arrived {
     pub(super) asked: Option<Asked>,
     /// While it is sampled and has not been sent.
     pub(super) span: Option<Span>,
+    /// Its whole body, where a fallback may need it.
+    pub(super) kept: Option<Kept>,
+    /// Who asks, where answers are kept.
+    pub(super) asker: Option<Key>,
+    /// What its answer is kept under.
+    pub(super) answer_key: Option<Key>,
 }
 
 /// Answers one request. An error ends the client's connection or stream, because an answer cannot be given or not be
@@ -78,7 +86,20 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
     let route = Route::of(parts.uri.path());
     client.shared.metrics.traffic.asked_for(route);
     let body = Some(RequestBody::new(body));
-    let mut arrived = Arrived { client, parts, body, framing, at, route, dialect, asked: None, span: None };
+    let mut arrived = Arrived {
+        client,
+        parts,
+        body,
+        framing,
+        at,
+        route,
+        dialect,
+        asked: None,
+        span: None,
+        kept: None,
+        asker: None,
+        answer_key: None,
+    };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
     }
@@ -193,6 +214,7 @@ impl Arrived {
             tokens: self.asked.as_ref().map(Asked::tokens).unwrap_or_default(),
         };
         let decision = engine.admit(self.at, &facts);
+        self.note_asker(&engine);
         for name in engine.stripped_headers() {
             self.parts.headers.remove(name);
         }
@@ -201,10 +223,7 @@ impl Arrived {
             Decision::Refuse(refusal) => Ok(self.turn_away(&refusal).await),
             Decision::Fallback(refusal) => {
                 self.tell(Verdict::Fallback, &refusal);
-                match engine.breaker_policy().and_then(|policy| policy.fallback.as_ref()) {
-                    Some(Fallback::Path(path)) => self.fall_back(path, &refusal).await,
-                    None => Ok(self.refuse(&refusal).await),
-                }
+                self.fall_back(engine, FallbackOn::Open, Otherwise::Refusal(refusal)).await
             }
             Decision::Queue(waiting) => {
                 // A client that waits for leave to send is not given it before its turn.
@@ -233,11 +252,15 @@ impl Arrived {
                 span.admitted(class, self.asked.as_ref().and_then(Asked::model));
             }
         }
+        let keeps = self.keeps(&engine);
         let limits = engine.time_limits();
         let mut progress = Progress::new(shared, Some((engine, ticket)), self.at)
             .of(self.route.operation())
             .traced(self.span.take());
         progress.wait_for_turn(wait).await;
+        if let Some(keeps) = keeps {
+            self.prepare(keeps).await?;
+        }
         self.forward(progress, limits).await
     }
 
@@ -302,7 +325,7 @@ impl Arrived {
     }
 
     /// Reads the rest of the request, which is in the way of the next. Whether that was possible and worth it.
-    async fn drain(&mut self) -> bool {
+    pub(super) async fn drain(&mut self) -> bool {
         if self.client.is_stream {
             return true;
         }
@@ -327,7 +350,7 @@ impl Arrived {
     }
 
     /// In bytes, none when it is chunked.
-    fn request_length(&self) -> Option<u64> {
+    pub(super) fn request_length(&self) -> Option<u64> {
         match self.framing {
             Framing::None => Some(0),
             Framing::Length(length) => Some(length),

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_core::{Completion, Engine, HeadOutcome, Tick, Ticket};
+use tidegate_policy::{AnswerCache, FallbackOn};
 
 use super::patience::Late;
 use super::sse::EventCounter;
 use crate::drain::InFlight;
+use crate::fallback::answers::Recording;
 use crate::metrics::End;
 use crate::route::Operation;
 use crate::shared::Shared;
@@ -26,9 +28,13 @@ pub(super) struct Progress {
     operation: Option<Operation>,
     /// What became of it, as far as its head tells.
     outcome: Option<HeadOutcome>,
+    /// A copy of the answer, for a fallback.
+    recording: Option<Box<Recording>>,
     /// What the head of a stream said, which the first byte has to confirm.
     unconfirmed: Option<HeadOutcome>,
     span: Option<Span>,
+    /// The decision engine knows what became of it.
+    told: bool,
     /// It has not been sent yet, and may not be before its turn.
     waiting: bool,
     ended: bool,
@@ -55,8 +61,10 @@ impl Progress {
             events: None,
             operation: None,
             outcome: None,
+            recording: None,
             unconfirmed: None,
             span: None,
+            told: false,
             waiting: false,
             ended: false,
             _in_flight: in_flight,
@@ -85,8 +93,11 @@ impl Progress {
         }
     }
 
-    /// The head of the response is there, or will not come.
+    /// The head of the response is there, or will not come. What is said once stands.
     pub(super) fn responded(&mut self, outcome: HeadOutcome) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
         self.note(outcome);
         if let Some((engine, ticket)) = &mut self.ticket {
             engine.responded(self.shared.clock.now(), ticket, outcome);
@@ -104,6 +115,30 @@ impl Progress {
         }
     }
 
+    /// The engine that judged the request, if a failure of the inference engine is to be answered by something else, and
+    /// this is one.
+    pub(super) fn engine_that_falls_back(&self, outcome: HeadOutcome) -> Option<Arc<Engine>> {
+        let (HeadOutcome::Status(status), Some((engine, _))) = (outcome, &self.ticket) else { return None };
+        let obeys = engine.breaker_policy().is_some_and(|policy| policy.obeys_on(FallbackOn::Failure));
+        (obeys && engine.is_failure(status)).then(|| Arc::clone(engine))
+    }
+
+    /// There will be no head of a response. The engine that judged the request.
+    pub(super) fn fail(mut self, outcome: HeadOutcome) -> Option<Arc<Engine>> {
+        self.responded(outcome);
+        self.ticket.as_ref().map(|(engine, _)| Arc::clone(engine))
+    }
+
+    /// Which answers are kept.
+    pub(super) fn answer_cache(&self) -> Option<AnswerCache> {
+        self.ticket.as_ref().and_then(|(engine, _)| engine.breaker_policy()?.answer_cache().copied())
+    }
+
+    /// Keeps a copy of the answer.
+    pub(super) fn record(&mut self, recording: Option<Box<Recording>>) {
+        self.recording = recording;
+    }
+
     /// The head of a stream is there. Engines send it before they begin to work, so where the first byte has a time limit,
     /// a success is one with that.
     pub(super) fn began_stream(&mut self, outcome: HeadOutcome) {
@@ -118,12 +153,10 @@ impl Progress {
     /// The engine broke off in the middle of its answer.
     pub(super) fn broke_off(&mut self) {
         let now = self.shared.clock.now();
-        if let Some((engine, ticket)) = &mut self.ticket {
-            if self.unconfirmed.take().is_some() {
-                engine.responded(now, ticket, HeadOutcome::Failed);
-            } else {
-                engine.broke_off(now, ticket);
-            }
+        if self.unconfirmed.take().is_some() {
+            self.responded(HeadOutcome::Failed);
+        } else if let Some((engine, ticket)) = &mut self.ticket {
+            engine.broke_off(now, ticket);
         }
     }
 
@@ -159,14 +192,20 @@ impl Progress {
                 engine.first_byte(now, ticket);
             }
         }
+        if self.recording.as_mut().is_some_and(|recording| !recording.push(data)) {
+            self.recording = None;
+        }
         if let Some(events) = &mut self.events {
             events.feed(data);
         }
     }
 
     fn confirm(&mut self, now: Tick) {
-        if let (Some(outcome), Some((engine, ticket))) = (self.unconfirmed.take(), &mut self.ticket) {
-            engine.responded(now, ticket, outcome);
+        if let Some(outcome) = self.unconfirmed.take() {
+            self.told = true;
+            if let Some((engine, ticket)) = &mut self.ticket {
+                engine.responded(now, ticket, outcome);
+            }
         }
     }
 
@@ -191,6 +230,9 @@ impl Progress {
         let now = self.shared.clock.now();
         if whole {
             self.confirm(now);
+            if let Some(recording) = self.recording.take() {
+                self.shared.answers.keep(*recording, now);
+            }
         }
         if self.waiting {
             if let Some((engine, ticket)) = self.ticket.take() {

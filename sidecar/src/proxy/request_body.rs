@@ -1,5 +1,6 @@
 //! The body of a request, of which a bounded part can be taken before it is sent.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,7 +16,8 @@ pub(super) struct RequestBody {
     early: Early,
     /// Trailers that were met ahead.
     trailers: Option<Frame<Bytes>>,
-    rest: Incoming,
+    /// None of a body that is sent again.
+    rest: Option<Incoming>,
     ended: bool,
 }
 
@@ -61,7 +63,21 @@ impl Early {
 
 impl RequestBody {
     pub(super) fn new(body: Incoming) -> Self {
-        Self { early: Early::default(), trailers: None, rest: body, ended: false }
+        Self { early: Early::default(), trailers: None, rest: Some(body), ended: false }
+    }
+
+    /// A body that was taken whole before.
+    pub(super) fn replay(body: Bytes) -> Self {
+        let early = Early { first: body, ..Early::default() };
+        Self { early, trailers: None, rest: None, ended: true }
+    }
+
+    /// The whole body, when it has no more than `most` bytes and no trailers. What was taken of a longer one stays
+    /// here.
+    pub(super) async fn whole(&mut self, most: usize) -> Result<Option<Bytes>, hyper::Error> {
+        poll_fn(|cx| self.poll_ahead(cx, most + 1)).await?;
+        let whole = self.ended && self.trailers.is_none() && self.early().len() <= most;
+        Ok(whole.then(|| self.early.take().unwrap_or_default()))
     }
 
     /// What is taken ahead from now on takes this room until it is sent on.
@@ -80,7 +96,8 @@ impl RequestBody {
         if self.ended || self.trailers.is_some() {
             return Poll::Ready(Ok(false));
         }
-        let Some(frame) = ready!(Pin::new(&mut self.rest).poll_frame(cx)).transpose()? else {
+        let Some(rest) = &mut self.rest else { return Poll::Ready(Ok(false)) };
+        let Some(frame) = ready!(Pin::new(rest).poll_frame(cx)).transpose()? else {
             self.ended = true;
             return Poll::Ready(Ok(false));
         };
@@ -113,15 +130,24 @@ impl Body for RequestBody {
             self.ended = true;
             return Poll::Ready(Some(Ok(trailers)));
         }
-        if self.ended { Poll::Ready(None) } else { Pin::new(&mut self.rest).poll_frame(cx) }
+        let ended = self.ended;
+        match &mut self.rest {
+            Some(rest) if !ended => Pin::new(rest).poll_frame(cx),
+            _ => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.early().is_empty() && self.trailers.is_none() && (self.ended || self.rest.is_end_stream())
+        self.early().is_empty()
+            && self.trailers.is_none()
+            && (self.ended || self.rest.as_ref().is_none_or(Body::is_end_stream))
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (rest, early) = (self.rest.size_hint(), self.early().len() as u64);
+        let (rest, early) = (
+            self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint),
+            self.early().len() as u64,
+        );
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + early);
         if let Some(upper) = rest.upper() {

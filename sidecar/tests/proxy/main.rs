@@ -4,6 +4,7 @@
 
 mod connections;
 mod decisions;
+mod fallbacks;
 mod framing;
 mod limits;
 mod prefixes;

@@ -2,11 +2,12 @@
 
 use tidegate_crds::{self as crd, CircuitBreakerPolicySpec, Duration};
 use tidegate_policy::{
-    Breaker, ConsecutiveFailures, ErrorRatio, Fallback, HalfOpen, InFlight, KeyPart, LatencyPercentile,
+    Breaker, ConsecutiveFailures, ErrorRatio, FallbackPath, HalfOpen, InFlight, KeyPart, LatencyPercentile,
     Millis, Per, RelativePath, SlowCallRatio, StatusMatch, Timeouts, Trip,
 };
 
 use super::Parts;
+use super::fallback::fallbacks;
 use super::problems::{Problems, optional};
 use super::scalar::{count, count32, header, millis, millis_or_none, mode, percentile, ratio};
 
@@ -26,8 +27,10 @@ pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mu
     let timeouts = timeouts(spec.timeouts.as_ref(), problems);
     let fallback = optional(spec.fallback_endpoint.as_ref(), |path| {
         let path = RelativePath::new(path).map_err(|error| error.to_string());
-        problems.keep("spec.fallbackEndpoint", path).map(Fallback::Path)
+        problems.keep("spec.fallbackEndpoint", path).map(|path| FallbackPath { path })
     });
+    let namespace = policy.split_once('/').map_or("default", |(namespace, _)| namespace);
+    let fallbacks = fallbacks(namespace, spec, problems);
     let ramp = optional(spec.half_open.ramp.as_ref(), |ramp| {
         problems.keep("spec.halfOpen.ramp", millis_or_none(ramp))
     });
@@ -48,6 +51,7 @@ pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mu
         timeout_millis: timeout?,
         timeouts: timeouts?,
         fallback: fallback?,
+        fallbacks: fallbacks?,
     };
     Some(Parts { breaker: Some(breaker), ..Parts::default() })
 }

@@ -2,12 +2,13 @@ use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 use tidegate_policy::{
-    Algorithm, Better, Breaker, Claimant, ClientIp, Condition, ConsecutiveFailures, Cost, ErrorRatio, Factor,
-    Fallback, ForwardedBy, GpuMemoryTier, HalfOpen, HeaderName, Identity, InFlight, JwtAlgorithm, JwtIssuer,
-    JwtKeys, KeyPart, KvCache, LatencyPercentile, LatencySignal, LatencyTier, LearnedLatency, LearnedQps,
-    Limit, Match, MemorySource, Millis, Mode, Number, OnStale, Per, Plateau, Priority, PriorityClass,
+    Algorithm, AnswerCache, Better, Breaker, Claimant, ClientIp, Condition, ConsecutiveFailures, Cost,
+    Destination, ErrorRatio, Factor, Fallback, FallbackOn, FallbackPath, Fallbacks, ForwardedBy,
+    GpuMemoryTier, HalfOpen, HeaderName, HttpUrl, Identity, InFlight, JwtAlgorithm, JwtIssuer, JwtKeys,
+    KeyPart, KvCache, LatencyPercentile, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit,
+    Match, MemorySource, Millis, Mode, Number, OnStale, Per, Plateau, Priority, PriorityClass,
     PrioritySource, QpsTier, Rate, RateLimitHeaders, Ratio, Recovery, RelativePath, SlowCallRatio,
-    StatusMatch, Subject, Tiers, Timeouts, Trip,
+    StaticAnswer, StatusMatch, Subject, Tiers, Timeouts, Trip,
 };
 
 use super::*;
@@ -330,12 +331,22 @@ fn the_short_form_is_a_breaker_for_the_pods_behind_a_service() {
                     half_open: HalfOpen { probes: 1, ramp_millis: Some(millis(6000)) },
                     timeout_millis: Some(millis(3000)),
                     timeouts: Timeouts::default(),
-                    fallback: Some(Fallback::Path(RelativePath::new("/fallback/payment").unwrap())),
+                    fallback: Some(FallbackPath { path: RelativePath::new("/fallback/payment").unwrap() }),
+                    fallbacks: None,
                 }),
                 ..Parts::default()
             },
         }
     );
+}
+
+fn send(url: Option<&str>, in_cluster: bool, path: Option<&str>, model: Option<&str>) -> Fallback {
+    Fallback::Send(Destination {
+        url: url.map(|url| HttpUrl::new(url).unwrap()),
+        in_cluster,
+        path: path.map(|path| RelativePath::new(path).unwrap()),
+        model: model.map(str::to_owned),
+    })
 }
 
 #[test]
@@ -352,6 +363,16 @@ fn every_field_of_a_breaker_reaches_the_document() {
     slowCallRatio: {threshold: 40%, slowerThan: 2s, windowCalls: 20, minimumRequests: 5}
     latency: {}
     inFlight: {}
+  fallback:
+    on: [Open, ConnectFailure, Timeout, Failure]
+    to:
+    - {path: /x}
+    - {url: 'https://elsewhere.example/v1', model: small}
+    - {service: {name: llama-small, port: 8000}, path: /v1, model: small}
+    - {service: {name: llama-small, namespace: spare, port: 80}}
+    - {model: small}
+    - {static: {body: '{}'}}
+    - {cache: {}}
   timeouts: {connect: 500ms, firstByte: 5s, betweenChunks: 10s, total: 10m}
   open: {duration: 30s}
   halfOpen: {probes: 5, ramp: 0s}",
@@ -399,6 +420,31 @@ fn every_field_of_a_breaker_reaches_the_document() {
                 total_millis: Some(millis(600_000)),
             },
             fallback: None,
+            fallbacks: Some(Fallbacks {
+                on: vec![
+                    FallbackOn::Open,
+                    FallbackOn::ConnectFailure,
+                    FallbackOn::Timeout,
+                    FallbackOn::Failure,
+                ],
+                to: vec![
+                    Fallback::Path(RelativePath::new("/x").unwrap()),
+                    send(Some("https://elsewhere.example/v1"), false, None, Some("small")),
+                    send(Some("http://llama-small.inference.svc:8000"), true, Some("/v1"), Some("small")),
+                    send(Some("http://llama-small.spare.svc:80"), true, None, None),
+                    send(None, false, None, Some("small")),
+                    Fallback::Static(StaticAnswer {
+                        status: 200,
+                        content_type: "application/json".to_owned(),
+                        body: "{}".to_owned(),
+                    }),
+                    Fallback::Cache(AnswerCache {
+                        ttl_millis: millis(300_000),
+                        max_entries: 1000,
+                        max_bytes: 16 << 20,
+                    }),
+                ],
+            }),
         })
     );
 }
@@ -571,6 +617,16 @@ fn mistakes_of_a_breaker_are_reported_with_their_fields() {
   timeoutMs: 3600001
   timeouts: {connect: 0s, firstByte: 2m, betweenChunks: 1, total: 1m}
   fallbackEndpoint: https://elsewhere/
+  fallback:
+    on: []
+    to:
+    - {path: //x}
+    - {url: 'ftp://a'}
+    - {service: {name: a.b, namespace: _, port: 0}}
+    - {static: {status: 199}}
+    - {cache: {ttl: 0s, maxEntries: 0, maxBytes: 1Ki}}
+    - {url: 'http://a', path: /x}
+    - {}
   trip:
     errorRatio: {threshold: 0%, window: 1, minimumRequests: 0}
     slowCallRatio: {threshold: 200%, slowerThan: 0ms, window: 800h, minimumRequests: -1}
@@ -596,6 +652,19 @@ fn mistakes_of_a_breaker_are_reported_with_their_fields() {
             "spec.timeouts.betweenChunks: \"1\" is not a duration",
             "spec.timeouts.firstByte: is more than timeouts.total",
             "spec.fallbackEndpoint: \"https://elsewhere/\" is not a path on the same engine",
+            "spec.fallbackEndpoint: fallbackEndpoint and fallback exclude each other",
+            "spec.fallback.on: never",
+            "spec.fallback.to[0].path: \"//x\" is not a path on the same engine",
+            "spec.fallback.to[1].url: \"ftp://a\" is not the address of a server",
+            "spec.fallback.to[2].service.name: \"a.b\" is not the name of a Service",
+            "spec.fallback.to[2].service.namespace: \"_\" is not the name of a namespace",
+            "spec.fallback.to[2].service.port: 0 is out of range",
+            "spec.fallback.to[3].static.status: 199 is out of range",
+            "spec.fallback.to[4].cache.ttl: \"0s\" is out of range",
+            "spec.fallback.to[4].cache.maxEntries: 0 is out of range",
+            "spec.fallback.to[4].cache.maxBytes: 1Ki is out of range",
+            "spec.fallback.to[5]: not one fallback",
+            "spec.fallback.to[6]: not one fallback",
         ],
     );
 }

@@ -29,6 +29,7 @@ fn policy(trip: Trips) -> Policy {
         timeout_millis: Some(millis(3000)),
         timeouts: Timeouts::default(),
         fallback: None,
+        fallbacks: None,
     }
 }
 

@@ -192,6 +192,7 @@ fn breaker(scenario: &Scenario) -> Breaker {
         timeout_millis: None,
         timeouts: tidegate_policy::Timeouts::default(),
         fallback: None,
+        fallbacks: None,
     };
     Breaker::new(&policy, 7)
 }

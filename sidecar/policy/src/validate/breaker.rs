@@ -1,7 +1,7 @@
 //! Rules of the circuit breaker.
 
 use super::Place;
-use crate::{Breaker, Millis, Per, StageBreaker, Timeouts, Trip};
+use crate::{Breaker, Destination, Fallback, Millis, Per, StageBreaker, Timeouts, Trip};
 
 const MOST_CALLS: u32 = 1_000_000;
 /// Calls of a window of calls: their outcomes are looked through whenever one of them is bad.
@@ -9,6 +9,8 @@ const MOST_WINDOW_CALLS: u32 = 1024;
 const MOST_BREAKERS: u32 = 256;
 const MOST_KEY_PARTS: usize = 8;
 const MOST_STATUSES: usize = 64;
+const MOST_FALLBACKS: usize = 8;
+const LONGEST_BODY: usize = 16 * 1024;
 
 pub(super) fn check(breaker: &Breaker, at: &mut Place<'_>) {
     if breaker.trip == Trip::default() && breaker.stages.is_empty() {
@@ -24,8 +26,78 @@ pub(super) fn check(breaker: &Breaker, at: &mut Place<'_>) {
     for (i, stage) in breaker.stages.iter().enumerate() {
         check_stage(stage, &breaker.stages[..i], &mut at.field("stages").item(i));
     }
+    check_fallbacks(breaker, at);
     check_timeouts(&breaker.timeouts, &mut at.field("timeouts"));
     at.field("halfOpen").within("probes", breaker.half_open.probes, 1..=1000);
+}
+
+fn check_fallbacks(breaker: &Breaker, at: &mut Place<'_>) {
+    if let (Some(_), Some(_)) = (&breaker.fallback, &breaker.fallbacks) {
+        at.field("fallback").refuse("beside fallbacks: write one of them");
+    }
+    let Some(fallbacks) = &breaker.fallbacks else { return };
+    let mut at = at.field("fallbacks");
+    if fallbacks.on.is_empty() {
+        at.field("on").refuse("never: write Open, ConnectFailure, Timeout, Failure or several of them");
+    }
+    let number = fallbacks.to.len();
+    if !(1..=MOST_FALLBACKS).contains(&number) {
+        at.field("to").refuse(format!("{number} are out of range: write 1 to {MOST_FALLBACKS}"));
+    }
+    let caches = fallbacks.to.iter().filter(|fallback| matches!(fallback, Fallback::Cache(_))).count();
+    if caches > 1 {
+        at.field("to").refuse("there are several caches: write one");
+    }
+    for (i, fallback) in fallbacks.to.iter().enumerate() {
+        check_fallback(fallback, &mut at.field("to").item(i));
+    }
+}
+
+fn check_fallback(fallback: &Fallback, at: &mut Place<'_>) {
+    match fallback {
+        Fallback::Path(_) => {}
+        Fallback::Send(destination) => check_destination(destination, &mut at.field("send")),
+        Fallback::Static(answer) => {
+            let mut at = at.field("static");
+            at.within("status", answer.status, 200..=599);
+            let plain = answer.content_type.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+            if answer.content_type.len() > 128 || !answer.content_type.contains('/') || !plain {
+                at.field("contentType").refuse(format!(
+                    "{:?} is not a media type: write one such as \"application/json\"",
+                    answer.content_type
+                ));
+            }
+            if answer.body.len() > LONGEST_BODY {
+                let message =
+                    format!("{} bytes are too many: write at most {LONGEST_BODY}", answer.body.len());
+                at.field("body").refuse(message);
+            }
+        }
+        Fallback::Cache(cache) => {
+            let mut at = at.field("cache");
+            at.within("maxEntries", cache.max_entries, 1..=100_000);
+            at.within("maxBytes", cache.max_bytes, 64 << 10..=1 << 30);
+        }
+    }
+}
+
+fn check_destination(destination: &Destination, at: &mut Place<'_>) {
+    let Destination { url, path, model, in_cluster } = destination;
+    if url.is_none() && (model.is_none() || *in_cluster) {
+        at.refuse("goes nowhere else: write url, model or both");
+    }
+    if let (Some(url), Some(_)) = (url, path)
+        && url.as_str().splitn(4, '/').count() > 3
+    {
+        at.field("path").refuse("the url has a path: write one of both");
+    }
+    if let Some(model) = model {
+        let length = model.chars().count();
+        if !(1..=256).contains(&length) || model.chars().any(char::is_control) {
+            at.field("model")
+                .refuse(format!("{model:?} is not the name of a model: write 1 to 256 characters"));
+        }
+    }
 }
 
 /// A limit that another one always comes before says something that does not happen.

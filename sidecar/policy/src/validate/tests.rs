@@ -109,9 +109,19 @@ fn documents() -> Vec<Value> {
         document["concurrency"]["algorithm"] = algorithm;
         document
     };
+    let mut with_fallbacks = full();
+    with_fallbacks["breaker"].as_object_mut().unwrap().remove("fallback");
+    with_fallbacks["breaker"]["fallbacks"] = json!({"on": ["Open", "ConnectFailure", "Timeout", "Failure"], "to": [
+        {"path": "/fallback"},
+        {"send": {"url": "http://llama-small.inference.svc:8000", "inCluster": true, "path": "/v1",
+            "model": "small"}},
+        {"static": {"status": 200, "contentType": "application/json", "body": "{}"}},
+        {"cache": {"ttlMillis": 60_000, "maxEntries": 100, "maxBytes": 1_048_576}},
+    ]});
     vec![
         full(),
         full_by_calls(),
+        with_fallbacks,
         by(json!({"gradient2": {"tolerance": 1.5, "smoothing": 0.2, "headroom": 4}})),
         by(json!({"aimd": {"backoff": 0.9, "timeoutMillis": 5000}})),
         by(json!("static")),
@@ -276,6 +286,33 @@ const BAD: &[(&str, &[&str])] = &[
     ("breaker.timeouts.firstByteMillis", &["0", "-1", "1.5", "2678400001", "600001"]),
     ("breaker.timeouts.betweenChunksMillis", &["0", "-1", "1.5", "2678400001", "600001"]),
     ("breaker.timeouts.totalMillis", MILLIS),
+    ("breaker.fallbacks.on[]", MODE),
+    ("breaker.fallbacks.to[].path", &["\"\"", "\"a\"", "\"//a\"", "\"/a b\"", "\"/a#b\""]),
+    (
+        "breaker.fallbacks.to[].send.url",
+        &[
+            "\"\"",
+            "\"a\"",
+            "\"ftp://a\"",
+            "\"http://\"",
+            "\"http://a b\"",
+            "\"http://u@a\"",
+            "\"http://a:0\"",
+            "\"http://a:65536\"",
+            "\"http://a/#b\"",
+            "\"http://a//b /\"",
+            "5",
+        ],
+    ),
+    ("breaker.fallbacks.to[].send.inCluster", &["5", "\"true\""]),
+    ("breaker.fallbacks.to[].send.path", &["\"\"", "\"a\"", "\"//a\""]),
+    ("breaker.fallbacks.to[].send.model", &["\"\"", "5", "\"a\\u0000\""]),
+    ("breaker.fallbacks.to[].static.status", &["199", "600", "-1"]),
+    ("breaker.fallbacks.to[].static.contentType", &["\"\"", "\"json\"", "\"a/\\n\""]),
+    ("breaker.fallbacks.to[].static.body", &["5", "{}"]),
+    ("breaker.fallbacks.to[].cache.ttlMillis", MILLIS),
+    ("breaker.fallbacks.to[].cache.maxEntries", &["0", "-1", "100001"]),
+    ("breaker.fallbacks.to[].cache.maxBytes", &["0", "65535", "1073741825"]),
     ("breaker.fallback.path", &["\"\"", "\"a\"", "\"//a\"", "\"/a b\"", "\"/a#b\""]),
 ];
 
