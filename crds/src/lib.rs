@@ -41,7 +41,7 @@ pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use definition::{definitions, unknown_fields};
 pub use fallback::{AnswerCache, Fallback, FallbackOn, FallbackService, FallbackTarget, StaticAnswer};
 pub use identity::{ClientIp, ForwardedBy, Identity, Jwks, JwtAlgorithm, JwtIssuer};
-pub use limit::{Algorithm, KeyPart, KeySource, Limit};
+pub use limit::{Algorithm, Cost, KeyPart, KeySource, Limit, OnExhausted, TokenWeights};
 pub use plans::{Plan, PlanSource, Plans};
 pub use priority::{
     Better, Claimant, ClaimedHeader, Priority, PriorityClass, PriorityNumber, PrioritySource, Reserved,

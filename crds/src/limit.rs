@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, HeaderName, When};
+use crate::{Decimal, Duration, HeaderName, When};
 
 /// One limit: so many requests per window, or in flight, for each value of the key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -22,6 +22,9 @@ use crate::{Duration, HeaderName, When};
 #[x_kube(validation = Rule::new(
     "!has(self.subWindows) || self.algorithm == 'SlidingWindow'"
 ).message(Limit::SUB_WINDOWS))]
+#[x_kube(validation = Rule::new("has(self.weights) == (self.cost == 'WeightedTokens')").message(Limit::WEIGHTS))]
+#[x_kube(validation = Rule::new("!has(self.onExhausted) || self.cost != 'Requests'").message(Limit::ON_EXHAUSTED))]
+#[x_kube(validation = Rule::new("self.cost == 'Requests' || self.algorithm != 'SlidingLog'").message(Limit::LOGGED_TOKENS))]
 pub struct Limit {
     /// Name of the rule, as it appears in refusals, metrics and status. Its counters survive a change of its numbers.
     #[schemars(length(min = 1, max = 63))]
@@ -38,7 +41,16 @@ pub struct Limit {
     /// How they are counted.
     #[serde(default)]
     pub algorithm: Algorithm,
-    /// Requests per window; of `Concurrency` requests in flight.
+    /// What a request counts. Tokens are estimated before a request and settled with what the engine says it used.
+    #[serde(default)]
+    pub cost: Cost,
+    /// Only for `WeightedTokens`: what one token of each kind counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<TokenWeights>,
+    /// Only where tokens count: what becomes of a stream when they run out before it ends; `EndStream` when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_exhausted: Option<OnExhausted>,
+    /// Requests, or tokens, per window; of `Concurrency` in flight.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub limit: i64,
     /// The window. Every algorithm but `Concurrency` has one.
@@ -91,9 +103,59 @@ impl Limit {
     /// What is said about a log that is too long.
     pub const LOG: &str =
         "too much for an exact log: write a limit of at most 10000, or algorithm: SlidingWindow";
+    /// What is said about weights that are missing, or that nothing is weighed by.
+    pub const WEIGHTS: &str =
+        "weights are for cost: WeightedTokens: write both, such as weights: {output: 4}, or neither";
+    /// What is said about tokens that run out where none are counted.
+    pub const ON_EXHAUSTED: &str =
+        "onExhausted is for limits of tokens: write cost: TotalTokens, or leave onExhausted out";
+    /// What is said about an exact log of tokens.
+    pub const LOGGED_TOKENS: &str = "an exact log counts requests: write algorithm: SlidingWindow for tokens";
     /// What is said about sub-windows where there is no window.
     pub const SUB_WINDOWS: &str =
         "subWindows divide a sliding window: write algorithm: SlidingWindow, or leave subWindows out";
+}
+
+/// What a request counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Cost {
+    /// One.
+    #[default]
+    Requests,
+    /// The tokens of its prompt.
+    PromptTokens,
+    /// The tokens of its prompt and of its answer.
+    TotalTokens,
+    /// The same, each kind by its weight.
+    WeightedTokens,
+}
+
+/// What one token of each kind counts: 0 to 1000.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenWeights {
+    /// A token of the prompt that the engine has to compute.
+    #[serde(default = "one")]
+    pub input: Decimal,
+    /// A token of the prompt that the engine has in its cache.
+    #[serde(default = "one")]
+    pub cached: Decimal,
+    /// A token of the answer.
+    #[serde(default = "one")]
+    pub output: Decimal,
+}
+
+fn one() -> Decimal {
+    Decimal::Whole(1)
+}
+
+/// What becomes of a stream that goes on when the tokens of a limit have run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnExhausted {
+    /// It ends, with an error as its client expects one: an error event, or the status of gRPC.
+    EndStream,
+    /// It goes on, and what is missing becomes debt, which later requests wait for.
+    Finish,
 }
 
 /// One part of a key. A part that a request lacks counts as empty.
@@ -116,7 +178,7 @@ pub struct KeyPart {
 
 impl KeyPart {
     /// What is said about a part that is both or neither.
-    pub const EXACTLY_ONE: &str = "a part of a key is one thing: write header: x-api-key, jwtClaim: sub, or source: Path, Method or ClientIP";
+    pub const EXACTLY_ONE: &str = "a part of a key is one thing: write header: x-api-key, jwtClaim: sub, or source: Path, Method, ClientIP or Model";
 }
 
 /// A property of the request other than a header.
@@ -128,6 +190,8 @@ pub enum KeySource {
     Method,
     /// The address of the client's end of the connection.
     ClientIP,
+    /// The model that it asks for: of its path (`/v2/models/{model}/...`) or the begin of its body.
+    Model,
 }
 
 /// How a limit counts.

@@ -70,6 +70,12 @@ const ACCEPTED: &[(&str, &str)] = &[
         "{limits: [{name: a, limit: 1, window: 1s, burst: 9, initial: 0, key: [{source: Method}]}]}",
     ),
     (RATE_LIMIT, "{limits: [{name: a, limit: 10000, window: 1s, algorithm: SlidingLog, maxKeys: 100}]}"),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1m, cost: TotalTokens, onExhausted: Finish}]}"),
+    (
+        RATE_LIMIT,
+        "{limits: [{name: a, limit: 1, window: 24h, cost: WeightedTokens, weights: {cached: '0.1', output: 4}}]}",
+    ),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1m, key: [{source: Model}]}]}"),
     (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, algorithm: FixedWindow}]}"),
     (
         RATE_LIMIT,
@@ -202,6 +208,18 @@ const REFUSED: &[(&str, &str, &str)] = &[
         Limit::BURST,
     ),
     (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, subWindows: 1}]}", Limit::SUB_WINDOWS),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, cost: WeightedTokens}]}", Limit::WEIGHTS),
+    (
+        RATE_LIMIT,
+        "{limits: [{name: a, limit: 1, window: 1s, cost: TotalTokens, weights: {}}]}",
+        Limit::WEIGHTS,
+    ),
+    (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, onExhausted: Finish}]}", Limit::ON_EXHAUSTED),
+    (
+        RATE_LIMIT,
+        "{limits: [{name: a, limit: 1, window: 1s, cost: PromptTokens, algorithm: SlidingLog}]}",
+        Limit::LOGGED_TOKENS,
+    ),
     (RATE_LIMIT, "{limits: [{name: a, limit: 1, window: 1s, key: [{}]}]}", KeyPart::EXACTLY_ONE),
     (
         RATE_LIMIT,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderMap;
-use tidegate_core::{Answer, Cause, Refusal, Tick};
+use tidegate_core::{Answer, Cause, Refusal, Rule, Tick};
 use tidegate_policy::PriorityClass;
 use tidegate_policy::report::{BreakerState, BreakerStatus};
 
@@ -23,6 +23,7 @@ const LONGEST: usize = 128;
 
 static DECISIONS: Budget = Budget::new();
 static ADMISSIONS: Budget = Budget::new();
+static EXHAUSTED: Budget = Budget::new();
 static FAILURES: Budget = Budget::new();
 static CONNECTIONS: Budget = Budget::new();
 
@@ -179,6 +180,20 @@ const fn class_name(class: PriorityClass) -> &'static str {
         PriorityClass::Low => "low",
         PriorityClass::Medium => "medium",
         PriorityClass::High => "high",
+    }
+}
+
+/// The tokens of a limit have run out in the middle of an answer.
+pub(crate) fn exhausted(now: Tick, rule: &Rule, what: &str) {
+    if let Some(dropped) = EXHAUSTED.take(now) {
+        tracing::info!(
+            target: "tidegate::decision",
+            decision = "ended",
+            policy = rule.policy,
+            rule = rule.name,
+            dropped,
+            "the tokens of a limit ran out under a request: {what}"
+        );
     }
 }
 

@@ -14,6 +14,7 @@ use crate::identity::Issuers;
 use crate::metrics::{Metrics, ProtocolRefusal};
 use crate::pressure::Pressure;
 use crate::request_log::Settings;
+use crate::tokens::UsualOutput;
 use crate::trace::Tracer;
 use crate::turns::Turns;
 
@@ -41,6 +42,8 @@ pub struct Shared {
     pub pressure: Pressure,
     /// Answers that may be given again.
     pub answers: Answers,
+    /// How long answers usually are.
+    pub usual_output: UsualOutput,
     /// Who waits in the queue.
     pub turns: Turns,
     /// Begins spans; without it nothing is traced.
@@ -63,6 +66,7 @@ impl Shared {
             prefixes: Rooms::default(),
             pressure: Pressure::new(&caps),
             answers: Answers::default(),
+            usual_output: UsualOutput::default(),
             turns: Turns::default(),
             tracer: OnceLock::new(),
             log: OnceLock::new(),

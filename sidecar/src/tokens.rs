@@ -1,8 +1,17 @@
 //! Tokens: what a request is estimated to use, and what it has used.
 
+mod account;
 mod asked;
+pub mod ending;
 pub mod estimate;
+pub mod events;
 pub mod json;
+mod meter;
 pub mod prompt;
+pub mod usage;
+mod usual;
 
+pub use account::Account;
 pub use asked::Asked;
+pub use meter::Meter;
+pub use usual::UsualOutput;

@@ -92,6 +92,7 @@ fn limits() -> Result<Vec<Limit>, ScalarError> {
             cost: Cost::Requests,
             max_keys: None,
             when: Vec::new(),
+            on_exhausted: tidegate_policy::OnExhausted::EndStream,
         })
     };
     let by_key = || Ok(KeyPart::Header(HeaderName::new("x-api-key")?));

@@ -278,6 +278,13 @@ impl Engine {
         self.breaker.as_ref().is_some_and(|breaker| breaker.is_failure(status))
     }
 
+    /// The limit that a stream of this ticket has to end for, having used so many tokens: they are more than what was
+    /// reserved for it and what is left, and the limit does not let streams finish. To be asked now and then while a
+    /// stream goes on; what it used is settled by `complete`, whatever is answered here.
+    pub fn exhausted(&self, now: Tick, ticket: &Ticket, used: &Tokens) -> Option<Arc<Rule>> {
+        self.limits.exhausted(now, &ticket.held, used)
+    }
+
     /// The request is over. Without `responded` before, it ends without a verdict on the engine. Returns those who
     /// waited for it to end.
     #[allow(clippy::needless_pass_by_value)] // a ticket ends here: nobody may complete it twice

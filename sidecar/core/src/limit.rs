@@ -24,6 +24,7 @@ mod sliding_window;
 mod table;
 mod token_bucket;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -38,7 +39,7 @@ pub use quota::{Quota, QuotaKeys, QuotaUnit};
 pub(crate) use rule::LimitRule;
 pub(crate) use token_bucket::TokenBucket;
 
-use crate::{Facts, Refusal, Tick, Tokens};
+use crate::{Facts, Refusal, Rule, Tick, Tokens};
 use table::{Place, Receipt};
 
 const MAX: usize = PolicyDocument::MAX_LIMITS;
@@ -235,6 +236,17 @@ impl Limits {
             let rule = &self.rules[hold.rule];
             rule.settle(now, &hold, used.map(|used| rule.price.of(used)));
         });
+    }
+
+    /// The rule that ends a stream which has used so many tokens, if one does.
+    pub(crate) fn exhausted(&self, now: Tick, held: &Held, used: &Tokens) -> Option<Arc<Rule>> {
+        let ends = |hold: &&Hold| {
+            let rule = &self.rules[hold.rule];
+            rule.is_exhausted(now, hold, rule.price.of(used))
+        };
+        let rule = &self.rules[held.iter().find(ends)?.rule];
+        rule.count_refusal();
+        Some(rule.name())
     }
 
     /// The request did not take place: all that it holds is given back.

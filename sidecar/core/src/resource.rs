@@ -188,6 +188,7 @@ fn in_thousandths(quota: Quota) -> Limit {
         cost: Cost::TotalTokens,
         max_keys: None,
         when: Vec::new(),
+        on_exhausted: tidegate_policy::OnExhausted::EndStream,
     }
 }
 

@@ -35,7 +35,9 @@ pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use document::{API_VERSION, PolicyDocument, RateLimitHeaders};
 pub use errors::{DocumentError, DocumentErrors};
 pub use identity::{ClientIp, ForwardedBy, Identity, JwtAlgorithm, JwtIssuer, JwtKeys};
-pub use limit::{Algorithm, Condition, Cost, KeyPart, Limit, Match, Ring, Subject, TokenWeights};
+pub use limit::{
+    Algorithm, Condition, Cost, KeyPart, Limit, Match, OnExhausted, Ring, Subject, TokenWeights,
+};
 pub use priority::{Better, Claimant, Number, Priority, PriorityClass, PrioritySource};
 pub use resource::{Quota, ResourceLimits};
 pub use scalar::{

@@ -36,6 +36,26 @@ pub struct Limit {
     /// [`Limit::KEYS`] or, of an exact log, [`Limit::LOGGED_KEYS`] when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_keys: Option<u32>,
+    /// What becomes of a stream whose tokens are more than was reserved and is left.
+    #[serde(default, skip_serializing_if = "OnExhausted::is_end_stream")]
+    pub on_exhausted: OnExhausted,
+}
+
+/// What becomes of a stream that goes on when the tokens of a limit have run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum OnExhausted {
+    /// It ends, with an error as its client expects one.
+    #[default]
+    EndStream,
+    /// It goes on, and what is missing becomes debt.
+    Finish,
+}
+
+impl OnExhausted {
+    /// Whether it is the default.
+    pub const fn is_end_stream(&self) -> bool {
+        matches!(self, Self::EndStream)
+    }
 }
 
 /// One part of a key. A part that a request lacks counts as empty.

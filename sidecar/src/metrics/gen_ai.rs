@@ -9,6 +9,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use tidegate_core::Tokens;
 
 use super::histogram::{self, Histogram, Summed};
 use super::stripes::Striped;
@@ -18,6 +19,24 @@ use crate::route::Operation;
 const DURATION: [u64; 14] = [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_240, 20_480, 40_960, 81_920];
 const FIRST_TOKEN: [u64; 16] = [1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000];
 const OUTPUT_TOKEN: [u64; 13] = [10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2500];
+
+/// Upper bounds of tokens that the conventions ask for, in thousandths.
+const TOKENS: [u64; 14] = [
+    1000,
+    4000,
+    16_000,
+    64_000,
+    256_000,
+    1_024_000,
+    4_096_000,
+    16_384_000,
+    65_536_000,
+    262_144_000,
+    1_048_576_000,
+    4_194_304_000,
+    16_777_216_000,
+    67_108_864_000,
+];
 
 const OPERATIONS: usize = Operation::ALL.len();
 const ENDS: usize = End::ALL.len();
@@ -68,6 +87,9 @@ struct OfOperation {
     duration: [Histogram<{ DURATION.len() }>; ENDS],
     first_token: Histogram<{ FIRST_TOKEN.len() }>,
     output_token: Histogram<{ OUTPUT_TOKEN.len() }>,
+    /// A token is a second to the histogram.
+    input_tokens: Histogram<{ TOKENS.len() }>,
+    output_tokens: Histogram<{ TOKENS.len() }>,
 }
 
 impl GenAi {
@@ -95,6 +117,46 @@ impl GenAi {
         if gaps > 0 {
             of.output_token.observe(&OUTPUT_TOKEN, total.saturating_sub(first) / gaps);
         }
+    }
+
+    /// A request has used so many tokens.
+    pub fn used(&self, operation: Operation, tokens: &Tokens) {
+        let of = &self.0.mine().0[operation as usize];
+        let seconds = |tokens: u32| Duration::from_secs(u64::from(tokens));
+        of.input_tokens.observe(&TOKENS, seconds(tokens.input.saturating_add(tokens.cached)));
+        of.output_tokens.observe(&TOKENS, seconds(tokens.output));
+    }
+
+    /// Of each operation, in the order of [`Operation::ALL`].
+    fn of_each<const N: usize>(
+        &self,
+        bounds: &[u64; N],
+        read: impl Fn(&OfOperation) -> &Histogram<N>,
+    ) -> impl Iterator<Item = (Operation, Summed)> {
+        Operation::ALL.into_iter().map(move |operation| {
+            (operation, histogram::sum(&self.0, |stripe| read(&stripe.0[operation as usize]), bounds))
+        })
+    }
+
+    fn encode_tokens(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let input = self.of_each(&TOKENS, |of| &of.input_tokens).map(|(of, summed)| ("input", of, summed));
+        let output = self.of_each(&TOKENS, |of| &of.output_tokens).map(|(of, summed)| ("output", of, summed));
+        let rows: Vec<_> = input.chain(output).filter(|(.., summed)| summed.count > 0).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let help = "Tokens of requests to a model, by what the engine says or as estimated";
+        let mut metric =
+            encoder.encode_descriptor("gen_ai_client_token_usage", help, None, MetricType::Histogram)?;
+        for (kind, operation, summed) in rows {
+            let labels = [
+                ("gen_ai_operation_name", operation.name()),
+                ("gen_ai_provider_name", operation.provider()),
+                ("gen_ai_token_type", kind),
+            ];
+            summed.write::<NoLabelSet>(&mut metric.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn encode_by_operation<const N: usize>(
@@ -128,7 +190,8 @@ impl Collector for GenAi {
         self.encode_by_operation(&mut encoder, (name, help), &FIRST_TOKEN, |of| &of.first_token)?;
         let help = "Mean time between the events of a stream after its first";
         let name = "gen_ai_server_time_per_output_token_seconds";
-        self.encode_by_operation(&mut encoder, (name, help), &OUTPUT_TOKEN, |of| &of.output_token)
+        self.encode_by_operation(&mut encoder, (name, help), &OUTPUT_TOKEN, |of| &of.output_token)?;
+        self.encode_tokens(&mut encoder)
     }
 }
 

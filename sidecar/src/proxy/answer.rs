@@ -120,9 +120,7 @@ fn from_http1(
 ) -> Answer {
     let ResponseHead { status, headers, upgrade, .. } = head;
     client.shared.metrics.traffic.responded(status.as_u16());
-    if is_event_stream(&headers) {
-        progress.count_events();
-    }
+    progress.begins(&headers, is_event_stream(&headers));
     let mut answer = Response::new(AnswerBody::empty());
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
@@ -147,9 +145,7 @@ fn from_http2(
     watch: Option<Box<Watch>>,
 ) -> Answer {
     client.shared.metrics.traffic.responded(response.status().as_u16());
-    if is_event_stream(response.headers()) {
-        progress.count_events();
-    }
+    progress.begins(response.headers(), is_event_stream(response.headers()));
     response.map(|body| AnswerBody::relay(RelayBody::new(body, progress, dialect, watch)))
 }
 

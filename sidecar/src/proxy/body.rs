@@ -11,7 +11,7 @@ use super::client::Client;
 use super::exchange::{Exchange, Failure, Piece};
 use super::patience::{Late, Watch};
 use super::pause::Pause;
-use super::progress::Progress;
+use super::progress::{Passes, Progress};
 use super::relay::RelayBody;
 use crate::request_log;
 
@@ -92,11 +92,18 @@ impl EngineBody {
         };
         let frame = match piece {
             Piece::Data(data) => {
-                live.progress.received(&data);
+                let passes = live.progress.received(&data);
                 if let Some(watch) = &mut live.watch {
                     watch.patience.heard();
                 }
-                Some(Frame::data(data))
+                match passes {
+                    Passes::All => Some(Frame::data(data)),
+                    Passes::Last(last) => return self.end_with(last),
+                    Passes::Never => {
+                        self.fail(Failure::Exhausted, cx);
+                        return Poll::Pending;
+                    }
+                }
             }
             Piece::Trailers(trailers) => Some(Frame::trailers(trailers)),
             Piece::End => None,
@@ -129,6 +136,14 @@ impl EngineBody {
             client.request_over();
         }
         Poll::Ready(Some(Ok(Frame::data(end))))
+    }
+
+    /// The answer ends with this, whatever else the engine has to say.
+    fn end_with(&mut self, last: Bytes) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if self.live.take().is_some_and(|live| live.exchange.is_sent()) {
+            self.client.request_over();
+        }
+        Poll::Ready(Some(Ok(Frame::data(last))))
     }
 
     /// The response is whole: the engine's connection can take the next request.

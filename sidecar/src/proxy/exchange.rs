@@ -25,6 +25,9 @@ pub(super) enum Failure {
     /// The client's body is not as long as its head said.
     #[error("the client's body is not as long as its head said")]
     Length,
+    /// The tokens of a limit have run out, and the answer cannot be ended well.
+    #[error("the tokens of a limit have run out under a compressed stream")]
+    Exhausted,
     /// The engine closed the connection without a byte of a response.
     #[error("the engine closed the connection without an answer")]
     ClosedUnanswered,

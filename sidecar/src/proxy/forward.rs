@@ -95,6 +95,9 @@ impl Arrived {
                 let client = &self.client;
                 request_log::engine_failed(client.shared.clock.now(), client.target.address(), &failure);
                 let never_had_it = matches!(failure, Failure::Connect(_));
+                if never_had_it {
+                    progress.unsent();
+                }
                 let on = if never_had_it { FallbackOn::ConnectFailure } else { FallbackOn::Failure };
                 (HeadOutcome::Failed, on, Trouble::EngineFailed)
             }

@@ -11,7 +11,7 @@ use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tidegate_core::{
-    Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal, Tick, TimeLimits,
+    Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal, Tick, TimeLimits, Tokens,
 };
 use tidegate_policy::FallbackOn;
 
@@ -32,7 +32,7 @@ use crate::refusal::{self, Dialect, Form, Trouble, grpc};
 use crate::request_log::{self, Told};
 use crate::route::Route;
 use crate::shared::Shared;
-use crate::tokens::Asked;
+use crate::tokens::{Account, Asked};
 use crate::trace::Span;
 
 /// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
@@ -69,6 +69,8 @@ pub(super) struct Arrived {
     pub(super) asker: Option<Key>,
     /// What its answer is kept under.
     pub(super) answer_key: Option<Key>,
+    /// What it is estimated to use.
+    pub(super) estimate: Tokens,
 }
 
 /// Answers one request. An error ends the client's connection or stream, because an answer cannot be given or not be
@@ -99,6 +101,7 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
         kept: None,
         asker: None,
         answer_key: None,
+        estimate: Tokens::default(),
     };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
@@ -193,7 +196,9 @@ impl Arrived {
             prompt = Some(read.map_err(Failure::Client)?);
             client.turn_to(Turn::Engine);
         }
-        self.asked = Some(Asked::new(self.parts.uri.path(), prompt));
+        let asked = Asked::new(self.parts.uri.path(), prompt);
+        self.estimate = asked.tokens(self.client.shared.usual_output.get());
+        self.asked = Some(asked);
         Ok(())
     }
 
@@ -211,7 +216,7 @@ impl Arrived {
             headers: &Fields(&self.parts.headers),
             claims: token.as_ref().map_or(&NoClaims, |claims| claims as &dyn Claims),
             model: self.asked.as_ref().and_then(Asked::model),
-            tokens: self.asked.as_ref().map(Asked::tokens).unwrap_or_default(),
+            tokens: self.estimate,
         };
         let decision = engine.admit(self.at, &facts);
         self.note_asker(&engine);
@@ -253,15 +258,25 @@ impl Arrived {
             }
         }
         let keeps = self.keeps(&engine);
+        let account = self.open_account(&engine);
         let limits = engine.time_limits();
         let mut progress = Progress::new(shared, Some((engine, ticket)), self.at)
             .of(self.route.operation())
+            .charged_to(account)
             .traced(self.span.take());
         progress.wait_for_turn(wait).await;
         if let Some(keeps) = keeps {
             self.prepare(keeps).await?;
         }
         self.forward(progress, limits).await
+    }
+
+    /// Where tokens are counted, the engine is asked not to pack its answer, in which they could not be seen.
+    fn open_account(&mut self, engine: &Engine) -> Option<Account> {
+        let asked =
+            self.asked.as_ref().filter(|_| engine.counts_tokens() && self.dialect != Dialect::Grpc)?;
+        self.parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        Some(Account::new(asked, self.estimate))
     }
 
     async fn turn_away(&mut self, refusal: &Refusal) -> Answer {

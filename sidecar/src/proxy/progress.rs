@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_core::{Completion, Engine, HeadOutcome, Tick, Ticket};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use tidegate_core::{Completion, Engine, HeadOutcome, Rule, Tick, Ticket, Tokens};
 use tidegate_policy::{AnswerCache, FallbackOn};
 
 use super::patience::Late;
@@ -11,8 +13,10 @@ use super::sse::EventCounter;
 use crate::drain::InFlight;
 use crate::fallback::answers::Recording;
 use crate::metrics::End;
+use crate::request_log;
 use crate::route::Operation;
 use crate::shared::Shared;
+use crate::tokens::{Account, Meter, ending};
 use crate::trace::Span;
 
 /// Ends exactly once: with [`Progress::finish`], or as broken off when it is dropped.
@@ -35,10 +39,24 @@ pub(super) struct Progress {
     span: Option<Span>,
     /// The decision engine knows what became of it.
     told: bool,
+    /// What it uses of the limits of tokens, where there are any.
+    account: Option<Box<Account>>,
+    /// The limit whose tokens have run out under it.
+    exhausted: Option<Arc<Rule>>,
     /// It has not been sent yet, and may not be before its turn.
     waiting: bool,
     ended: bool,
     _in_flight: InFlight,
+}
+
+/// What becomes of a piece of an answer.
+pub(super) enum Passes {
+    /// It goes to the client.
+    All,
+    /// The tokens of a limit have run out: this goes to the client in its place, and the answer ends.
+    Last(Bytes),
+    /// The same, and nothing can be put into the answer.
+    Never,
 }
 
 impl Drop for Progress {
@@ -65,6 +83,8 @@ impl Progress {
             unconfirmed: None,
             span: None,
             told: false,
+            account: None,
+            exhausted: None,
             waiting: false,
             ended: false,
             _in_flight: in_flight,
@@ -81,6 +101,19 @@ impl Progress {
     pub(super) fn traced(mut self, span: Option<Span>) -> Self {
         self.span = span;
         self
+    }
+
+    /// Its tokens are counted.
+    pub(super) fn charged_to(mut self, account: Option<Account>) -> Self {
+        self.account = account.map(Box::new);
+        self
+    }
+
+    /// The engine never got it.
+    pub(super) fn unsent(&mut self) {
+        if let Some(account) = &mut self.account {
+            account.unsent();
+        }
     }
 
     /// Holds the request back for as long as a limit that paces says. A client that leaves meanwhile gives its turn
@@ -106,6 +139,9 @@ impl Progress {
 
     fn note(&mut self, outcome: HeadOutcome) {
         self.outcome = Some(outcome);
+        if let Some(account) = &mut self.account {
+            account.responded(outcome);
+        }
         if let Some(span) = &mut self.span {
             span.status(match outcome {
                 HeadOutcome::Status(status) => status,
@@ -173,13 +209,18 @@ impl Progress {
         }
     }
 
-    /// Counts events from now on: the response is an event stream.
-    pub(super) fn count_events(&mut self) {
-        self.events = Some(EventCounter::default());
+    /// A body follows this head. Its events are counted, if it is a stream of those.
+    pub(super) fn begins(&mut self, headers: &HeaderMap, is_event_stream: bool) {
+        if is_event_stream {
+            self.events = Some(EventCounter::default());
+        }
+        if let Some(account) = &mut self.account {
+            account.answers(headers);
+        }
     }
 
     /// Bytes of the response's body arrived.
-    pub(super) fn received(&mut self, data: &[u8]) {
+    pub(super) fn received(&mut self, data: &[u8]) -> Passes {
         self.shared.pressure.moved(data.len());
         if self.first_byte.is_none() {
             let now = self.shared.clock.now();
@@ -198,6 +239,43 @@ impl Progress {
         if let Some(events) = &mut self.events {
             events.feed(data);
         }
+        self.count_tokens(data)
+    }
+
+    fn count_tokens(&mut self, data: &[u8]) -> Passes {
+        let Some(account) = &mut self.account else { return Passes::All };
+        let ended = account.feed(data);
+        if self.exhausted.is_none()
+            && let Some(used) = account.look()
+            && let Some((engine, ticket)) = &self.ticket
+        {
+            self.exhausted = engine.exhausted(self.shared.clock.now(), ticket, &used);
+        }
+        let Some(rule) = &self.exhausted else { return Passes::All };
+        let now = self.shared.clock.now();
+        if account.meter().is_some_and(Meter::is_packed) {
+            request_log::exhausted(now, rule, "its stream is compressed and was aborted");
+            return Passes::Never;
+        }
+        // Between two events: half of one would be no event.
+        let Some(ended) = ended else { return Passes::All };
+        request_log::exhausted(now, rule, "its stream was ended with an error event");
+        let mut last = BytesMut::from(&data[..ended]);
+        last.extend_from_slice(&ending::event(account.style(), rule));
+        Passes::Last(last.freeze())
+    }
+
+    /// What it has used of the limits of tokens, as far as anybody knows.
+    fn settle(&mut self, whole: bool) -> Option<Tokens> {
+        let account = self.account.as_mut()?;
+        let used = account.used()?;
+        if whole && let Some(output) = account.open_output(&used) {
+            self.shared.usual_output.learn(output);
+        }
+        if let Some(operation) = self.operation {
+            self.shared.metrics.gen_ai.used(operation, &used);
+        }
+        Some(used)
     }
 
     fn confirm(&mut self, now: Tick) {
@@ -252,12 +330,10 @@ impl Progress {
         if let Some(operation) = self.operation {
             self.shared.metrics.gen_ai.ended(operation, how, total, first_byte, events);
         }
+        let tokens = self.settle(whole);
         if let Some((engine, ticket)) = self.ticket.take() {
-            let turns = engine.complete(
-                now,
-                ticket,
-                &Completion { first_byte: self.first_byte, events, whole, tokens: None },
-            );
+            let completion = Completion { first_byte: self.first_byte, events, whole, tokens };
+            let turns = engine.complete(now, ticket, &completion);
             self.shared.turns.call(&turns);
         }
         now

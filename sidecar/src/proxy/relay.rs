@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::exchange::Failure;
 use super::patience::{Late, Watch};
-use super::progress::Progress;
+use super::progress::{Passes, Progress};
 use crate::refusal::{Dialect, grpc};
 
 /// A response of the engine under way.
@@ -44,11 +44,12 @@ impl RelayBody {
         };
         match frame {
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    progress.received(data);
-                    if let Some(watch) = &mut self.watch {
-                        watch.patience.heard();
-                    }
+                let passes = frame.data_ref().map_or(Passes::All, |data| progress.received(data));
+                if let Some(last) = self.last(passes) {
+                    return Poll::Ready(Some(last));
+                }
+                if let (Some(_), Some(watch)) = (frame.data_ref(), &mut self.watch) {
+                    watch.patience.heard();
                 }
                 match frame.trailers_ref() {
                     Some(trailers) => self.end(trailers),
@@ -82,6 +83,17 @@ impl RelayBody {
             (Dialect::OpenAi, Some(end)) => Ok(Frame::data(end)),
             (Dialect::OpenAi, None) => Err(Failure::Late(late)),
         })
+    }
+
+    /// What the answer ends with, if it has to end here.
+    fn last(&mut self, passes: Passes) -> Option<Result<Frame<Bytes>, Failure>> {
+        let last = match passes {
+            Passes::All => return None,
+            Passes::Last(last) => Ok(Frame::data(last)),
+            Passes::Never => Err(Failure::Exhausted),
+        };
+        self.live = None;
+        Some(last)
     }
 
     fn is_whole(&self) -> bool {

@@ -2,10 +2,8 @@
 
 use tidegate_core::Tokens;
 
+use super::ending::Style;
 use super::prompt::Prompt;
-
-/// Tokens of an answer whose length its client leaves open.
-const USUAL_OUTPUT: u32 = 256;
 
 /// Ends of paths that answer without generating.
 const SILENT: &[&str] = &[
@@ -28,6 +26,7 @@ pub struct Asked {
     /// Of its path.
     model: Option<Box<str>>,
     generates: bool,
+    style: Style,
     /// Of its body, when there is one that may be read.
     prompt: Option<Prompt>,
 }
@@ -36,7 +35,12 @@ impl Asked {
     /// Of a request for this path.
     pub fn new(path: &str, prompt: Option<Prompt>) -> Self {
         let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        Self { model: model_of(path).map(Box::from), generates: !SILENT.contains(&last), prompt }
+        Self {
+            model: model_of(path).map(Box::from),
+            generates: !SILENT.contains(&last),
+            style: Style::of(last),
+            prompt,
+        }
     }
 
     /// The model that it names. The path goes before the body, as it does for engines that have it there.
@@ -49,10 +53,20 @@ impl Asked {
         self.prompt.as_ref()
     }
 
-    /// What it is estimated to use.
-    pub fn tokens(&self) -> Tokens {
+    /// How its streams end.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
+    /// Whether it is answered by what a model generates.
+    pub fn generates(&self) -> bool {
+        self.generates
+    }
+
+    /// What it is estimated to use, when answers usually have `usual` tokens.
+    pub fn tokens(&self, usual: u32) -> Tokens {
         let Some(prompt) = &self.prompt else { return Tokens::default() };
-        let longest = prompt.max_output.unwrap_or(USUAL_OUTPUT);
+        let longest = prompt.max_output.unwrap_or(usual);
         let output = if self.generates { longest.saturating_mul(prompt.answers.max(1)) } else { 0 };
         Tokens { input: prompt.input, cached: 0, output }
     }
@@ -85,7 +99,7 @@ mod tests {
     #[test]
     fn what_does_not_generate_reserves_no_answer() {
         let prompt = Prompt { input: 10, max_output: Some(5), answers: 2, ..Prompt::default() };
-        let tokens = |path| Asked::new(path, Some(prompt.clone())).tokens();
+        let tokens = |path| Asked::new(path, Some(prompt.clone())).tokens(100);
         assert_eq!(tokens("/v1/embeddings"), Tokens { input: 10, cached: 0, output: 0 });
         assert_eq!(tokens("/v1/completions"), Tokens { input: 10, cached: 0, output: 10 });
     }

@@ -54,6 +54,7 @@ pub(crate) fn one_request(revision: &str) -> String {
         cost: Cost::Requests,
         max_keys: None,
         when: Vec::new(),
+        on_exhausted: tidegate_policy::OnExhausted::EndStream,
     };
     let document =
         PolicyDocument { revision: revision.to_owned(), limits: vec![limit], ..PolicyDocument::default() };

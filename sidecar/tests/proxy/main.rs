@@ -13,4 +13,5 @@ mod sequences;
 mod streaming;
 mod support;
 mod timeouts;
+mod tokens;
 mod upgrades;

@@ -274,6 +274,7 @@ fn limit(
         .collect();
     let when = when::when(field, &spec.when, problems);
     let algorithm = problems.keep(field, limit::algorithm(spec));
+    let cost = limit::cost(field, spec, problems);
     let limit = problems.keep(format!("{field}.limit"), count(spec.limit, 1, MOST_REQUESTS));
     let window =
         optional(spec.window.as_ref(), |window| problems.keep(format!("{field}.window"), millis(window)));
@@ -289,9 +290,12 @@ fn limit(
         algorithm: algorithm?,
         limit: limit?,
         window_millis: window?,
-        // The sidecar does not know how many tokens a request will use.
-        cost: document::Cost::Requests,
+        cost: cost?,
         max_keys: keys?,
+        on_exhausted: match spec.on_exhausted {
+            None | Some(crd::OnExhausted::EndStream) => document::OnExhausted::EndStream,
+            Some(crd::OnExhausted::Finish) => document::OnExhausted::Finish,
+        },
     })
 }
 
@@ -302,6 +306,7 @@ pub(super) fn key_part(part: &KeyPart) -> Result<document::KeyPart, String> {
         (None, None, Some(crd::KeySource::Method)) => Ok(document::KeyPart::Method),
         (None, None, Some(crd::KeySource::Path)) => Ok(document::KeyPart::Path),
         (None, None, Some(crd::KeySource::ClientIP)) => Ok(document::KeyPart::ClientIp),
+        (None, None, Some(crd::KeySource::Model)) => Ok(document::KeyPart::Model),
         _ => Err(KeyPart::EXACTLY_ONE.to_owned()),
     }
 }

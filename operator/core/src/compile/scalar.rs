@@ -1,7 +1,7 @@
 //! From the texts of a policy to the numbers of a document. Errors say what to write instead.
 
 use tidegate_crds::{Bytes, Decimal, Duration, HeaderName, Mode, Percentage};
-use tidegate_policy::{self as document, Factor, Millis, Rate, Ratio};
+use tidegate_policy::{self as document, Factor, Millis, Rate, Ratio, Weight};
 
 /// GEP-2257: one to four whole numbers with units.
 pub(super) fn millis(duration: &Duration) -> Result<Millis, String> {
@@ -77,6 +77,11 @@ fn number(decimal: &Decimal) -> Result<f64, String> {
 pub(super) fn factor(decimal: &Decimal) -> Result<Factor, String> {
     Factor::new(number(decimal)?)
         .map_err(|_| format!("{decimal} is out of range: write a number over 0 and up to 1000"))
+}
+
+pub(super) fn weight(decimal: &Decimal) -> Result<Weight, String> {
+    Weight::new(number(decimal)?)
+        .map_err(|_| format!("{decimal} is out of range: write a number from 0 to 1000"))
 }
 
 pub(super) fn rate(decimal: &Decimal) -> Result<Rate, String> {

@@ -6,9 +6,9 @@ use tidegate_policy::{
     Destination, ErrorRatio, Factor, Fallback, FallbackOn, FallbackPath, Fallbacks, ForwardedBy,
     GpuMemoryTier, HalfOpen, HeaderName, HttpUrl, Identity, InFlight, JwtAlgorithm, JwtIssuer, JwtKeys,
     KeyPart, KvCache, LatencyPercentile, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit,
-    Match, MemorySource, Millis, Mode, Number, OnStale, Per, Plateau, Priority, PriorityClass,
+    Match, MemorySource, Millis, Mode, Number, OnExhausted, OnStale, Per, Plateau, Priority, PriorityClass,
     PrioritySource, QpsTier, Rate, RateLimitHeaders, Ratio, Recovery, RelativePath, SlowCallRatio,
-    StaticAnswer, StatusMatch, Subject, Tiers, Timeouts, Trip,
+    StaticAnswer, StatusMatch, Subject, Tiers, Timeouts, TokenWeights, Trip, Weight,
 };
 
 use super::*;
@@ -232,6 +232,7 @@ fn limits_count_by_their_keys() {
         cost: Cost::Requests,
         max_keys: None,
         when: Vec::new(),
+        on_exhausted: tidegate_policy::OnExhausted::EndStream,
     };
     assert_eq!(
         compiled.unwrap().parts.limits,
@@ -254,6 +255,38 @@ fn limits_count_by_their_keys() {
             limit("sliding", vec![], Algorithm::SlidingWindow { sub_windows: 10 }, 800, 1000),
         ]
     );
+}
+
+#[test]
+fn tokens_are_counted_as_the_policy_says() {
+    let limit = |limit: &str| {
+        let policy = rate_limit_of(&format!("{{limits: [{{name: a, limit: 20, window: 1m, {limit}}}]}}"));
+        policy.map(|compiled| compiled.parts.limits[0].clone()).map_err(|problems| problems.to_string())
+    };
+    let weight = |value| Weight::new(value).unwrap();
+    let weights = TokenWeights { input: weight(1.0), cached: weight(0.1), output: weight(4.0) };
+    for (written, cost) in [
+        ("cost: Requests", Cost::Requests),
+        ("cost: PromptTokens", Cost::PromptTokens),
+        ("cost: TotalTokens", Cost::TotalTokens),
+        ("cost: WeightedTokens, weights: {cached: '0.1', output: 4}", Cost::Tokens(weights)),
+    ] {
+        assert_eq!(limit(written).unwrap().cost, cost, "{written}");
+    }
+    assert_eq!(limit("key: [{source: Model}]").unwrap().key, [KeyPart::Model]);
+    let on_exhausted = |written: &str| limit(written).unwrap().on_exhausted;
+    assert_eq!(on_exhausted("cost: TotalTokens"), OnExhausted::EndStream);
+    assert_eq!(on_exhausted("cost: TotalTokens, onExhausted: Finish"), OnExhausted::Finish);
+    for (written, message) in [
+        ("cost: WeightedTokens", tidegate_crds::Limit::WEIGHTS),
+        ("weights: {}", tidegate_crds::Limit::WEIGHTS),
+        ("onExhausted: Finish", tidegate_crds::Limit::ON_EXHAUSTED),
+        ("cost: TotalTokens, algorithm: SlidingLog", tidegate_crds::Limit::LOGGED_TOKENS),
+    ] {
+        assert_eq!(limit(written), Err(format!("spec.limits[0]: {message}")), "{written}");
+    }
+    let problem = limit("cost: WeightedTokens, weights: {output: 1001}").unwrap_err();
+    assert!(problem.starts_with("spec.limits[0].weights.output: 1001 is out of range"), "{problem}");
 }
 
 #[test]
@@ -846,6 +879,7 @@ fn the_plans_are_platinum_gold_and_silver_where_none_are_written() {
         window_millis: Some(millis(1000)),
         cost: Cost::Requests,
         max_keys: None,
+        on_exhausted: OnExhausted::EndStream,
     };
     assert_eq!(
         compiled.unwrap().parts.limits,

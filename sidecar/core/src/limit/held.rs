@@ -35,6 +35,11 @@ impl Held {
         self.0.push(hold);
     }
 
+    /// What there is, as long as it is held.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Hold> {
+        self.0.iter()
+    }
+
     /// All of it, once.
     pub(crate) fn release(mut self, mut each: impl FnMut(Hold)) {
         self.0.drain(..).for_each(&mut each);

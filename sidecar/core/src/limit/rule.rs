@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::report::LimitStatus;
-use tidegate_policy::{Algorithm, Cost, KeyPart, Limit, Millis, Mode, PriorityClass};
+use tidegate_policy::{Algorithm, Cost, KeyPart, Limit, Millis, Mode, OnExhausted, PriorityClass};
 
 use super::condition::Conditions;
 use super::cost::Price;
@@ -31,6 +31,7 @@ pub(crate) struct LimitRule {
     together: bool,
     algorithm: Algorithm,
     cost: Cost,
+    on_exhausted: OnExhausted,
     pub(crate) price: Price,
     law: Law,
     /// What the policy says: so much in a window.
@@ -53,6 +54,7 @@ impl LimitRule {
             together: limit.key.is_empty(),
             algorithm: limit.algorithm,
             cost: limit.cost,
+            on_exhausted: limit.on_exhausted,
             price: Price::new(limit.cost),
             law,
             told: told(limit),
@@ -79,6 +81,7 @@ impl LimitRule {
             together: limit.key.is_empty(),
             algorithm: limit.algorithm,
             cost: limit.cost,
+            on_exhausted: limit.on_exhausted,
             price: Price::new(limit.cost),
             law,
             told: told(limit),
@@ -154,6 +157,20 @@ impl LimitRule {
                 self.charge(now, hold.key, used - hold.cost);
             }
         }
+    }
+
+    /// Whether a stream that has cost `used` so far has to end: that is more than it holds, and what is missing is not
+    /// there.
+    pub(crate) fn is_exhausted(&self, now: Tick, hold: &Hold, used: u32) -> bool {
+        let ends =
+            self.mode == Mode::Enforce && self.on_exhausted.is_end_stream() && !self.cost.is_requests();
+        let missing = used.saturating_sub(hold.cost);
+        ends && missing > 0 && self.judge(now, missing, self.find(hold.key)).is_err()
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> Arc<Rule> {
+        Arc::clone(&self.rule)
     }
 
     fn charge(&self, now: Tick, key: Key, amount: u32) {

@@ -23,6 +23,7 @@ fn bucket(name: &str, limit: u64, burst: u64, key: Vec<KeyPart>) -> Limit {
         cost: Cost::Requests,
         max_keys: None,
         when: Vec::new(),
+        on_exhausted: tidegate_policy::OnExhausted::EndStream,
     }
 }
 

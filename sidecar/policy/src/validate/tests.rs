@@ -24,7 +24,8 @@ fn tiers() -> Value {
 fn full() -> Value {
     let limit = |algorithm: Value, cost: Value| {
         let mut limit = json!({"policy": "a/b", "name": algorithm.to_string(), "mode": "Enforce", "key": [], "limit": 100,
-            "algorithm": algorithm, "cost": cost, "maxKeys": 1000});
+            "algorithm": algorithm, "cost": cost, "maxKeys": 1000,
+            "onExhausted": "Finish"});
         if algorithm != "concurrency" {
             limit["windowMillis"] = json!(1000);
         }
@@ -246,6 +247,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("rateLimitHeaders", MODE),
     ("limitMemoryBytes", &["-1", "1.5"]),
     ("limits[].cost", MODE),
+    ("limits[].onExhausted", MODE),
     ("limits[].cost.tokens.input", WEIGHT),
     ("limits[].cost.tokens.cached", WEIGHT),
     ("limits[].cost.tokens.output", WEIGHT),

@@ -1,9 +1,10 @@
 //! How a limit counts.
 
-use tidegate_crds::{Algorithm, Limit};
+use tidegate_crds::{Algorithm, Cost, Limit};
 use tidegate_policy as document;
 
-use super::super::scalar::{count, count32, millis};
+use super::super::problems::Problems;
+use super::super::scalar::{count, count32, millis, weight};
 use super::MOST_REQUESTS;
 
 const DEFAULT_SUB_WINDOWS: i32 = 10;
@@ -35,6 +36,31 @@ pub(super) fn algorithm(spec: &Limit) -> Result<document::Algorithm, String> {
         Algorithm::SlidingLog => document::Algorithm::SlidingLog,
         Algorithm::FixedWindow => document::Algorithm::FixedWindow,
         Algorithm::Concurrency => document::Algorithm::Concurrency,
+    })
+}
+
+/// What is counted, or what is wrong about it.
+pub(super) fn cost(field: &str, spec: &Limit, problems: &mut Problems) -> Option<document::Cost> {
+    let weighted = spec.cost == Cost::WeightedTokens;
+    let mistakes = [
+        (spec.weights.is_some() != weighted, Limit::WEIGHTS),
+        (spec.on_exhausted.is_some() && spec.cost == Cost::Requests, Limit::ON_EXHAUSTED),
+        (spec.cost != Cost::Requests && spec.algorithm == Algorithm::SlidingLog, Limit::LOGGED_TOKENS),
+    ];
+    if let Some((_, message)) = mistakes.into_iter().find(|(wrong, _)| *wrong) {
+        problems.add(field, message);
+        return None;
+    }
+    Some(match (spec.cost, &spec.weights) {
+        (Cost::PromptTokens, _) => document::Cost::PromptTokens,
+        (Cost::TotalTokens, _) => document::Cost::TotalTokens,
+        (Cost::WeightedTokens, Some(weights)) => {
+            let input = problems.keep(format!("{field}.weights.input"), weight(&weights.input));
+            let cached = problems.keep(format!("{field}.weights.cached"), weight(&weights.cached));
+            let output = problems.keep(format!("{field}.weights.output"), weight(&weights.output));
+            document::Cost::Tokens(document::TokenWeights { input: input?, cached: cached?, output: output? })
+        }
+        (Cost::Requests | Cost::WeightedTokens, _) => document::Cost::Requests,
     })
 }
 

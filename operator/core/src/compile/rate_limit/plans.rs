@@ -67,6 +67,7 @@ fn limit(common: &Common<'_>, i: usize, spec: &Plans, problems: &mut Problems) -
         window_millis: Some(window?),
         cost: document::Cost::Requests,
         max_keys: None,
+        on_exhausted: document::OnExhausted::EndStream,
     })
 }
 

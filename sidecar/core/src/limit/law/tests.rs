@@ -19,6 +19,7 @@ fn limit(algorithm: Algorithm, limit: u64, window_millis: u64) -> Limit {
         cost: Cost::TotalTokens,
         max_keys: None,
         when: Vec::new(),
+        on_exhausted: tidegate_policy::OnExhausted::EndStream,
     }
 }
 

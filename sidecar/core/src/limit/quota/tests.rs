@@ -23,6 +23,7 @@ fn limit(algorithm: Algorithm, limit: u64, keyed: bool) -> Limit {
         cost: Cost::Requests,
         max_keys: None,
         when: Vec::new(),
+        on_exhausted: tidegate_policy::OnExhausted::EndStream,
     }
 }
 

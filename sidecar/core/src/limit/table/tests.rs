@@ -152,6 +152,7 @@ fn a_key_takes_what_the_document_is_judged_by_and_most_at_most_a_cache_line() {
             cost: Cost::Requests,
             max_keys: None,
             when: Vec::new(),
+            on_exhausted: tidegate_policy::OnExhausted::EndStream,
         };
         let bytes = 8 * Layout::new(Law::new(&limit, second(0)).words()).stride as u64;
         assert_eq!(bytes, limit.key_bytes(), "{algorithm:?}");
