@@ -33,7 +33,7 @@ const POLICY: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"r",
   "concurrency":{"policy":"n/p","mode":"Enforce"},
   "limits":[
     {"policy":"n/p","name":"in-flight","mode":"Enforce","key":[{"header":"x-api-key"}],
-      "algorithm":"concurrency","limit":1000},
+      "algorithm":"concurrency","limit":999},
     {"policy":"n/p","name":"leak","mode":"Enforce","key":[],
       "algorithm":{"leakyBucket":{"burst":100000000}},"limit":100000000,"windowMillis":1000},
     {"policy":"n/p","name":"fixed","mode":"Enforce","key":[],

@@ -34,6 +34,8 @@ impl Conditions {
         Self(conditions.iter().map(Condition::new).collect())
     }
 
+    // Kept out of the way of requests whose limits have no conditions.
+    #[inline(never)]
     pub(crate) fn hold(&self, facts: &Facts<'_>) -> bool {
         self.0.iter().all(|condition| condition.holds(facts))
     }

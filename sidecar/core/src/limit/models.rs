@@ -16,7 +16,7 @@ fn now() -> Tick {
     Tick::from_nanos(5_000_000_000)
 }
 
-/// Takes from both or from none, as `commit` does.
+/// Takes from both or from none, as `Limits::take` does.
 fn take_both(permits: Concurrency, bucket: TokenBucket, words: &[AtomicU64; 2]) -> bool {
     if permits.take(now(), 1, &words[0]).is_err() {
         return false;
@@ -81,21 +81,27 @@ fn two_requests_for_the_last_place_of_a_log_do_not_both_get_it() {
     });
 }
 
-#[test]
-fn two_requests_for_the_last_place_of_a_ring_do_not_both_get_it() {
-    loom::model(|| {
+/// Two requests for the only place of a window, the second of them a part of the window later.
+fn race_in_a_ring(begin: Tick) {
+    loom::model(move || {
         let window = SlidingWindow::new(1, Duration::from_secs(1), 1);
         let ring: Arc<[AtomicU64; 2]> = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
         let other = {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || window.take(now(), 1, &*ring).is_ok())
+            thread::spawn(move || window.take(begin, 1, &*ring).is_ok())
         };
-        // It begins the next part of the window.
-        let later = Tick::from_nanos(now().as_nanos() + 1_000_000_000);
+        let later = Tick::from_nanos(begin.as_nanos() + 1_000_000_000);
         let one = window.take(later, 1, &*ring).is_ok();
         let other = other.join().unwrap();
         assert!(!(one && other));
     });
+}
+
+#[test]
+fn two_requests_for_the_last_place_of_a_ring_do_not_both_get_it() {
+    // Both parts in one word, and the second in the next.
+    race_in_a_ring(Tick::from_nanos(4_000_000_000));
+    race_in_a_ring(now());
 }
 
 #[test]
