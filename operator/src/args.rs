@@ -53,7 +53,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
-use tidegate_operator_core::inject::{Interception, SidecarResources, SidecarSettings};
+use tidegate_operator_core::inject::{Interception, SidecarResources, SidecarSettings, SidecarTracing};
 
 /// Exit code of a command line that cannot be obeyed, `EX_USAGE` of `sysexits.h`.
 pub(crate) const EXIT_USAGE: u8 = 64;
@@ -120,6 +120,12 @@ pub(crate) struct SidecarArgs {
     /// Log level of injected sidecars
     #[arg(id = "sidecar_log_level", long = "sidecar-log-level", env = "TIDEGATE_SIDECAR_LOG_LEVEL", default_value = "info", value_parser = PossibleValuesParser::new(LEVELS))]
     log_level: String,
+    /// Collector that injected sidecars send traces to, by OTLP over HTTP; empty for none
+    #[arg(long = "sidecar-otlp-endpoint", env = "TIDEGATE_SIDECAR_OTLP_ENDPOINT", default_value = "", value_parser = collector)]
+    otlp_endpoint: String,
+    /// Share of the requests that they trace, of those whose caller says nothing about it
+    #[arg(long = "sidecar-trace-ratio", env = "TIDEGATE_SIDECAR_TRACE_RATIO", default_value = "0.01", value_parser = ratio)]
+    trace_ratio: String,
     /// Port that guarded traffic is redirected to
     #[arg(long = "sidecar-proxy-port", env = "TIDEGATE_SIDECAR_PROXY_PORT", default_value_t = 15120, value_parser = clap::value_parser!(u16).range(1..))]
     proxy_port: u16,
@@ -158,6 +164,8 @@ impl Args {
             proxy_port: sidecar.proxy_port,
             admin_port: sidecar.admin_port,
             interception: sidecar.interception,
+            tracing: (!sidecar.otlp_endpoint.is_empty())
+                .then_some(SidecarTracing { endpoint: sidecar.otlp_endpoint, ratio: sidecar.trace_ratio }),
             resources: SidecarResources {
                 cpu_request: sidecar.cpu_request,
                 cpu_limit: (!sidecar.cpu_limit.is_empty()).then_some(sidecar.cpu_limit),
@@ -171,6 +179,21 @@ impl Args {
     fn url(&self, service: &str, port: u16) -> String {
         format!("https://{service}.{}.svc:{port}", self.namespace)
     }
+}
+
+/// What an injected sidecar could not read would keep its pod from starting.
+fn collector(text: &str) -> Result<String, String> {
+    let host = ["http://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let known = host.is_some_and(|host| host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '['));
+    if known || text.is_empty() {
+        return Ok(text.to_owned());
+    }
+    Err("write an address such as http://otel-collector.monitoring:4318".to_owned())
+}
+
+fn ratio(text: &str) -> Result<String, String> {
+    let share = text.parse::<f64>().is_ok_and(|ratio| (0.0..=1.0).contains(&ratio));
+    if share { Ok(text.to_owned()) } else { Err("write a share from 0 to 1, such as 0.01".to_owned()) }
 }
 
 fn interception() -> impl TypedValueParser<Value = Interception> {
@@ -202,6 +225,17 @@ mod tests {
         assert_eq!(settings.operator_url, "https://tidegate-operator.tg.svc:8444");
         assert_eq!(settings.agent_url.as_deref(), Some("https://tidegate-agent.tg.svc:8445"));
         assert_eq!(settings.resources, SidecarResources::default());
+    }
+
+    #[test]
+    fn sidecars_trace_where_a_collector_is_named() {
+        assert_eq!(parse(&[]).unwrap().sidecar_settings().tracing, None);
+        let tracing = parse(&["--sidecar-otlp-endpoint=http://o:4318"]).unwrap().sidecar_settings().tracing;
+        let expected = SidecarTracing { endpoint: "http://o:4318".to_owned(), ratio: "0.01".to_owned() };
+        assert_eq!(tracing, Some(expected));
+        for wrong in ["--sidecar-otlp-endpoint=o:4318", "--sidecar-trace-ratio=2"] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

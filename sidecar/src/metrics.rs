@@ -171,7 +171,7 @@ impl Metrics {
         self.worker_restarts.inner().store(restarts, Ordering::Relaxed);
     }
 
-    /// A bucket that counts all requests together stands before every route: that of each is the emptiest of them.
+    /// A limit without a key has one bucket for all routes: that of each is the emptiest of these.
     fn set_bucket_remaining(&self, status: &Status) {
         self.bucket_remaining.clear();
         let share =

@@ -37,7 +37,7 @@ pub use names::{
     WARNING_ANNOTATION,
 };
 pub use ports::GuardedPorts;
-pub use settings::{NamespaceFacts, SidecarResources, SidecarSettings};
+pub use settings::{NamespaceFacts, SidecarResources, SidecarSettings, SidecarTracing};
 pub use skip::{Skip, SkipReason};
 pub use snapshot::{MAX_SNAPSHOT_BYTES, decode_snapshot, encode_snapshot};
 

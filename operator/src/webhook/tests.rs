@@ -28,6 +28,7 @@ fn settings() -> SidecarSettings {
         proxy_port: 15120,
         admin_port: 15121,
         interception: Interception::Auto,
+        tracing: None,
         resources: tidegate_operator_core::inject::SidecarResources::default(),
     }
 }

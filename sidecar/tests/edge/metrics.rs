@@ -6,6 +6,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tidegate_gpu::{DeviceReading, DeviceReport, GpuReport};
+use tidegate_policy::report::Status;
 
 use crate::agent::Agent;
 use crate::authority::Authority;
@@ -93,6 +94,18 @@ fn names(scrape: &str) -> BTreeSet<String> {
     types.map(|(name, kind)| format!("{name}{}", if kind == "counter" { "_total" } else { "" })).collect()
 }
 
+/// Every name of a member in a document of JSON.
+fn members(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            found.extend(object.keys().cloned());
+            object.values().for_each(|value| members(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| members(value, found)),
+        _ => {}
+    }
+}
+
 /// Names in the first column of the sidecar's table.
 fn documented() -> BTreeSet<String> {
     let section = DOCS.split("\n## ").find(|section| section.starts_with("Sidecar: `/metrics`")).unwrap();
@@ -119,6 +132,10 @@ impl Scene {
             document.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(part);
         }
         document.as_object_mut().unwrap().entry("limits").or_insert(json!([]));
+        self.write(&document, revision);
+    }
+
+    fn write(&self, document: &Value, revision: &str) {
         std::fs::write(&self.file, document.to_string()).unwrap();
         self.sidecar.await_status("the document", |status| status["revision"] == revision);
     }
@@ -167,6 +184,56 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
     let missing = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
     assert_eq!(missing(&exported, &documented), [""; 0], "exported and not in docs/metrics.md");
     assert_eq!(missing(&documented, &exported), [""; 0], "in docs/metrics.md and not exported");
+}
+
+#[test]
+fn the_status_page_has_all_of_the_core_s_snapshot_and_every_field_is_documented() {
+    let scene = scene(&[]);
+    let sidecar = &scene.sidecar;
+    assert_eq!(sidecar.request("/v1/chat/completions", &[]).unwrap().status, 200);
+    // Less than is in use: the tier trips with its next reading.
+    let mut document = document();
+    document["revision"] = "r2".into();
+    document["tiers"]["gpuMemory"]["kvCache"]["maxUsage"] = json!(0.1);
+    scene.write(&document, "r2");
+    let page = sidecar.await_status("a tripped tier, and a value of each", |page| {
+        let tiers = page["tiers"].as_array().unwrap();
+        tiers.iter().any(|tier| tier["state"] == "Tripped") && tiers.iter().all(|tier| tier["value"].is_f64())
+    });
+    let status: Status = serde_json::from_value(page.clone()).unwrap();
+    let Value::Object(snapshot) = serde_json::to_value(&status).unwrap() else { panic!("an object") };
+    for (field, value) in &snapshot {
+        assert_eq!(&page[field], value, "{field} is told as the core tells it");
+    }
+    assert_eq!(status.tiers.len(), 3);
+    for tier in page["tiers"].as_array().unwrap() {
+        for field in ["state", "value", "threshold", "unit", "pressure", "policy", "mode"] {
+            assert!(!tier[field].is_null(), "{field} of {tier}");
+        }
+        if tier["state"] == "Tripped" {
+            for field in ["lastTriggerReason", "lastTriggeredMillisAgo", "recoveryCountdownMillis", "signals"]
+            {
+                assert!(!tier[field].is_null(), "{field} of {tier}");
+            }
+        }
+    }
+    for part in [
+        "engine",
+        "breaker",
+        "concurrency",
+        "queue",
+        "limits",
+        "version",
+        "policySource",
+        "operatorConnected",
+    ] {
+        assert!(!page[part].is_null(), "{part}");
+    }
+    let section = DOCS.split("\n## ").find(|section| section.starts_with("`/throttle/status`")).unwrap();
+    let mut fields = BTreeSet::new();
+    members(&page, &mut fields);
+    let missing: Vec<_> = fields.iter().filter(|field| !section.contains(&format!("`{field}`"))).collect();
+    assert_eq!(missing, [""; 0], "in the page and not in docs/metrics.md");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, HTTPGetAction, Pod, Probe, SeccompProfile, SecurityContext,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, Pod,
+    Probe, SeccompProfile, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -14,7 +15,7 @@ use super::names::{
     SNAPSHOT_FILE, STATE_PATH,
 };
 use super::patch::PatchBuilder;
-use super::{Plan, Skip, SkipReason, drain, resources, volumes};
+use super::{Plan, SidecarTracing, Skip, SkipReason, drain, resources, volumes};
 
 /// The sidecar's user and group, as in its image.
 const SIDECAR_UID: i64 = 65532;
@@ -68,6 +69,7 @@ fn sidecar(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Container, S
     Ok(Container {
         name: SIDECAR_CONTAINER.to_owned(),
         args: Some(sidecar_args(plan, unlimited)?),
+        env: plan.settings.tracing.as_ref().map(|tracing| tracing_env(plan.pod, tracing)),
         restart_policy: Some("Always".to_owned()),
         ports: Some(sidecar_ports(plan)),
         startup_probe: Some(Probe {
@@ -130,6 +132,37 @@ fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Vec<Str
     args.push(format!("--drain-deadline={}", drain::deadline(plan)));
     args.push(format!("--log-level={}", log_level(plan)?));
     Ok(args)
+}
+
+/// In OpenTelemetry's own spelling: where spans go, how many, and whose they are.
+fn tracing_env(pod: &Pod, tracing: &SidecarTracing) -> Vec<EnvVar> {
+    let value = |name: &str, value: &str| EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        ..EnvVar::default()
+    };
+    let field = |name: &str, path: &str| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    let labels = pod.metadata.labels.as_ref();
+    let service = ["app.kubernetes.io/name", "app"].iter().find_map(|label| labels?.get(*label));
+    let mut env = vec![
+        value("OTEL_EXPORTER_OTLP_ENDPOINT", &tracing.endpoint),
+        value("OTEL_TRACES_SAMPLER_ARG", &tracing.ratio),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        field("POD_NAME", "metadata.name"),
+        value("OTEL_RESOURCE_ATTRIBUTES", "k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME)"),
+    ];
+    env.extend(service.map(|service| value("OTEL_SERVICE_NAME", service)));
+    env
 }
 
 /// Where the engine's own metrics are, and which engine it is. A type that the sidecar does not know is left out: it

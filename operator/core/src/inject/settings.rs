@@ -25,8 +25,19 @@ pub struct SidecarSettings {
     pub admin_port: u16,
     /// How guarded traffic comes to the sidecar, where the pod does not say.
     pub interception: Interception,
+    /// Where sidecars send traces; none when they trace nothing.
+    pub tracing: Option<SidecarTracing>,
     /// Resources of the injected containers.
     pub resources: SidecarResources,
+}
+
+/// Traces of injected sidecars.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SidecarTracing {
+    /// A collector that takes OTLP over HTTP.
+    pub endpoint: String,
+    /// Share of the requests that are traced, of those whose caller says nothing about it.
+    pub ratio: String,
 }
 
 /// Resources of the injected containers, as Kubernetes quantities.

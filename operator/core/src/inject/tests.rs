@@ -19,6 +19,7 @@ fn settings() -> SidecarSettings {
         proxy_port: 15120,
         admin_port: 15121,
         interception: Interception::Auto,
+        tracing: None,
         resources: SidecarResources::default(),
     }
 }
@@ -47,6 +48,10 @@ fn with(pod: &Value, patch: &Value) -> Value {
 }
 
 fn run(pod: &Value, namespace: &NamespaceFacts, selected: bool) -> Outcome {
+    run_with(pod, namespace, selected, &settings())
+}
+
+fn run_with(pod: &Value, namespace: &NamespaceFacts, selected: bool, settings: &SidecarSettings) -> Outcome {
     let admission = Admission {
         pod,
         namespace,
@@ -57,7 +62,39 @@ fn run(pod: &Value, namespace: &NamespaceFacts, selected: bool) -> Outcome {
         sidecar_port_names: true,
         drain_token: "0011223344556677",
     };
-    inject(&admission, &settings())
+    inject(&admission, settings)
+}
+
+#[test]
+fn a_sidecar_is_told_where_to_send_traces_and_whose_they_are_only_where_there_is_a_collector() {
+    let object = json!({
+        "metadata": {"name": "llama-0", "namespace": "shop", "labels": {"app": "llama"}},
+        "spec": {"containers": [{"name": "engine", "image": "e", "ports": [{"containerPort": 8000}]}]},
+    });
+    let variables = |tracing: Option<SidecarTracing>| {
+        let settings = SidecarSettings { tracing, ..settings() };
+        let Outcome::Injected { patch, .. } = run_with(&object, &namespace(&[]), true, &settings) else {
+            panic!("not injected")
+        };
+        let mut pod = object.clone();
+        json_patch::patch(&mut pod, &patch).unwrap();
+        let containers = pod["spec"]["initContainers"].as_array().unwrap().clone();
+        let sidecar =
+            containers.into_iter().find(|container| container["restartPolicy"] == "Always").unwrap();
+        sidecar["env"].clone()
+    };
+    assert_eq!(variables(None), Value::Null);
+    let tracing = SidecarTracing { endpoint: "http://otel:4318".to_owned(), ratio: "0.5".to_owned() };
+    let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+    let expected = json!([
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://otel:4318"},
+        {"name": "OTEL_TRACES_SAMPLER_ARG", "value": "0.5"},
+        {"name": "POD_NAMESPACE", "valueFrom": field("metadata.namespace")},
+        {"name": "POD_NAME", "valueFrom": field("metadata.name")},
+        {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME)"},
+        {"name": "OTEL_SERVICE_NAME", "value": "llama"},
+    ]);
+    assert_eq!(variables(Some(tracing)), expected);
 }
 
 fn patched(pod: &Value) -> (Value, Vec<String>) {
