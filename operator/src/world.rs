@@ -121,12 +121,15 @@ impl World {
         self.read().namespaces.get(name).cloned()
     }
 
-    /// The document of a pod that is being created; `None` when no policy selects it.
+    /// The document of a pod that is being created, with what its siblings have learned; `None` when no policy
+    /// selects it.
     pub(crate) fn document_for_new_pod(&self, namespace: &str, pod: &Pod) -> Option<PolicyDocument> {
-        self.read()
-            .index
-            .document_for_new_pod(namespace, pod)
-            .map(|document| PolicyDocument::clone(&document))
+        let ledger = self.ledger();
+        let state = self.read();
+        let document = state.index.document_for_new_pod(namespace, pod)?;
+        let mut document = PolicyDocument::clone(&document);
+        state.index.seed(namespace, pod, ledger.reports(), &mut document);
+        Some(document)
     }
 
     /// The Services that will lead to a pod that is being created.

@@ -4,7 +4,8 @@
 //!  watch events ──▶ index ──▶ documents, status, notices          pod being created ──▶ inject ──▶ patch
 //!                    │
 //!                    ├─ compile   one policy, or what is wrong with it
-//!                    └─ merge     the policies of one pod
+//!                    ├─ merge     the policies of one pod
+//!                    └─ siblings  what a new pod is given of what others have learned
 //! ```
 
 pub mod compile;
@@ -14,5 +15,6 @@ pub mod key;
 pub mod merge;
 pub mod pod;
 pub mod service;
+mod siblings;
 pub mod status;
 pub mod target;

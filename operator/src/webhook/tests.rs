@@ -2,17 +2,23 @@ use axum::body::Body;
 use base64::Engine;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
+use tidegate_crds::RateLimitPolicy;
 use tidegate_operator_core::inject::Interception;
+use tidegate_operator_core::key::PodKey;
 use tower::ServiceExt;
 
 use super::*;
 use crate::fake_api::FakeApi;
+use crate::world::Feed;
+use crate::world::testing::sync_everything;
 
 const POLICIES: &str = "/apis/tidegate.dev/v1alpha1/namespaces/inference/ratelimitpolicies";
 
 struct Bench {
     api: FakeApi,
+    world: Arc<World>,
     metrics: Metrics,
     router: Router,
 }
@@ -42,8 +48,8 @@ fn bench() -> Bench {
     let namespace =
         json!({"metadata": {"name": "inference", "labels": {"tidegate.dev/injection": "enabled"}}});
     api.put("/api/v1/namespaces/inference", namespace);
-    let router = Webhook::new(api.client(), world, settings(), trust, metrics.clone()).router();
-    Bench { api, metrics, router }
+    let router = Webhook::new(api.client(), Arc::clone(&world), settings(), trust, metrics.clone()).router();
+    Bench { api, world, metrics, router }
 }
 
 fn policy(limit: i64) -> Value {
@@ -133,6 +139,36 @@ async fn a_pod_is_injected_by_a_policy_that_the_watch_has_not_brought_yet() {
     let snapshot = annotations["tidegate.dev/policy-snapshot"].as_str().unwrap();
     let json = tidegate_operator_core::inject::decode_snapshot(snapshot).unwrap();
     assert_eq!(tidegate_policy::PolicyDocument::from_json(&json).unwrap().limits.len(), 1);
+}
+
+#[tokio::test]
+async fn a_new_pod_is_born_with_what_its_siblings_have_learned() {
+    let bench = bench();
+    sync_everything(&bench.world);
+    let mut learned = policy(60);
+    learned["spec"]["tiers"] = json!({"qps": {"learned": {}}});
+    bench.world.feed(Feed::Apply(serde_json::from_value::<RateLimitPolicy>(learned).unwrap()));
+    let new = pod(&json!({"pod-template-hash": "abc"}));
+    let mut sibling = new.clone();
+    sibling["metadata"]["name"] = json!("llama-abc-1");
+    sibling["metadata"]["uid"] = json!("u1");
+    bench.world.feed(Feed::Apply(serde_json::from_value::<Pod>(sibling).unwrap()));
+    let tier = json!({
+        "tier": "Qps", "policy": "inference/llama", "mode": "Enforce", "state": "Normal", "shedding": false,
+        "unit": "requests/s", "pressure": 0.0, "baseline": 40.0,
+    });
+    let report = json!({
+        "version": "0.1.0", "revision": "r",
+        "status": {"revision": "r", "pressure": 0.0, "inFlight": 0, "tiers": [tier], "limits": []},
+    });
+    let key = PodKey::new("inference", "llama-abc-1");
+    assert!(bench.world.report(&key, "u1", serde_json::from_value(report).unwrap()).is_some());
+    let patched = patched(&new, &mutate(&bench, &new).await);
+    let snapshot = patched["metadata"]["annotations"]["tidegate.dev/policy-snapshot"].as_str().unwrap();
+    let json = tidegate_operator_core::inject::decode_snapshot(snapshot).unwrap();
+    let document = tidegate_policy::PolicyDocument::from_json(&json).unwrap();
+    let seed = document.tiers.unwrap().qps.unwrap().learned.unwrap().seed;
+    assert_eq!(seed.map(tidegate_policy::Rate::get), Some(40.0));
 }
 
 #[tokio::test]

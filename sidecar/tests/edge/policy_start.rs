@@ -6,11 +6,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::json;
 use tempfile::TempDir;
 use tidegate_policy::PolicyDocument;
 
+use crate::authority::Authority;
 use crate::engine::Engine;
-use crate::sidecar::Sidecar;
+use crate::operator::Operator;
+use crate::sidecar::{Sidecar, eventually};
 
 /// What a pod has on its disk, with an operator that is not there.
 struct Pod {
@@ -39,11 +42,15 @@ impl Pod {
     }
 
     fn sidecar(&self) -> Sidecar {
+        let nobody = ["--operator", "https://127.0.0.1:1", "--operator-token", "/nowhere/token"];
+        self.sidecar_of(&[&nobody[..], &["--ca", "/nowhere/ca"]].concat())
+    }
+
+    fn sidecar_of(&self, operator: &[&str]) -> Sidecar {
         let path = |name: &str| self.path(name).display().to_string();
-        let operator = ["--operator", "https://127.0.0.1:1", "--operator-token", "/nowhere/token"];
-        let rest =
-            ["--policy-snapshot", &path("snapshot"), "--policy-store", &path("store"), "--ca", "/nowhere/ca"];
-        Sidecar::start(Engine::start().address, &[&operator[..], &rest[..]].concat())
+        let (snapshot, store) = (path("snapshot"), path("store"));
+        let files = ["--policy-snapshot", &snapshot, "--policy-store", &store];
+        Sidecar::start(Engine::start().address, &[operator, &files].concat())
     }
 }
 
@@ -100,4 +107,34 @@ fn an_operator_out_of_reach_is_told_in_one_line_that_names_what_is_missing() {
     assert_eq!(line["operator"], "https://127.0.0.1:1");
     assert!(line["reason"].as_str().unwrap().contains("/nowhere/ca"), "{line}");
     assert_eq!(sidecar.metric("tidegate_operator_connected"), Some(0.0));
+}
+
+#[test]
+fn a_new_pod_has_its_siblings_ceiling_from_its_first_request_on_and_keeps_it() {
+    let tiers = |seed: Option<f64>| {
+        let mut learned = json!({"sigma": 2.0, "factor": 1.5, "floor": 1.0, "minimumSamples": 60});
+        if let Some(seed) = seed {
+            learned["seed"] = json!(seed);
+        }
+        let qps = json!({"sampleIntervalMillis": 1000, "windowMillis": 300_000, "learned": learned});
+        let recovery = json!({"belowRatio": 0.9, "holdMillis": 1000});
+        let tiers = json!({"policy": "shop/llama", "mode": "Enforce", "qps": qps, "recovery": recovery});
+        let mut document = serde_json::to_value(PolicyDocument::default()).unwrap();
+        (document["revision"], document["tiers"]) = (json!("admission"), tiers);
+        document
+    };
+    let pod = Pod::new();
+    pod.snapshot(&tiers(Some(100.0)).to_string());
+    let operator = Operator::start(&Authority::new());
+    let arguments = operator.arguments();
+    let sidecar = pod.sidecar_of(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let threshold = |sidecar: &Sidecar| sidecar.status()["tiers"][0]["threshold"].as_f64();
+    // 1.5 times the average and two deviations of independent arrivals.
+    assert_eq!(threshold(&sidecar), Some(180.0));
+    eventually("the stream", || (operator.watches() == ["revision=admission"]).then_some(()));
+    let mut next = tiers(None);
+    next["revision"] = json!("next");
+    operator.send_document(&PolicyDocument::from_json(next.to_string().as_bytes()).unwrap());
+    eventually("the next document", || (sidecar.status()["revision"] == "next").then_some(()));
+    assert_eq!(threshold(&sidecar), Some(180.0));
 }
