@@ -14,9 +14,10 @@ use tidegate_core::Tick;
 
 #[path = "../../benches/decide/calm.rs"]
 mod calm;
+#[allow(dead_code)] // the core's own benchmark has more bounds
 #[path = "../../benches/decide/figure.rs"]
 mod figure;
-#[allow(dead_code)] // the core's own benchmark has more traffic
+#[allow(dead_code)] // and more traffic
 #[path = "../../benches/decide/traffic.rs"]
 mod traffic;
 
