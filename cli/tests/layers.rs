@@ -118,6 +118,7 @@ impl Surge {
                 client: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 headers: &user,
                 claims: &NoClaims,
+                model: None,
                 tokens: Tokens::default(),
             },
         );
