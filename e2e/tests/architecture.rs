@@ -38,6 +38,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "httparse",
             "hyper",
             "hyper-util",
+            // Address blocks of proxies.
+            "ipnet",
             "jsonwebtoken",
             "libc",
             "prometheus-client",

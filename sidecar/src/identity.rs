@@ -1,4 +1,4 @@
-//! Who sends a request: the claims of a verified JSON Web Token.
+//! Who sends a request: the claims of a verified JSON Web Token, and an address.
 //!
 //! ```text
 //!   Authorization: Bearer … ──▶ cache of the thread ──miss──▶ Issuers::verify (ring) ──▶ claims that policies name
@@ -10,10 +10,13 @@
 //! class and the empty key. Nobody is refused for a bad token here, and nobody gains by one.
 
 mod cache;
+mod client_ip;
 mod issuers;
 mod key_set;
 mod refresh;
 mod signature;
+
+use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -35,14 +38,20 @@ impl Claims for Claimed {
     }
 }
 
-/// The claims of a request; None when no policy asks for any, or its token is not believed.
-pub(crate) fn of_request(shared: &Shared, headers: &HeaderMap) -> Option<Verdict> {
+/// Who sends a request.
+pub(crate) struct Caller {
+    /// Its address: that of the connection, or what trusted proxies say.
+    pub(crate) address: IpAddr,
+    /// None when no policy asks for any, or its token is not believed.
+    pub(crate) claims: Option<Verdict>,
+}
+
+/// Who sends a request that came over a connection from `connection`.
+pub(crate) fn of_request(shared: &Shared, connection: IpAddr, headers: &HeaderMap) -> Caller {
     let issuers = shared.issuers.load();
-    if issuers.is_empty() {
-        return None;
-    }
-    let token = bearer(headers)?;
-    Some(cache::look_up(&issuers, token, &shared.metrics.identity))
+    let address = issuers.proxies.as_ref().map_or(connection, |proxies| proxies.client(connection, headers));
+    let token = bearer(headers).filter(|_| !issuers.is_empty());
+    Caller { address, claims: token.map(|token| cache::look_up(&issuers, token, &shared.metrics.identity)) }
 }
 
 /// The token of `Authorization: Bearer <token>` (RFC 6750).

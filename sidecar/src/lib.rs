@@ -24,6 +24,8 @@ pub mod metrics;
 pub mod policy;
 pub mod pressure;
 pub mod proxy;
+mod quota;
+mod quoted;
 pub mod redirect;
 pub mod refusal;
 pub mod request_log;

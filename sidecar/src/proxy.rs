@@ -32,6 +32,7 @@ mod relay;
 mod request_body;
 mod request_watch;
 mod sender;
+mod shape;
 mod splice;
 mod sse;
 mod streams;

@@ -12,6 +12,7 @@ use tidegate_policy::{JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, PolicyDocument,
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::client_ip::Proxies;
 use super::key_set::KeySet;
 use super::{Claimed, signature};
 
@@ -31,6 +32,8 @@ pub struct Issuers {
     /// The claims that rules look at. Others are not kept.
     wanted: Vec<Box<str>>,
     generation: AtomicU64,
+    /// Whose word on the address of a client is taken.
+    pub(super) proxies: Option<Proxies>,
     /// Rings when a token names a key that is not known.
     pub(super) missing: Arc<Notify>,
 }
@@ -97,6 +100,11 @@ impl Issuers {
             all: issuers.map(|policy| Issuer::new(policy, before)).collect(),
             wanted: wanted(document),
             generation: AtomicU64::new(next_generation()),
+            proxies: document
+                .identity
+                .as_ref()
+                .and_then(|identity| identity.client_ip.as_ref())
+                .map(Proxies::new),
             missing: before.map_or_else(Arc::default, |before| Arc::clone(&before.missing)),
         };
         if this.all.iter().any(Issuer::is_unread) {

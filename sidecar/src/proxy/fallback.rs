@@ -77,7 +77,7 @@ impl Arrived {
     /// Notes who asks, where answers are kept: while all fields by which that shows are there.
     pub(super) fn note_asker(&mut self, engine: &Engine) {
         if engine.breaker_policy().is_some_and(|policy| policy.answer_cache().is_some()) {
-            self.asker = answers::asker(&self.parts, self.client.address);
+            self.asker = answers::asker(&self.parts, self.address);
         }
     }
 
@@ -160,7 +160,7 @@ impl Arrived {
     async fn say(&mut self, otherwise: Otherwise, why_not: Option<&str>) -> Result<Answer, Failure> {
         let mut response = match otherwise {
             Otherwise::Refusal(refusal) => {
-                let mut response = refusal::refused(&refusal, self.form());
+                let mut response = self.refusal(&refusal);
                 response.headers_mut().insert(refusal::REASON, refusal::reason(&refusal, why_not));
                 response
             }

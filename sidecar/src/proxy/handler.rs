@@ -1,5 +1,6 @@
 //! One request: from its head to the head of its answer.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tidegate_core::{
@@ -28,6 +29,7 @@ use super::request_watch::Framed;
 use crate::fallback::answers::Key;
 use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
+use crate::quota::QuotaHeaders;
 use crate::refusal::{self, Dialect, Form, Trouble, grpc};
 use crate::request_log::{self, Told};
 use crate::route::Route;
@@ -71,6 +73,10 @@ pub(super) struct Arrived {
     pub(super) answer_key: Option<Key>,
     /// What it is estimated to use.
     pub(super) estimate: Tokens,
+    /// Whom it comes from, as far as is known.
+    pub(super) address: IpAddr,
+    /// What is left of its limits, where its answer may tell.
+    quota: Option<QuotaHeaders>,
 }
 
 /// Answers one request. An error ends the client's connection or stream, because an answer cannot be given or not be
@@ -88,6 +94,7 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
     let route = Route::of(parts.uri.path());
     client.shared.metrics.traffic.asked_for(route);
     let body = Some(RequestBody::new(body));
+    let address = client.address;
     let mut arrived = Arrived {
         client,
         parts,
@@ -102,6 +109,8 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
         asker: None,
         answer_key: None,
         estimate: Tokens::default(),
+        address,
+        quota: None,
     };
     if let Some(trouble) = arrived.trouble(framed) {
         return Ok(arrived.reject(trouble));
@@ -150,27 +159,6 @@ impl Arrived {
         Some(trouble)
     }
 
-    /// A path, an absolute URL or, for `OPTIONS`, a star (RFC 9112, 3.2). A bare authority is for `CONNECT`, and a user
-    /// in one is a trick to hide the host.
-    fn has_target(&self) -> bool {
-        let uri = &self.parts.uri;
-        let origin = uri.scheme().is_some() || uri.authority().is_none();
-        let userless = uri.authority().is_none_or(|authority| !authority.as_str().contains('@'));
-        let path = match uri.path() {
-            "*" => self.parts.method == Method::OPTIONS,
-            "" => uri.scheme().is_some(),
-            path => path.starts_with('/'),
-        };
-        origin && userless && path
-    }
-
-    fn has_host(&self) -> bool {
-        match self.parts.headers.get_all(header::HOST).iter().count() {
-            0 => self.parts.version != Version::HTTP_11,
-            hosts => hosts == 1,
-        }
-    }
-
     /// Probes and scrapes: exact paths, and nothing that could carry a prompt or become another protocol.
     fn is_unlimited(&self) -> bool {
         let path = self.parts.uri.path();
@@ -202,23 +190,34 @@ impl Arrived {
         Ok(())
     }
 
+    /// Answers as is decided, and tells what is left of the limits where every answer does.
     async fn judge(&mut self) -> Result<Answer, Failure> {
+        let mut answer = self.decide().await?;
+        if let Some(quota) = self.quota.take().filter(QuotaHeaders::always) {
+            quota.write(self.client.shared.clock.now(), answer.headers_mut());
+        }
+        Ok(answer)
+    }
+
+    async fn decide(&mut self) -> Result<Answer, Failure> {
         let shared = self.client.shared.clone();
         let engine = shared.engine.load_full();
         if engine.reads_prompts() {
             self.look().await?;
         }
-        let token = identity::of_request(&shared, &self.parts.headers);
+        let caller = identity::of_request(&shared, self.client.address, &self.parts.headers);
+        self.address = caller.address;
         let facts = Facts {
             method: self.parts.method.as_str(),
             path: self.parts.uri.path(),
-            client: self.client.address,
+            client: self.address,
             headers: &Fields(&self.parts.headers),
-            claims: token.as_ref().map_or(&NoClaims, |claims| claims as &dyn Claims),
+            claims: caller.claims.as_ref().map_or(&NoClaims, |claims| claims as &dyn Claims),
             model: self.asked.as_ref().and_then(Asked::model),
             tokens: self.estimate,
         };
         let decision = engine.admit(self.at, &facts);
+        self.quota = QuotaHeaders::of(&engine, &facts, &decision);
         self.note_asker(&engine);
         for name in engine.stripped_headers() {
             self.parts.headers.remove(name);
@@ -298,19 +297,13 @@ impl Arrived {
     }
 
     fn told<'a>(&'a self, shared: &'a Shared) -> Told<'a> {
-        Told {
-            shared,
-            at: self.at,
-            route: self.route,
-            client: self.client.address,
-            headers: &self.parts.headers,
-        }
+        Told { shared, at: self.at, route: self.route, client: self.address, headers: &self.parts.headers }
     }
 
     fn tell(&mut self, verdict: Verdict, refusal: &Refusal) {
         self.count(verdict, Some(refusal));
         let client = &self.client;
-        client.shared.metrics.decisions.refused(verdict, refusal, self.route, client.address);
+        client.shared.metrics.decisions.refused(verdict, refusal, self.route, self.address);
         request_log::refused(self.told(&client.shared), verdict, refusal);
         if let Some(span) = &mut self.span {
             span.refused(verdict, refusal);
@@ -323,11 +316,20 @@ impl Arrived {
 
     async fn refuse(&mut self, refusal: &Refusal) -> Answer {
         let drained = self.drain().await;
-        let answer = refusal::refused(refusal, self.form());
+        let answer = self.refusal(refusal);
         if let Some(mut span) = self.span.take() {
             span.status(answer.status().as_u16());
         }
         own(&self.client, answer, !drained)
+    }
+
+    /// What it is refused with. What is left of a limit is told as of the instant that `Retry-After` counts from.
+    pub(super) fn refusal(&mut self, refusal: &Refusal) -> Response<Bytes> {
+        let mut response = refusal::refused(refusal, self.form());
+        if let Some(quota) = self.quota.take() {
+            quota.write(self.at, response.headers_mut());
+        }
+        response
     }
 
     fn reject(&self, trouble: Trouble) -> Answer {
@@ -371,22 +373,5 @@ impl Arrived {
             Framing::Length(length) => Some(length),
             Framing::Chunked => None,
         }
-    }
-
-    /// HTTP/2 in the clear would carry any number of requests past the decision: that upgrade is not passed on, and
-    /// the request is answered in HTTP/1.1.
-    pub(super) fn wants_upgrade(&self) -> bool {
-        let asks = |name, token: &str| {
-            self.parts.headers.get_all(name).iter().any(|value: &HeaderValue| {
-                value
-                    .as_bytes()
-                    .split(|b| *b == b',')
-                    .any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-            })
-        };
-        self.parts.version == Version::HTTP_11
-            && self.parts.headers.contains_key(header::UPGRADE)
-            && asks(header::CONNECTION, "upgrade")
-            && !asks(header::UPGRADE, "h2c")
     }
 }

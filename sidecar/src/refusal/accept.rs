@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use http::header::ACCEPT;
 
+use crate::quoted::split;
+
 /// Quality values have three decimals, so a whole is a thousand.
 const WHOLE: u16 = 1000;
 
@@ -11,7 +13,7 @@ const WHOLE: u16 = 1000;
 pub(super) fn wants_problem(headers: &HeaderMap) -> bool {
     let (mut problem, mut json) = (None, None);
     for value in headers.get_all(ACCEPT) {
-        for member in members(value.as_bytes()) {
+        for member in split(value.as_bytes(), b',') {
             match range(member) {
                 Some((kind, quality)) if kind.eq_ignore_ascii_case(b"application/problem+json") => {
                     problem = problem.max(Some(quality));
@@ -24,11 +26,6 @@ pub(super) fn wants_problem(headers: &HeaderMap) -> bool {
         }
     }
     problem.is_some_and(|problem| problem > 0 && problem >= json.unwrap_or(0))
-}
-
-/// The members of a list, in which a comma within quotes separates nothing.
-fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    split(value, b',')
 }
 
 /// The media range of a member and its quality. None of one that is not understood: as if it were not there.
@@ -55,19 +52,6 @@ fn quality(text: &[u8]) -> Option<u16> {
         .into_iter()
         .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0')))?;
     (number <= WHOLE).then_some(number)
-}
-
-/// Splits at a separator that is not quoted.
-fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    let (mut quoted, mut escaped) = (false, false);
-    text.split(move |byte| {
-        let splits = !quoted && *byte == separator;
-        if !escaped && *byte == b'"' {
-            quoted = !quoted;
-        }
-        escaped = quoted && !escaped && *byte == b'\\';
-        splits
-    })
 }
 
 #[cfg(test)]

@@ -218,3 +218,62 @@ fn keys_are_read_from_their_issuer_followed_when_they_rotate_and_kept_when_it_is
     within(Duration::from_secs(30), "belief in the new key", || passes(&sidecar, &rotated).then_some(()));
     assert!(!passes(&sidecar, &before.token(&claims("dan"))), "and none in the old one");
 }
+
+#[test]
+fn plans_hold_by_the_claim_of_a_verified_token_and_of_no_other() {
+    let signer = Signer::ed25519("a");
+    let mut document: Value = serde_json::from_str(&policy(&inline(&[&signer]))).unwrap();
+    let plan = |name: &str, is: Value, most: u64| {
+        json!({"policy": "a/b", "name": name, "mode": "Enforce", "key": [{"jwtClaim": "sub"}],
+            "when": [{"of": {"jwtClaim": "tier"}, "is": is}], "algorithm": {"tokenBucket": {"burst": most}},
+            "limit": most, "windowMillis": 3_600_000})
+    };
+    document["limits"] = json!([
+        plan("plan-platinum", json!({"in": ["platinum"]}), 5),
+        plan("plan-gold", json!({"in": ["gold"]}), 3),
+        plan("plan-silver", json!({"notIn": ["platinum", "gold"]}), 1),
+    ]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), document.to_string()).unwrap();
+    let argument = format!("--policy-file={}", file.path().display());
+    let sidecar = Sidecar::start(Engine::start().address, &[&argument]);
+    let passed = |user: &str, tier: &str, signer: &Signer| {
+        let mut claims = claims(user);
+        claims["tier"] = json!(tier);
+        let token = signer.token(&claims);
+        (0..9).take_while(|_| passes(&sidecar, &token)).count()
+    };
+    assert_eq!(passed("ann", "platinum", &signer), 5);
+    assert_eq!(passed("bob", "gold", &signer), 3);
+    assert_eq!(passed("cid", "silver", &signer), 1);
+    assert_eq!(passed("dan", "bronze", &signer), 1, "the default plan");
+    assert_eq!(passed("eve", "platinum", &Signer::ed25519("a")), 1, "a forged token names no plan");
+}
+
+#[test]
+fn a_client_behind_a_trusted_proxy_is_known_by_its_own_address() {
+    let document = |proxies: &str| {
+        json!({
+            "apiVersion": "policy.tidegate.dev/v1", "revision": "r1",
+            "identity": {"policy": "a/b", "clientIp": {"trustedProxies": [proxies], "from": "XForwardedFor"}},
+            "limits": [{
+                "policy": "a/b", "name": "per-client", "mode": "Enforce", "key": ["clientIp"],
+                "algorithm": {"tokenBucket": {"burst": 1}}, "limit": 1, "windowMillis": 3_600_000,
+            }],
+        })
+    };
+    for (proxies, trusted) in [("127.0.0.0/8", true), ("10.0.0.0/8", false)] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), document(proxies).to_string()).unwrap();
+        let argument = format!("--policy-file={}", file.path().display());
+        let sidecar = Sidecar::start(Engine::start().address, &[&argument]);
+        let status =
+            |forwarded| sidecar.request("/v1/models", &[("x-forwarded-for", forwarded)]).unwrap().status;
+        let asked = ["203.0.113.1", "6.6.6.6, 203.0.113.1", "203.0.113.2"].map(status);
+        assert_eq!(asked, if trusted { [200, 429, 200] } else { [200, 429, 429] }, "{proxies}");
+        if trusted {
+            let line = sidecar.line("the refusal", |line| line["verdict"] == "refused");
+            assert_eq!(line["client_ip"], "203.0.113.1");
+        }
+    }
+}

@@ -65,3 +65,82 @@ fn a_wait_that_no_client_waits_out_is_told_and_not_to_be_tried() {
     let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((86_000..=86_400).contains(&seconds), "{seconds}");
 }
+
+/// The parameter of the one item of a list.
+fn parameter<'a>(answer: &'a Answer, header: &str, name: &str) -> Option<&'a str> {
+    let mut parts = answer.header(header)?.split(';');
+    assert_eq!(parts.next(), Some("\"per-user\""));
+    parts.find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Three requests a minute for each value of x-user.
+fn three_a_minute(headers: &str) -> Value {
+    let mut three = limit("per-user", 60_000);
+    (three["limit"], three["algorithm"]) = (json!(3), json!({"tokenBucket": {"burst": 3}}));
+    json!({"limits": [three], "rateLimitHeaders": headers})
+}
+
+#[test]
+fn every_answer_tells_what_is_left_where_a_policy_asks_for_it() {
+    let (sidecar, _file) = under(&three_a_minute("Always"));
+    let ask = |user| sidecar.request("/v1/models", &[("x-user", user)]).unwrap();
+    let mut partitions = Vec::new();
+    for remaining in ["2", "1", "0"] {
+        let answer = ask("ann");
+        assert_eq!(answer.status, 200);
+        assert_eq!(parameter(&answer, "ratelimit-policy", "q"), Some("3"));
+        assert_eq!(parameter(&answer, "ratelimit-policy", "w"), Some("60"));
+        assert_eq!(parameter(&answer, "ratelimit", "r"), Some(remaining));
+        let more: u64 = parameter(&answer, "ratelimit", "t").unwrap().parse().unwrap();
+        assert!((1..=20).contains(&more), "{more}");
+        assert_eq!(answer.header("x-ratelimit-limit-requests"), Some("3"));
+        assert_eq!(answer.header("x-ratelimit-remaining-requests"), Some(remaining));
+        assert!(answer.header("x-ratelimit-reset-requests").unwrap().ends_with('s'));
+        assert_eq!(answer.header("x-ratelimit-remaining-tokens"), None, "nothing limits tokens");
+        partitions.push(parameter(&answer, "ratelimit", "pk").unwrap().to_owned());
+    }
+    let refused = ask("ann");
+    assert_eq!((refused.status, parameter(&refused, "ratelimit", "r")), (429, Some("0")));
+    assert_eq!(parameter(&refused, "ratelimit", "t"), refused.header("retry-after"));
+    assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("0"));
+    let bob = ask("bob");
+    assert_eq!((bob.status, parameter(&bob, "ratelimit", "r")), (200, Some("2")));
+    partitions.push(parameter(&bob, "ratelimit-policy", "pk").unwrap().to_owned());
+    partitions.dedup();
+    assert_eq!(partitions.len(), 2, "ann has one partition, and bob another");
+}
+
+#[test]
+fn only_refusals_tell_what_is_left_by_default_and_none_where_a_policy_forbids_it() {
+    for (headers, told) in [("OnRefusal", true), ("Never", false)] {
+        let mut parts = three_a_minute(headers);
+        if told {
+            parts.as_object_mut().unwrap().remove("rateLimitHeaders");
+        }
+        let (sidecar, _file) = under(&parts);
+        let ask = || sidecar.request("/v1/models", &[("x-user", "ann")]).unwrap();
+        for status in [200, 200, 200, 429] {
+            let answer = ask();
+            assert_eq!(answer.status, status);
+            for name in ["ratelimit", "ratelimit-policy", "x-ratelimit-remaining-requests"] {
+                assert_eq!(answer.header(name).is_some(), told && status == 429, "{headers} {status} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_limit_is_for_the_requests_that_its_conditions_name() {
+    let plan = |name: &str, most: u64| {
+        let mut limit = limit(name, 3_600_000);
+        (limit["limit"], limit["algorithm"]) = (json!(most), json!({"tokenBucket": {"burst": most}}));
+        limit["when"] = json!([{"of": {"header": "x-route-tag"}, "is": {"in": [name]}}]);
+        limit
+    };
+    let (sidecar, _file) = under(&json!({"limits": [plan("gold", 3), plan("silver", 1)]}));
+    let passed = |tag| {
+        let ask = || sidecar.request("/v1/models", &[("x-user", "ann"), ("x-route-tag", tag)]).unwrap();
+        (0..9).take_while(|_| ask().status == 200).count()
+    };
+    assert_eq!((passed("gold"), passed("silver"), passed("bronze")), (3, 1, 9));
+}

@@ -335,3 +335,43 @@ fn every_way_a_request_can_end_gives_its_ticket_back() {
     });
     proxy.settled();
 }
+
+#[test]
+fn the_engine_does_not_see_what_clients_ask_for_where_a_policy_strips_it() {
+    let engine = Engine::answering(|request| ok(&request.head.to_ascii_lowercase()));
+    for (strip, seen) in [(false, true), (true, false)] {
+        let sources = json!([{"header": "x-priority"}, {"jwtClaim": "tier"},
+            {"header": "x-request-priority", "number": {"better": "Lower", "medium": 5}}]);
+        let parts = json!({"priority": {"from": sources, "default": "Medium", "highAllowedFrom": [],
+            "stripHeaders": strip}});
+        let proxy = Proxy::with_document(engine.address, &document("1", &parts));
+        let head = proxy.ask(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Priority: low\r\nX-Request-Priority: 9\r\nX-Other: x\r\n\r\n",
+        );
+        let head = head.text();
+        assert_eq!(
+            (head.contains("x-priority"), head.contains("x-request-priority")),
+            (seen, seen),
+            "{head}"
+        );
+        assert!(head.contains("x-other: x"));
+        let low = r#"tidegate_requests_total{decision="admitted",cause="",priority="low"}"#;
+        assert_eq!(proxy.metric(low), 1, "and it has done its work");
+    }
+}
+
+#[test]
+fn an_event_stream_tells_in_its_head_what_is_left() {
+    let engine = Engine::answering(|_| {
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-ratelimit-remaining-requests: 99\r\n\
+         transfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n0\r\n\r\n"
+            .to_owned()
+    });
+    let mut parts = limit(3, "Enforce");
+    parts["rateLimitHeaders"] = "Always".into();
+    let proxy = Proxy::with_document(engine.address, &document("1", &parts));
+    let answer = proxy.ask(GET);
+    assert_eq!(answer.text(), "data: 1\n\n");
+    assert_eq!(answer.header("x-ratelimit-remaining-requests"), Some("2"), "ours in place of the engine's");
+    assert!(answer.header("ratelimit").unwrap().starts_with("\"per-user\";r=2;t="));
+}
