@@ -13,3 +13,4 @@ mod lifecycle;
 mod policy;
 mod protocols;
 mod tiers;
+mod tokens;
