@@ -15,6 +15,7 @@ mod call;
 mod client;
 mod codec;
 mod connection;
+mod deadline;
 mod detect;
 mod exchange;
 mod fallback;

@@ -103,7 +103,7 @@ async fn serve(
             let address = peer.ip().to_canonical();
             connection::serve(stream, Origin { shared, config, address, target }).await;
         }
-        Route::Opaque(target) => splice::opaque(stream, target, &shared).await,
+        Route::Opaque(target) => Box::pin(splice::opaque(stream, target, &shared)).await,
         Route::Nowhere => {
             request_log::protocol_refused(&shared, peer.ip(), ProtocolRefusal::NotRedirected);
         }

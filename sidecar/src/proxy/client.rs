@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::Config;
+use super::deadline::Timer;
 use super::http2::Origin;
 use super::pool::Pool;
 use super::progress::Progress;
@@ -60,6 +61,8 @@ pub(super) struct Client {
     blocked: Cell<bool>,
     /// Everything that hyper had to send was sent.
     flushed: Cell<bool>,
+    /// For the deadlines of its requests, one after the other.
+    pub(super) timer: Timer,
     /// Interim responses, to be sent before anything else.
     pub(super) interim: RefCell<BytesMut>,
 }
@@ -110,6 +113,7 @@ impl Client {
             sweeps: Cell::new(0),
             blocked: Cell::new(false),
             flushed: Cell::new(true),
+            timer: Timer::default(),
             interim: RefCell::default(),
         }
     }

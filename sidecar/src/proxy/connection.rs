@@ -33,9 +33,9 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a connection that arrived at a guarded port.
 pub(super) async fn serve(stream: TcpStream, origin: Origin) {
-    match detect(&stream).await {
+    match Box::pin(detect(&stream)).await {
         Ok(Ok(Spoken::Http1)) => drive(stream, Rc::new(Client::of_connection(&origin))).await,
-        Ok(Ok(Spoken::Http2)) => http2::drive(stream, origin).await,
+        Ok(Ok(Spoken::Http2)) => Box::pin(http2::drive(stream, origin)).await,
         Ok(Err(refusal)) => request_log::protocol_refused(&origin.shared, origin.address, refusal),
         Err(_) => {}
     }
@@ -71,14 +71,14 @@ async fn drive(stream: TcpStream, client: Rc<Client>) {
     match ended {
         Ok(()) => match client.switched.take() {
             Some(Switched { upstream, progress }) => {
-                splice::switched(stream, &parts.read_buf, upstream).await;
+                Box::pin(splice::switched(stream, &parts.read_buf, upstream)).await;
                 drop(progress);
             }
-            None => linger(stream).await,
+            None => Box::pin(linger(stream)).await,
         },
         Err(ended) => {
             ended.count(&client);
-            linger(stream).await;
+            Box::pin(linger(stream)).await;
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The way of an admitted request to the engine, up to the head of the answer.
 
-use std::pin::pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -126,7 +125,8 @@ impl Arrived {
         limits: &mut Limits,
     ) -> Result<Answered, NoHead> {
         if self.goes_over_http2() {
-            self.call(target, limits).await
+            // What is rare has room of its own: the room of a request is moved with it.
+            Box::pin(self.call(target, limits)).await
         } else {
             self.exchange(target, limits).await
         }
@@ -181,7 +181,7 @@ impl Arrived {
             let upstream = match client.pool.take(self.at, replayable) {
                 Some(upstream) => upstream,
                 None => Upstream::new(
-                    client.target.connect(limits.times.connect).await.map_err(Failure::Connect)?,
+                    Box::pin(client.target.connect(limits.times.connect)).await.map_err(Failure::Connect)?,
                 ),
             };
             let sender = Sender::new(self.encode(target, upgrade), self.framing, self.body.take());
@@ -240,7 +240,7 @@ async fn wait_for_head<A: Awaited>(
         .map_err(NoHead::from);
     };
     let mut sent = Instant::now();
-    let mut deadline = pin!(tokio::time::sleep_until(sent + timeout));
+    let mut deadline = sent + timeout;
     std::future::poll_fn(|cx| {
         let polled = awaited.poll_answer(cx);
         if let Some(interim) = awaited.take_interim() {
@@ -253,13 +253,13 @@ async fn wait_for_head<A: Awaited>(
         client.turn_to(awaited.turn());
         if awaited.heard_client() {
             sent = Instant::now();
-            deadline.as_mut().reset(sent + timeout);
+            deadline = sent + timeout;
         }
-        while deadline.as_mut().poll(cx).is_ready() {
+        while client.timer.poll(cx, deadline).is_ready() {
             if !awaited.waits_for_client() {
                 return Poll::Ready(Err(NoHead::TimedOut));
             }
-            deadline.as_mut().reset(Instant::now() + timeout);
+            deadline = Instant::now() + timeout;
         }
         Poll::Pending
     })

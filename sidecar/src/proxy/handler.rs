@@ -203,7 +203,7 @@ impl Arrived {
         let shared = self.client.shared.clone();
         let engine = shared.engine.load_full();
         if engine.reads_prompts() {
-            self.look().await?;
+            Box::pin(self.look()).await?;
         }
         let caller = identity::of_request(&shared, self.client.address, &self.parts.headers);
         self.address = caller.address;
@@ -224,10 +224,10 @@ impl Arrived {
         }
         match decision {
             Decision::Admit(admission) => self.pass(engine, admission).await,
-            Decision::Refuse(refusal) => Ok(self.turn_away(&refusal).await),
+            Decision::Refuse(refusal) => Ok(Box::pin(self.turn_away(&refusal)).await),
             Decision::Fallback(refusal) => {
                 self.tell(Verdict::Fallback, &refusal);
-                self.fall_back(engine, FallbackOn::Open, Otherwise::Refusal(refusal)).await
+                Box::pin(self.fall_back(engine, FallbackOn::Open, Otherwise::Refusal(refusal))).await
             }
             Decision::Queue(waiting) => {
                 // A client that waits for leave to send is not given it before its turn.
@@ -235,9 +235,9 @@ impl Arrived {
                 if let Some(span) = &mut self.span {
                     span.event("tidegate.queued");
                 }
-                match queue::wait(&shared, &engine, waiting, body).await.map_err(Failure::Client)? {
+                match Box::pin(queue::wait(&shared, &engine, waiting, body)).await.map_err(Failure::Client)? {
                     Ok(admission) => self.pass(engine, admission).await,
-                    Err(refusal) => Ok(self.turn_away(&refusal).await),
+                    Err(refusal) => Ok(Box::pin(self.turn_away(&refusal)).await),
                 }
             }
         }
@@ -263,9 +263,11 @@ impl Arrived {
             .of(self.route.operation())
             .charged_to(account)
             .traced(self.span.take());
-        progress.wait_for_turn(wait).await;
+        if wait > std::time::Duration::ZERO {
+            Box::pin(progress.wait_for_turn(wait)).await;
+        }
         if let Some(keeps) = keeps {
-            self.prepare(keeps).await?;
+            Box::pin(self.prepare(keeps)).await?;
         }
         self.forward(progress, limits).await
     }
