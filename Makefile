@@ -16,7 +16,7 @@ DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny unit loom fuzz clients alerts e2e bench bench-core bench-quality gen images clean-clusters
+.PHONY: help demo demo-standalone test check deny unit loom fuzz clients protocol alerts e2e bench bench-core bench-quality gen images clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,7 +28,7 @@ demo-standalone: ## The same sidecar and policies without a cluster, in a minute
 	cargo build -p tidegate-e2e -p tidegate-sidecar -p tidegate-cli
 	$(DEBUG)/tidegate-e2e demo-standalone --sidecar $(DEBUG)/tidegate-sidecar --cli $(DEBUG)/kubectl-tidegate
 
-test: check deny unit loom clients alerts e2e ## Everything, from unit tests to end-to-end tests on a real cluster
+test: check deny unit loom clients protocol alerts e2e ## Everything, from unit tests to end-to-end tests on a real cluster
 
 check: ## Format, lints, generated files
 	cargo fmt --all --check
@@ -51,6 +51,10 @@ loom: ## Every interleaving of the compare-and-swap loops
 fuzz: ## What is fuzzed, for FUZZ_SECONDS each: the policy document and sequences of events (nightly and cargo-fuzz)
 	cd fuzz && for target in policy events; do cargo +nightly fuzz run $$target -- -max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; done
 
+protocol: ## h2spec, and payloads of request smuggling as nginx, Node.js and Go read them behind the sidecar
+	cargo build -p tidegate-sidecar
+	cargo test -p tidegate-e2e --features clients --test protocol
+
 clients: ## The official OpenAI clients for Python and Node.js against the sidecar
 	cargo build -p tidegate-sidecar
 	cargo test -p tidegate-e2e --features clients --test clients
@@ -62,11 +66,11 @@ alerts: ## The alert rules, and a real Prometheus that scrapes the sidecar
 e2e: ## End-to-end tests on a real cluster
 	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
 
-bench: ## CPU and memory beside nginx and HAProxy, decisions beside their bounds and peers: report/bench.md
-	cargo run --quiet --profile image -p tidegate-e2e -- bench
+bench: ## CPU, streams, memory beside nginx, HAProxy and Envoy, decisions beside peers: report/bench.md; SECTION=cpu for one
+	cargo run --quiet --profile image -p tidegate-e2e -- bench $(if $(SECTION),--section $(SECTION)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-core: ## Decisions beside their bounds and peers alone: report/bench.md
-	$(E2E) bench --no-proxies
+	$(E2E) bench --section decisions
 
 bench-quality: ## Goodput of admission policies against a model of an engine, in virtual time: report/quality
 	cargo run --quiet --profile image -p tidegate-e2e -- bench-quality $(if $(QUICK),--quick) $(if $(PUBLISH),--publish docs)

@@ -14,6 +14,7 @@ pub const KUBERNETES: &str = "v1.34.4";
 pub const COREDNS: &str = "v1.14.7";
 const HELM: &str = "v3.22.0";
 const KIND: &str = "v0.33.0";
+const H2SPEC: (&str, &str) = ("h2spec", "v2.2.1");
 
 /// The names by which the one Kubernetes binary is called.
 const COMPONENTS: [&str; 8] = [
@@ -78,6 +79,25 @@ pub async fn kind(progress: &Progress) -> anyhow::Result<PathBuf> {
     package("kind", KIND, "sigs.k8s.io/kind", progress).await
 }
 
+/// The conformance suite of HTTP/2.
+pub async fn h2spec(progress: &Progress) -> anyhow::Result<PathBuf> {
+    let (name, version) = H2SPEC;
+    let directory = module(name, version, "-s -w", &[], "about a minute the first time", progress).await?;
+    Ok(directory.join(name))
+}
+
+/// A Go program of one file without dependencies.
+pub async fn go_file(source: &Path, progress: &Progress) -> anyhow::Result<PathBuf> {
+    let text = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+    let entry = format!("go-{}", cache::fingerprint([text.as_slice()]));
+    let build = |out: PathBuf| async move {
+        let mut command = go("build");
+        command.args(["-trimpath", "-o"]).arg(out.join("program")).arg(source);
+        built(&format!("build {}", source.display()), &mut command, progress).await
+    };
+    Ok(cache::entry(&entry, build).await?.join("program"))
+}
+
 /// The pause binary: what a pod's sandbox runs.
 pub async fn pause() -> anyhow::Result<PathBuf> {
     let source = kubernetes_files().join("pause.c");
@@ -100,7 +120,8 @@ async fn module(
     hint: &str,
     progress: &Progress,
 ) -> anyhow::Result<PathBuf> {
-    let source = kubernetes_files().join(name);
+    let folder = if name == H2SPEC.0 { workspace().join("e2e") } else { kubernetes_files() };
+    let source = folder.join(name);
     let mut inputs = vec![flags.as_bytes().to_vec()];
     for file in ["go.mod", "go.sum", "main.go"] {
         let path = source.join(file);
