@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CircuitBreakerPolicyStatus, Decimal, Duration, Fallback, HeaderName, Mode, Percentage, PodSelector,
+    CircuitBreakerPolicyStatus, Decimal, Duration, Fallback, HeaderName, Hook, Mode, Percentage, PodSelector,
     StatusMatch, TargetRef, defaults,
 };
 
@@ -98,6 +98,10 @@ pub struct CircuitBreakerPolicySpec {
     /// What answers in place of the engine, and when. Excludes `fallbackEndpoint`, which is short for one with a path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// Who is sent a `CloudEvent` when the breaker changes its state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub hooks: Vec<Hook>,
     /// Statuses that are failures: `4xx`, `5xx` or single ones. One that is named counts as it is named, whatever
     /// its class counts as.
     #[serde(default = "defaults::failure_statuses")]

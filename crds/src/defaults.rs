@@ -1,8 +1,8 @@
 //! Defaults that more than one field or the schema's generator asks for by name.
 
 use crate::{
-    Bytes, Decimal, Duration, FallbackOn, HeaderName, JwtAlgorithm, Percentage, Plan, PrioritySource,
-    Reserved, SelectorOperator, StatusMatch,
+    Bytes, Decimal, Duration, FallbackOn, HeaderName, HookEvent, JwtAlgorithm, Percentage, Plan,
+    PrioritySource, Reserved, SelectorOperator, StatusMatch,
 };
 
 pub(crate) fn sample_interval() -> Duration {
@@ -210,4 +210,8 @@ pub(crate) fn cache_entries() -> i32 {
 
 pub(crate) fn cache_bytes() -> Bytes {
     "16Mi".into()
+}
+
+pub(crate) fn hook_events() -> Vec<HookEvent> {
+    vec![HookEvent::Opened]
 }

@@ -21,6 +21,7 @@ mod concurrency;
 mod defaults;
 mod definition;
 mod fallback;
+mod hook;
 mod identity;
 mod limit;
 mod plans;
@@ -40,6 +41,7 @@ pub use circuit_breaker::{
 pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use definition::{definitions, unknown_fields};
 pub use fallback::{AnswerCache, Fallback, FallbackOn, FallbackService, FallbackTarget, StaticAnswer};
+pub use hook::{Hook, HookEvent, HookMode};
 pub use identity::{ClientIp, ForwardedBy, Identity, Jwks, JwtAlgorithm, JwtIssuer};
 pub use limit::{Algorithm, Cost, KeyPart, KeySource, Limit, OnExhausted, TokenWeights};
 pub use plans::{Plan, PlanSource, Plans};

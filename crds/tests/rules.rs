@@ -7,7 +7,7 @@ use kube::core::cel::{Validator, apply_defaults};
 use serde_json::Value;
 use tidegate_crds::{
     Bytes, CircuitBreakerPolicySpec, Claimant, Concurrency, Decimal, Duration, FallbackService,
-    FallbackTarget, GpuMemoryTier, HeaderName, Identity, Jwks, KeyPart, LatencyTier, Limit, Percentage,
+    FallbackTarget, GpuMemoryTier, HeaderName, Hook, Identity, Jwks, KeyPart, LatencyTier, Limit, Percentage,
     PlanSource, Plans, PriorityNumber, PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement,
     StaticAnswer, StatusMatch, TargetRef, Tiers, Timeouts, Trip, When,
 };
@@ -262,6 +262,10 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "{failureThreshold: 1, fallbackEndpoint: /f, fallback: {to: [{path: /f}]}}",
         CircuitBreakerPolicySpec::ONE_FALLBACK,
     ),
+    (BREAKER, "{failureThreshold: 1, hooks: [{name: a}]}", Hook::ONE),
+    (BREAKER, "{failureThreshold: 1, hooks: [{name: a, url: 'http://a', path: /x}]}", Hook::ONE),
+    (BREAKER, "{failureThreshold: 1, hooks: [{name: A, url: 'http://a'}]}", Hook::NAME),
+    (BREAKER, "{failureThreshold: 1, hooks: [{name: a, url: 'a'}]}", FallbackTarget::URL),
     (BREAKER, "{failureThreshold: 1, fallback: {to: [{}]}}", FallbackTarget::ONE),
     (BREAKER, "{failureThreshold: 1, fallback: {to: [{url: 'http://a', path: /f}]}}", FallbackTarget::ONE),
     (BREAKER, "{failureThreshold: 1, fallback: {to: [{cache: {}, static: {}}]}}", FallbackTarget::ONE),

@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod engine_metrics;
 pub mod fallback;
 pub mod gpu;
+pub mod hooks;
 pub mod identity;
 pub mod listeners;
 pub mod log;

@@ -7,6 +7,7 @@ mod engine_state;
 mod fallbacks;
 mod gen_ai;
 mod histogram;
+mod hooks;
 mod identity;
 mod stripes;
 mod tiers;
@@ -28,6 +29,7 @@ pub use decisions::Decisions;
 use engine_state::EngineState;
 pub use fallbacks::{FallbackOutcome, Fallbacks};
 pub use gen_ai::{End, GenAi};
+pub use hooks::{HookOutcome, Hooks};
 pub use identity::Identity;
 pub use traces::{SpanOutcome, Traces};
 pub use traffic::{Labels, ProtocolRefusal, Traffic, Verdict};
@@ -39,6 +41,8 @@ pub struct Metrics {
     pub traffic: Traffic,
     /// What answered in place of the engine.
     pub fallbacks: Fallbacks,
+    /// What became of events for hooks.
+    pub hooks: Hooks,
     /// What became of callers' tokens.
     pub identity: Identity,
     /// What rules refused.
@@ -111,6 +115,7 @@ impl Metrics {
         Self {
             traffic: Traffic::register(&mut registry),
             fallbacks: Fallbacks::register(&mut registry),
+            hooks: Hooks::register(&mut registry),
             identity: Identity::register(&mut registry),
             traces: Traces::register(&mut registry),
             decisions: Decisions::register(&mut registry, &mut plain, addresses),

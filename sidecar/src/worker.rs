@@ -12,7 +12,7 @@ use tidegate_core::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin};
 use crate::args::{RunArgs, WorkerArgs};
@@ -20,6 +20,7 @@ use crate::backoff::random;
 use crate::clock::Clock;
 use crate::engine_metrics::{self, Source};
 use crate::gpu::{self, Agent};
+use crate::hooks::{self, Changes};
 use crate::identity;
 use crate::listeners::Listeners;
 use crate::policy::{Keeper, Operator, Start, follow_file, follow_operator};
@@ -176,13 +177,25 @@ async fn tick(shared: Arc<Shared>, keeper: Arc<Keeper>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut transitions = Transitions::default();
+    let (mut changes, hooks) = (Changes::default(), hooks::start(&shared, &keeper));
     loop {
         ticks.tick().await;
         shared.pressure.look();
         let engine = shared.engine.load_full();
         let turns = engine.tick(shared.clock.now());
         shared.turns.call(&turns);
-        if transitions.look(&engine.snapshot(shared.clock.now())) {
+        let status = engine.snapshot(shared.clock.now());
+        let wanted = engine.breaker_policy().map_or(&[][..], |policy| &policy.hooks);
+        let mut announced_later = false;
+        for told in changes.look(status.breaker.as_ref(), wanted) {
+            let is_sync = told.is_sync();
+            if hooks.try_send(told).is_ok() {
+                announced_later |= is_sync;
+            } else {
+                warn!("a change of the breaker is not told to its hooks: too many wait");
+            }
+        }
+        if transitions.look(&status) && !announced_later {
             keeper.announce();
         }
     }

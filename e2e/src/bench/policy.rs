@@ -137,6 +137,7 @@ fn breaker() -> Result<Breaker, ScalarError> {
         timeouts: tidegate_policy::Timeouts::default(),
         fallback: None,
         fallbacks: None,
+        hooks: Vec::new(),
     })
 }
 

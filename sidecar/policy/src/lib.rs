@@ -14,6 +14,8 @@ mod breaker;
 mod concurrency;
 mod document;
 mod errors;
+mod fallback;
+mod hook;
 mod identity;
 mod lenient;
 mod limit;
@@ -27,13 +29,14 @@ pub mod report;
 pub mod stream;
 
 pub use breaker::{
-    AnswerCache, Breaker, ConsecutiveFailures, Destination, ErrorRatio, Fallback, FallbackOn, FallbackPath,
-    Fallbacks, HalfOpen, InFlight, LatencyPercentile, OutOfMemory, Per, SlowCallRatio, Stage, StageBreaker,
-    StaticAnswer, Timeouts, Trip,
+    Breaker, ConsecutiveFailures, ErrorRatio, HalfOpen, InFlight, LatencyPercentile, OutOfMemory, Per,
+    SlowCallRatio, Stage, StageBreaker, Timeouts, Trip,
 };
 pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use document::{API_VERSION, PolicyDocument, RateLimitHeaders};
 pub use errors::{DocumentError, DocumentErrors};
+pub use fallback::{AnswerCache, Destination, Fallback, FallbackOn, FallbackPath, Fallbacks, StaticAnswer};
+pub use hook::{Hook, HookEvent, HookMode};
 pub use identity::{ClientIp, ForwardedBy, Identity, JwtAlgorithm, JwtIssuer, JwtKeys};
 pub use limit::{
     Algorithm, Condition, Cost, KeyPart, Limit, Match, OnExhausted, Ring, Subject, TokenWeights,

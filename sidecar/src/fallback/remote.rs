@@ -27,7 +27,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 pub struct Outgoing<B> {
     /// How.
     pub method: Method,
-    /// Where; the path of `url` goes before this one.
+    /// Where; a path of `url` stands in place of this one.
     pub path: PathAndQuery,
     /// All fields but `host`.
     pub headers: HeaderMap,

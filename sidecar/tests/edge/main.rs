@@ -12,6 +12,7 @@ mod drain;
 mod engine;
 mod engine_metrics;
 mod gpu;
+mod hooks;
 mod identity;
 mod metrics;
 mod named_port;

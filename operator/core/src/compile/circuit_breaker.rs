@@ -7,7 +7,7 @@ use tidegate_policy::{
 };
 
 use super::Parts;
-use super::fallback::fallbacks;
+use super::fallback::{fallbacks, hooks};
 use super::problems::{Problems, optional};
 use super::scalar::{count, count32, header, millis, millis_or_none, mode, percentile, ratio};
 
@@ -31,6 +31,7 @@ pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mu
     });
     let namespace = policy.split_once('/').map_or("default", |(namespace, _)| namespace);
     let fallbacks = fallbacks(namespace, spec, problems);
+    let hooks = hooks(namespace, &spec.hooks, problems);
     let ramp = optional(spec.half_open.ramp.as_ref(), |ramp| {
         problems.keep("spec.halfOpen.ramp", millis_or_none(ramp))
     });
@@ -52,6 +53,7 @@ pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mu
         timeouts: timeouts?,
         fallback: fallback?,
         fallbacks: fallbacks?,
+        hooks: hooks?,
     };
     Some(Parts { breaker: Some(breaker), ..Parts::default() })
 }

@@ -2,7 +2,8 @@
 
 use tidegate_crds::{self as crd, CircuitBreakerPolicySpec, FallbackTarget};
 use tidegate_policy::{
-    AnswerCache, Destination, Fallback, FallbackOn, Fallbacks, HttpUrl, RelativePath, StaticAnswer,
+    AnswerCache, Destination, Fallback, FallbackOn, Fallbacks, Hook, HookEvent, HookMode, HttpUrl,
+    RelativePath, StaticAnswer,
 };
 
 use super::problems::{Problems, optional};
@@ -82,6 +83,68 @@ fn target(field: &str, namespace: &str, to: &FallbackTarget, problems: &mut Prob
             Some(Fallback::Send(Destination { url, in_cluster: service.is_some(), path, model }))
         }
     }
+}
+
+/// Those who are told of changes.
+pub(super) fn hooks(namespace: &str, specs: &[crd::Hook], problems: &mut Problems) -> Option<Vec<Hook>> {
+    if specs.len() > MOST_TARGETS {
+        problems.add("spec.hooks", format!("{} are too many: write at most {MOST_TARGETS}", specs.len()));
+    }
+    let hooks: Vec<Option<Hook>> = specs
+        .iter()
+        .enumerate()
+        .map(|(i, spec)| {
+            let earlier = specs[..i].iter().any(|other| other.name == spec.name);
+            hook(&format!("spec.hooks[{i}]"), namespace, spec, earlier, problems)
+        })
+        .collect();
+    hooks.into_iter().collect()
+}
+
+fn hook(
+    field: &str,
+    namespace: &str,
+    spec: &crd::Hook,
+    earlier: bool,
+    problems: &mut Problems,
+) -> Option<Hook> {
+    if !is_label(&spec.name, |c| c.is_ascii_lowercase() || c.is_ascii_digit()) {
+        problems.add(format!("{field}.name"), format!("{:?} is {}", spec.name, crd::Hook::NAME));
+    }
+    if earlier {
+        problems
+            .add(format!("{field}.name"), format!("{:?} is there twice: write each name once", spec.name));
+    }
+    if spec.on.is_empty() {
+        problems.add(format!("{field}.on"), "never: write Opened, HalfOpened, Closed or several of them");
+    }
+    let url = match (&spec.url, &spec.service, &spec.path) {
+        (Some(url), None, None) => {
+            let url = HttpUrl::new(url).map_err(|error| error.to_string());
+            problems.keep(format!("{field}.url"), url)?
+        }
+        (None, Some(service), path) => {
+            let server = self::service(&format!("{field}.service"), namespace, service, problems)?;
+            let path = RelativePath::new(path.as_deref().unwrap_or("/")).map_err(|error| error.to_string());
+            let path = problems.keep(format!("{field}.path"), path)?;
+            let url = HttpUrl::new(&format!("{}{}", server.as_str(), path.as_str()));
+            problems.keep(format!("{field}.path"), url.map_err(|error| error.to_string()))?
+        }
+        _ => {
+            problems.add(field, crd::Hook::ONE);
+            return None;
+        }
+    };
+    let mode = match spec.mode {
+        crd::HookMode::Sync => HookMode::Sync,
+        crd::HookMode::Async => HookMode::Async,
+    };
+    let event = |event: &crd::HookEvent| match event {
+        crd::HookEvent::Opened => HookEvent::Opened,
+        crd::HookEvent::HalfOpened => HookEvent::HalfOpened,
+        crd::HookEvent::Closed => HookEvent::Closed,
+    };
+    Some(Hook { name: spec.name.clone(), url, mode, on: spec.on.iter().map(event).collect() })
 }
 
 /// Its name in the cluster's DNS, which every pod's search list completes.

@@ -4,11 +4,12 @@ use serde::de::DeserializeOwned;
 use tidegate_policy::{
     Algorithm, AnswerCache, Better, Breaker, Claimant, ClientIp, Condition, ConsecutiveFailures, Cost,
     Destination, ErrorRatio, Factor, Fallback, FallbackOn, FallbackPath, Fallbacks, ForwardedBy,
-    GpuMemoryTier, HalfOpen, HeaderName, HttpUrl, Identity, InFlight, JwtAlgorithm, JwtIssuer, JwtKeys,
-    KeyPart, KvCache, LatencyPercentile, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, Limit,
-    Match, MemorySource, Millis, Mode, Number, OnExhausted, OnStale, Per, Plateau, Priority, PriorityClass,
-    PrioritySource, QpsTier, Rate, RateLimitHeaders, Ratio, Recovery, RelativePath, SlowCallRatio,
-    StaticAnswer, StatusMatch, Subject, Tiers, Timeouts, TokenWeights, Trip, Weight,
+    GpuMemoryTier, HalfOpen, HeaderName, Hook, HookEvent, HookMode, HttpUrl, Identity, InFlight,
+    JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, KvCache, LatencyPercentile, LatencySignal, LatencyTier,
+    LearnedLatency, LearnedQps, Limit, Match, MemorySource, Millis, Mode, Number, OnExhausted, OnStale, Per,
+    Plateau, Priority, PriorityClass, PrioritySource, QpsTier, Rate, RateLimitHeaders, Ratio, Recovery,
+    RelativePath, SlowCallRatio, StaticAnswer, StatusMatch, Subject, Tiers, Timeouts, TokenWeights, Trip,
+    Weight,
 };
 
 use super::*;
@@ -366,6 +367,7 @@ fn the_short_form_is_a_breaker_for_the_pods_behind_a_service() {
                     timeouts: Timeouts::default(),
                     fallback: Some(FallbackPath { path: RelativePath::new("/fallback/payment").unwrap() }),
                     fallbacks: None,
+                    hooks: Vec::new(),
                 }),
                 ..Parts::default()
             },
@@ -396,6 +398,9 @@ fn every_field_of_a_breaker_reaches_the_document() {
     slowCallRatio: {threshold: 40%, slowerThan: 2s, windowCalls: 20, minimumRequests: 5}
     latency: {}
     inFlight: {}
+  hooks:
+  - {name: audit, service: {name: audit, port: 80}, path: /events, mode: Sync, on: [Opened, HalfOpened, Closed]}
+  - {name: chat, url: 'https://chat.example/hook'}
   fallback:
     on: [Open, ConnectFailure, Timeout, Failure]
     to:
@@ -478,6 +483,20 @@ fn every_field_of_a_breaker_reaches_the_document() {
                     }),
                 ],
             }),
+            hooks: vec![
+                Hook {
+                    name: "audit".to_owned(),
+                    url: HttpUrl::new("http://audit.inference.svc:80/events").unwrap(),
+                    mode: HookMode::Sync,
+                    on: vec![HookEvent::Opened, HookEvent::HalfOpened, HookEvent::Closed],
+                },
+                Hook {
+                    name: "chat".to_owned(),
+                    url: HttpUrl::new("https://chat.example/hook").unwrap(),
+                    mode: HookMode::Async,
+                    on: vec![HookEvent::Opened],
+                },
+            ],
         })
     );
 }
@@ -660,6 +679,11 @@ fn mistakes_of_a_breaker_are_reported_with_their_fields() {
     - {cache: {ttl: 0s, maxEntries: 0, maxBytes: 1Ki}}
     - {url: 'http://a', path: /x}
     - {}
+  hooks:
+  - {name: A b, url: 'http://a', on: []}
+  - {name: a, url: 'ftp://a'}
+  - {name: a, service: {name: audit, port: 80}, path: x}
+  - {name: b}
   trip:
     errorRatio: {threshold: 0%, window: 1, minimumRequests: 0}
     slowCallRatio: {threshold: 200%, slowerThan: 0ms, window: 800h, minimumRequests: -1}
@@ -698,6 +722,12 @@ fn mistakes_of_a_breaker_are_reported_with_their_fields() {
             "spec.fallback.to[4].cache.maxBytes: 1Ki is out of range",
             "spec.fallback.to[5]: not one fallback",
             "spec.fallback.to[6]: not one fallback",
+            "spec.hooks[0].name: \"A b\" is not a name",
+            "spec.hooks[0].on: never",
+            "spec.hooks[1].url: \"ftp://a\" is not the address of a server",
+            "spec.hooks[2].name: \"a\" is there twice",
+            "spec.hooks[2].path: \"x\" is not a path",
+            "spec.hooks[3]: a hook is at one place",
         ],
     );
 }

@@ -30,6 +30,7 @@ fn policy(trip: Trips) -> Policy {
         timeouts: Timeouts::default(),
         fallback: None,
         fallbacks: None,
+        hooks: Vec::new(),
     }
 }
 

@@ -193,6 +193,7 @@ fn breaker(scenario: &Scenario) -> Breaker {
         timeouts: tidegate_policy::Timeouts::default(),
         fallback: None,
         fallbacks: None,
+        hooks: Vec::new(),
     };
     Breaker::new(&policy, 7)
 }

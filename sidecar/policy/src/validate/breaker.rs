@@ -1,7 +1,7 @@
 //! Rules of the circuit breaker.
 
 use super::Place;
-use crate::{Breaker, Destination, Fallback, Millis, Per, StageBreaker, Timeouts, Trip};
+use crate::{Breaker, Destination, Fallback, Hook, Millis, Per, StageBreaker, Timeouts, Trip};
 
 const MOST_CALLS: u32 = 1_000_000;
 /// Calls of a window of calls: their outcomes are looked through whenever one of them is bad.
@@ -10,6 +10,7 @@ const MOST_BREAKERS: u32 = 256;
 const MOST_KEY_PARTS: usize = 8;
 const MOST_STATUSES: usize = 64;
 const MOST_FALLBACKS: usize = 8;
+const MOST_HOOKS: usize = 8;
 const LONGEST_BODY: usize = 16 * 1024;
 
 pub(super) fn check(breaker: &Breaker, at: &mut Place<'_>) {
@@ -27,8 +28,28 @@ pub(super) fn check(breaker: &Breaker, at: &mut Place<'_>) {
         check_stage(stage, &breaker.stages[..i], &mut at.field("stages").item(i));
     }
     check_fallbacks(breaker, at);
+    check_hooks(&breaker.hooks, &mut at.field("hooks"));
     check_timeouts(&breaker.timeouts, &mut at.field("timeouts"));
     at.field("halfOpen").within("probes", breaker.half_open.probes, 1..=1000);
+}
+
+fn check_hooks(hooks: &[Hook], at: &mut Place<'_>) {
+    if hooks.len() > MOST_HOOKS {
+        at.refuse(format!("{} are too many: write at most {MOST_HOOKS}", hooks.len()));
+    }
+    for (i, hook) in hooks.iter().enumerate() {
+        let mut at = at.item(i);
+        let length = hook.name.chars().count();
+        if !(1..=63).contains(&length) {
+            at.field("name").refuse(format!("{:?} is no name: write 1 to 63 characters", hook.name));
+        }
+        if hooks[..i].iter().any(|other| other.name == hook.name) {
+            at.field("name").refuse(format!("{:?} is there twice: write each name once", hook.name));
+        }
+        if hook.on.is_empty() {
+            at.field("on").refuse("never: write Opened, HalfOpened, Closed or several of them");
+        }
+    }
 }
 
 fn check_fallbacks(breaker: &Breaker, at: &mut Place<'_>) {

@@ -112,6 +112,10 @@ fn documents() -> Vec<Value> {
     };
     let mut with_fallbacks = full();
     with_fallbacks["breaker"].as_object_mut().unwrap().remove("fallback");
+    with_fallbacks["breaker"]["hooks"] = json!([
+        {"name": "audit", "url": "http://audit.ops.svc:80/events", "mode": "Sync", "on": ["Opened"]},
+        {"name": "chat", "url": "https://chat.example/hook", "mode": "Async", "on": ["HalfOpened", "Closed"]},
+    ]);
     with_fallbacks["breaker"]["fallbacks"] = json!({"on": ["Open", "ConnectFailure", "Timeout", "Failure"], "to": [
         {"path": "/fallback"},
         {"send": {"url": "http://llama-small.inference.svc:8000", "inCluster": true, "path": "/v1",
@@ -288,6 +292,10 @@ const BAD: &[(&str, &[&str])] = &[
     ("breaker.timeouts.firstByteMillis", &["0", "-1", "1.5", "2678400001", "600001"]),
     ("breaker.timeouts.betweenChunksMillis", &["0", "-1", "1.5", "2678400001", "600001"]),
     ("breaker.timeouts.totalMillis", MILLIS),
+    ("breaker.hooks[].name", &["\"\"", "5"]),
+    ("breaker.hooks[].url", &["\"\"", "\"/a\"", "5"]),
+    ("breaker.hooks[].mode", MODE),
+    ("breaker.hooks[].on[]", MODE),
     ("breaker.fallbacks.on[]", MODE),
     ("breaker.fallbacks.to[].path", &["\"\"", "\"a\"", "\"//a\"", "\"/a b\"", "\"/a#b\""]),
     (

@@ -1,0 +1,92 @@
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tidegate_policy::PolicyDocument;
+
+use crate::policy_file::File;
+use crate::sidecar::{PATIENCE, Sidecar, eventually};
+
+/// Takes events, and answers them if it is told to.
+fn hook(answers: bool) -> (SocketAddr, mpsc::Receiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, events) = mpsc::channel();
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                assert!(reader.read_until(b'\n', &mut head).unwrap() > 0);
+            }
+            let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+            assert!(head.starts_with("post /events http/1.1\r\n"), "{head}");
+            assert!(head.contains("content-type: application/cloudevents+json\r\n"), "{head}");
+            let length = head.split("content-length: ").nth(1).unwrap().split('\r').next().unwrap();
+            let mut body = vec![0; length.parse().unwrap()];
+            reader.read_exact(&mut body).unwrap();
+            let _ = sender.send(serde_json::from_slice(&body).unwrap());
+            if answers {
+                reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            } else {
+                kept.push(reader);
+            }
+        }
+    });
+    (address, events)
+}
+
+#[test]
+fn hooks_are_told_that_a_breaker_opened_and_no_request_waits_for_one() {
+    let hooks = [
+        ("audit", true, "Sync"),
+        ("stuck", false, "Sync"),
+        ("chat", true, "Async"),
+        ("lost", false, "Async"),
+    ];
+    let started: Vec<_> = hooks.iter().map(|(_, answers, _)| hook(*answers)).collect();
+    let mut document = serde_json::to_value(PolicyDocument::default()).unwrap();
+    document["breaker"] = json!({
+        "policy": "shop/pay", "mode": "Enforce", "trip": {"consecutiveFailures": {"count": 2}},
+        "openMillis": 3_600_000, "halfOpen": {"probes": 1},
+        "hooks": hooks.iter().zip(&started).map(|((name, _, mode), (address, _))| json!({
+            "name": name, "url": format!("http://{address}/events"), "mode": mode, "on": ["Opened"],
+        })).collect::<Vec<_>>(),
+    });
+    let file = File::new(&document.to_string());
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let sidecar = Sidecar::start(nobody, &["--policy-file", &file.path().display().to_string()]);
+    sidecar.await_status("the breaker", |status| status["breaker"]["state"] == "Closed");
+    let ask = || sidecar.request("/", &[]).unwrap().status;
+    assert_eq!([ask(), ask()], [502, 502]);
+    let began = Instant::now();
+    assert_eq!(ask(), 503, "in force before any hook has heard of it");
+    let refused_after = began.elapsed();
+    for (i, (name, ..)) in hooks.iter().enumerate() {
+        let event = started[i].1.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(
+            (&event["type"], &event["subject"]),
+            (&json!("dev.tidegate.breaker.opened"), &json!("shop/pay"))
+        );
+        assert_eq!(
+            (&event["data"]["from"], &event["data"]["to"]),
+            (&json!("closed"), &json!("open")),
+            "{name}"
+        );
+        assert_eq!(event["data"]["reason"], "consecutive_failures_2");
+    }
+    for (hook, mode, outcome) in [
+        ("audit", "sync", "delivered"),
+        ("stuck", "sync", "timed_out"),
+        ("chat", "async", "delivered"),
+        ("lost", "async", "timed_out"),
+    ] {
+        let series = format!(r#"tidegate_hooks_total{{hook="{hook}",mode="{mode}",outcome="{outcome}"}}"#);
+        eventually(&series, || sidecar.metric(&series).filter(|count| *count >= 1.0));
+    }
+    assert!(refused_after.as_millis() < 1000, "{refused_after:?}");
+}
