@@ -96,7 +96,8 @@ impl Patience {
             (None, None) => None,
         };
         let end = self.end.map(|due| (due, Late::End));
-        piece.into_iter().chain(end).min_by_key(|(due, _)| *due)
+        // Of two that are over at once, the end is: it would not have come with the next piece.
+        end.into_iter().chain(piece).min_by_key(|(due, _)| *due)
     }
 
     fn set(&mut self) {
