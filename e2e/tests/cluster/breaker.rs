@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_e2e::harness::{Engine, in_namespace};
+use tidegate_e2e::harness::{Engine, eventually, in_namespace};
 use tidegate_policy::report::{BreakerState, Status};
 
 fn breaker_is(status: &Status, state: BreakerState) -> bool {
@@ -101,6 +101,48 @@ async fn a_service_answers_while_the_breaker_is_open() -> anyhow::Result<()> {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.header("x-tidegate-fallback"), "service");
         assert!(answer.header("x-tidegate-reason").starts_with("breaker-open;"), "{answer:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_canary_group_opens_its_own_breaker_and_no_other() -> anyhow::Result<()> {
+    in_namespace(async |lab| {
+        lab.apply(
+            "{apiVersion: tidegate.dev/v1alpha1, kind: CircuitBreakerPolicy, metadata: {name: canary}, spec: {
+               targetService: llama, failureThreshold: 3, groupBy: {header: x-model-version},
+               open: {duration: 2s}, halfOpen: {probes: 1, ramp: 0s}}}",
+        )
+        .await?;
+        let pods = lab.engine(&Engine::new("llama")).await?;
+        let pod = &pods[0];
+        lab.until_programmed(pod).await?;
+        let (canary, stable) = ([("x-model-version", "v2")], [("x-model-version", "v1")]);
+        assert_eq!(lab.complete(pod, &stable).await?.status, 200);
+        lab.control(pod, "/fail", &json!({"status": 500, "ratio": 1.0})).await?;
+        for _ in 0..3 {
+            assert_eq!(lab.complete(pod, &canary).await?.status, 500);
+        }
+        lab.control(pod, "/reset", &json!({})).await?;
+        let open = lab.status(pod).await?.breaker.expect("the breaker");
+        assert!(open.groups.is_some_and(|groups| (groups.tracked, groups.open) == (2, 1)), "{open:?}");
+        let refused = lab.complete(pod, &canary).await?;
+        assert_eq!(refused.status, 503);
+        assert!(refused.header("x-tidegate-reason").starts_with("breaker-open;"), "{refused:?}");
+        assert_eq!(lab.complete(pod, &stable).await?.status, 200);
+        assert_eq!(
+            lab.complete(pod, &[]).await?.status,
+            200,
+            "requests of no version have a breaker of their own"
+        );
+        eventually("the canary's return", Duration::from_secs(20), async || {
+            let status = lab.complete(pod, &canary).await.map_err(|error| format!("{error:#}"))?.status;
+            if status == 200 { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await?;
+        let closed = lab.status(pod).await?.breaker.expect("the breaker");
+        assert!(closed.groups.is_some_and(|groups| (groups.tracked, groups.open) == (3, 0)), "{closed:?}");
         Ok(())
     })
     .await

@@ -1,7 +1,8 @@
 //! GPU memory, from the device plugin and NVML to the pod that it belongs to.
 
+use http::Method;
 use serde_json::json;
-use tidegate_e2e::harness::{Engine, in_namespace};
+use tidegate_e2e::harness::{Engine, engine_url, in_namespace};
 use tidegate_policy::report::{Status, TierName, TierState};
 
 fn gpu_is(status: &Status, state: TierState) -> bool {
@@ -36,6 +37,46 @@ async fn the_gpu_tier_trips_for_the_pod_whose_gpu_fills_and_for_no_other() -> an
         lab.control(full, "/gpu-memory", &json!({"fraction": 0.3})).await?;
         lab.until(full, "recovery of the GPU tier", |status| gpu_is(status, TierState::Normal)).await?;
         assert_eq!(lab.complete(full, &low).await?.status, 200);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_kv_cache_of_the_engine_trips_the_gpu_tier_of_a_pod_without_a_gpu() -> anyhow::Result<()> {
+    in_namespace(async |lab| {
+        lab.apply(
+            "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: cache}, spec: {
+               tiers: {gpuMemory: {source: KvCache, kvCache: {maxUsage: 50%}},
+                       recovery: {below: 90%, hold: 1s, ramp: 1s}}}}",
+        )
+        .await?;
+        // A cache of 1024 tokens.
+        let pods = lab.engine(&Engine::new("llama").argument("--kv-blocks=64")).await?;
+        let pod = &pods[0];
+        lab.until(pod, "a reading of the engine", |status| gpu_is(status, TierState::Normal)).await?;
+        let low = [("x-priority", "low")];
+        assert_eq!(lab.complete(pod, &low).await?.status, 200);
+        // Five seconds of an answer on top of a prompt that fills most of the cache.
+        let url = format!("{}/v1/completions", engine_url(pod)?);
+        let headers = [("content-type", "application/json"), ("x-priority", "medium")];
+        let body = json!({"model": "sim", "prompt_tokens": 700, "max_tokens": 250}).to_string();
+        let long = lab.http.send(Method::POST, &url, &headers, body);
+        let meanwhile = async {
+            let tripped =
+                lab.until(pod, "a tripped GPU tier", |status| gpu_is(status, TierState::Tripped)).await?;
+            anyhow::Ok((tripped, lab.complete(pod, &low).await?))
+        };
+        let (long, meanwhile) = tokio::join!(long, meanwhile);
+        assert_eq!(long?.status, 200);
+        let (tripped, refused) = meanwhile?;
+        assert_eq!(refused.status, 429);
+        assert!(refused.header("x-tidegate-reason").starts_with("gpu-memory-tier;"), "{refused:?}");
+        let tier = tripped.tiers.first().expect("the tier");
+        let reason = tier.last_trigger_reason.as_deref().unwrap_or_default();
+        assert!(reason.contains("of the KV cache needed"), "{tier:?}");
+        lab.until(pod, "recovery of the GPU tier", |status| gpu_is(status, TierState::Normal)).await?;
+        assert_eq!(lab.complete(pod, &low).await?.status, 200);
         Ok(())
     })
     .await

@@ -4,8 +4,10 @@
 #![allow(clippy::expect_used)]
 
 mod breaker;
+mod concurrency;
 mod control_plane;
 mod gpu;
+mod identity;
 mod injection;
 mod interception;
 mod isolation;
