@@ -12,6 +12,7 @@ use super::scalar::{bytes, count, count32, is_label, millis};
 const MOST_TARGETS: usize = 8;
 
 /// `namespace`: that of the policy.
+#[allow(clippy::option_option)] // the outer one is the verdict, the inner one the field
 pub(super) fn fallbacks(
     namespace: &str,
     spec: &CircuitBreakerPolicySpec,

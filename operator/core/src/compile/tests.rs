@@ -385,6 +385,7 @@ fn send(url: Option<&str>, in_cluster: bool, path: Option<&str>, model: Option<&
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // one document
 fn every_field_of_a_breaker_reaches_the_document() {
     let compiled = breaker_of(
         "
@@ -661,6 +662,7 @@ fn a_breaker_that_never_opens_is_refused() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // one table
 fn mistakes_of_a_breaker_are_reported_with_their_fields() {
     let refused = breaker_of(
         "
