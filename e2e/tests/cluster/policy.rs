@@ -172,3 +172,33 @@ async fn every_example_and_the_plain_manifests_are_accepted() -> anyhow::Result<
     })
     .await
 }
+
+#[tokio::test]
+async fn plans_hold_by_a_route_s_tag_and_every_answer_tells_what_is_left() -> anyhow::Result<()> {
+    in_namespace(async |lab| {
+        lab.apply(
+            "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: plans}, spec: {
+               targetRefs: [{group: apps, kind: Deployment, name: llama}], rateLimitHeaders: Always,
+               plans: {from: {header: x-route-tag}, default: silver, plans: [
+                 {name: gold, limit: 3, window: 1h}, {name: silver, limit: 1, window: 1h}]}}}",
+        )
+        .await?;
+        let pods = lab.engine(&Engine::new("llama")).await?;
+        lab.until_programmed(&pods[0]).await?;
+        for (tag, most) in [("gold", 3_usize), ("silver", 1), ("bronze", 0)] {
+            for left in (0..most).rev() {
+                let answer = lab.complete(&pods[0], &[("x-route-tag", tag)]).await?;
+                assert_eq!(answer.status, 200, "{tag}");
+                assert_eq!(answer.header("x-ratelimit-remaining-requests"), left.to_string(), "{tag}");
+            }
+            // Who names no plan has that of silver, and its one request is spent.
+            let plan = if tag == "gold" { "gold" } else { "silver" };
+            let refused = lab.complete(&pods[0], &[("x-route-tag", tag)]).await?;
+            assert_eq!(refused.status, 429, "{tag}");
+            let reason = format!("limit; policy={}/plans; rule=plan-{plan}", lab.namespace);
+            assert_eq!(refused.header("x-tidegate-reason"), reason);
+        }
+        Ok(())
+    })
+    .await
+}
