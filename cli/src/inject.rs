@@ -76,6 +76,7 @@ fn settings(arguments: &InjectArguments) -> SidecarSettings {
         proxy_port: 15120,
         admin_port: 15121,
         interception: arguments.interception,
+        tracing: None,
         resources: SidecarResources::default(),
     }
 }
