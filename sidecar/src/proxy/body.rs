@@ -98,8 +98,9 @@ impl EngineBody {
                 }
                 match passes {
                     Passes::All => Some(Frame::data(data)),
-                    Passes::Last(last) => return self.end_with(last),
-                    Passes::Never => {
+                    // An answer that said how long it is cannot end otherwise.
+                    Passes::Last(last) if live.exchange.length().is_none() => return self.end_with(last),
+                    Passes::Last(_) | Passes::Never => {
                         self.fail(Failure::Exhausted, cx);
                         return Poll::Pending;
                     }

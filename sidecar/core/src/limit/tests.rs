@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidegate_policy::{Cost, HeaderName, Millis};
+use tidegate_policy::{Cost, HeaderName, Millis, OnExhausted};
 
 use super::*;
 use crate::testing::Request;
@@ -23,7 +23,7 @@ fn bucket(name: &str, limit: u64, burst: u64, key: Vec<KeyPart>) -> Limit {
         cost: Cost::Requests,
         max_keys: None,
         when: Vec::new(),
-        on_exhausted: tidegate_policy::OnExhausted::EndStream,
+        on_exhausted: OnExhausted::EndStream,
     }
 }
 
@@ -267,6 +267,32 @@ fn an_unfinished_request_gets_back_what_it_has_not_used() {
     limits.complete(millis(0), ask().unwrap().held, Some(&Tokens::default()));
     limits.complete(millis(0), ask().unwrap().held, None);
     assert!(ask().is_err(), "where nobody has counted, the estimate stands");
+}
+
+#[test]
+fn a_stream_is_exhausted_when_what_it_lacks_is_not_there_and_its_limit_ends_streams() {
+    let used = |output| Tokens { input: 100, cached: 0, output };
+    let rule = |mode, on_exhausted| Limit {
+        cost: Cost::TotalTokens,
+        mode,
+        on_exhausted,
+        ..with(Algorithm::FixedWindow, 1000)
+    };
+    let exhausted = |rule: Limit, output| {
+        let limits = Limits::new(&[rule], 1, millis(0));
+        let held = enter(&limits, millis(0), &user("ann").estimated(used(200))).unwrap().held;
+        let named = limits.exhausted(millis(0), &held, &used(output));
+        assert_eq!(limits.status(millis(0))[0].refused, u64::from(named.is_some()));
+        limits.complete(millis(0), held, Some(&used(200)));
+        named.is_some()
+    };
+    let ends = || rule(Mode::Enforce, OnExhausted::EndStream);
+    assert!(!exhausted(ends(), 200), "all of it was reserved");
+    assert!(!exhausted(ends(), 900), "the rest is there");
+    assert!(exhausted(ends(), 901), "one is not");
+    assert!(!exhausted(rule(Mode::Enforce, OnExhausted::Finish), 901));
+    assert!(!exhausted(rule(Mode::Shadow, OnExhausted::EndStream), 901));
+    assert!(!exhausted(Limit { cost: Cost::Requests, ..ends() }, 901));
 }
 
 #[test]
