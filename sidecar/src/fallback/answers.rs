@@ -307,7 +307,8 @@ mod tests {
         assert!(answers.find(&[1; 32], &policy, second(63)).is_none());
         answers.obey(None);
         assert!(answers.find(&[3; 32], &policy, second(5)).is_none());
-        assert_eq!((answers.inner().bytes, answers.inner().kept.len()), (0, 0));
+        let inner = answers.inner();
+        assert_eq!((inner.bytes, inner.kept.len()), (0, 0));
     }
 
     #[test]

@@ -155,7 +155,7 @@ mod tests {
         assert_eq!((late(&mut patience).await, began.elapsed().as_secs()), (Late::FirstByte, 10));
         let began = Instant::now();
         let mut patience = Patience::new(&limits(), began, true).unwrap();
-        for _ in 0..58 {
+        for _ in 0..59 {
             tokio::time::advance(SECOND).await;
             patience.heard();
         }
