@@ -174,6 +174,10 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
     document["revision"] = "r2".into();
     document["breaker"].as_object_mut().unwrap().remove("per");
     document["breaker"]["fallbacks"] = json!({"on": ["Failure"], "to": [{"static": {"status": 200, "contentType": "text/plain", "body": "later"}}]});
+    document["breaker"]["trip"]["consecutiveFailures"] = json!({"count": 1});
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    document["breaker"]["hooks"] =
+        json!([{"name": "pager", "url": format!("http://{nobody}/"), "mode": "Async", "on": ["Opened"]}]);
     document["limits"] = json!([{"policy": "shop/llama", "name": "tokens", "mode": "Enforce", "key": [],
         "limit": 1_000_000, "cost": "totalTokens", "algorithm": "fixedWindow", "windowMillis": 3_600_000}]);
     scene.write(&document, "r2");
@@ -181,7 +185,9 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
         assert_eq!(sidecar.request(path, &[]).unwrap().status, 200, "{path}");
     }
     let used = "gen_ai_client_token_usage_count";
-    eventually("tokens", || sidecar.admin("/metrics").unwrap().body.contains(used).then_some(()));
+    for name in [used, "tidegate_hooks_total"] {
+        eventually(name, || sidecar.admin("/metrics").unwrap().body.contains(name).then_some(()));
+    }
     exported.extend(names(&sidecar.admin("/metrics").unwrap().body));
     let documented = documented();
     let missing = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
