@@ -7,7 +7,6 @@ use serde_json::Value;
 use tidegate_operator_core::inject::{
     Admission, INJECT_LABEL, INJECTION_NAMESPACE_LABEL, NamespaceFacts, Outcome, SkipReason, inject,
 };
-use tidegate_operator_core::service::ServiceFacts;
 use tidegate_policy::PolicyDocument;
 
 use super::Webhook;
@@ -26,7 +25,13 @@ impl Webhook {
             Some(facts) => facts,
             None => self.fresh.namespace(namespace).await,
         };
-        let policy = self.policy(namespace, &facts, &asked.object).await;
+        // What is no pod has neither policy nor Services, and is skipped.
+        let pod: Option<Pod> = serde_json::from_value(asked.object.clone()).ok();
+        let policy = match &pod {
+            Some(pod) => self.policy(namespace, &facts, pod).await,
+            None => None,
+        };
+        let services = pod.as_ref().map(|pod| self.world.services_of_new_pod(namespace, pod));
         let Some(drain_token) = drain_token() else {
             tracing::error!("no random number for a drain token: the pod stays as it is");
             return response;
@@ -40,7 +45,7 @@ impl Webhook {
                 ca_bundle: trust.as_ref().map(|trust| &*trust.bundle),
                 policy: policy.as_ref(),
                 selected: policy.is_some(),
-                services: &self.services(namespace, &asked.object),
+                services: &services.unwrap_or_default(),
                 sidecar_port_names,
                 drain_token: &drain_token,
             },
@@ -51,14 +56,8 @@ impl Webhook {
     }
 
     /// The document of the pod. A pod of a labelled namespace that no known policy selects is looked at twice.
-    async fn policy(
-        &self,
-        namespace: &str,
-        facts: &NamespaceFacts,
-        object: &Value,
-    ) -> Option<PolicyDocument> {
-        let pod: Pod = serde_json::from_value(object.clone()).ok()?;
-        if let Some(document) = self.world.document_for_new_pod(namespace, &pod) {
+    async fn policy(&self, namespace: &str, facts: &NamespaceFacts, pod: &Pod) -> Option<PolicyDocument> {
+        if let Some(document) = self.world.document_for_new_pod(namespace, pod) {
             return Some(document);
         }
         let enabled = |labels: &std::collections::BTreeMap<_, _>, name| {
@@ -72,12 +71,7 @@ impl Webhook {
             return None;
         }
         self.fresh.look(namespace).await;
-        self.world.document_for_new_pod(namespace, &pod)
-    }
-
-    fn services(&self, namespace: &str, object: &Value) -> Vec<ServiceFacts> {
-        let pod = serde_json::from_value::<Pod>(object.clone());
-        pod.map_or_else(|_| Vec::new(), |pod| self.world.services_of_new_pod(namespace, &pod))
+        self.world.document_for_new_pod(namespace, pod)
     }
 
     fn note(&self, asked: &Asked, namespace: &str, outcome: &Outcome) {
