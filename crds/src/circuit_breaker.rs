@@ -91,9 +91,7 @@ pub struct CircuitBreakerPolicySpec {
     /// when left out or when it fails too.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new(
-        "self.startsWith('/') && !self.startsWith('//') && self.matches('^[!-\"$-~]+$')"
-    ).message(CircuitBreakerPolicySpec::FALLBACK))]
+    #[x_kube(validation = Rule::new(CircuitBreakerPolicySpec::IS_PATH).message(CircuitBreakerPolicySpec::FALLBACK))]
     pub fallback_endpoint: Option<String>,
     /// What answers in place of the engine, and when. Excludes `fallbackEndpoint`, which is short for one with a path.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,6 +126,9 @@ pub struct CircuitBreakerPolicySpec {
 impl CircuitBreakerPolicySpec {
     /// What is said about a text that no Service can be named.
     pub const SERVICE: &str = "not the name of a Service of this namespace: write lower-case letters, digits and '-', such as payment-service";
+    /// The rule of a text that is a path of the same server.
+    pub const IS_PATH: &str =
+        "self.startsWith('/') && !self.startsWith('//') && self.matches('^[!-\"$-~]+$')";
     /// What is said about a fallback elsewhere.
     pub const FALLBACK: &str =
         "not a path on the same engine: write one that begins with a single '/', such as /fallback/payment";

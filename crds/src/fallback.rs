@@ -43,16 +43,13 @@ pub struct FallbackTarget {
     /// A path in place of the request's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new(
-        "self.startsWith('/') && !self.startsWith('//') && self.matches('^[!-\"$-~]+$')"
-    ).message(crate::CircuitBreakerPolicySpec::FALLBACK))]
+    #[x_kube(validation = Rule::new(crate::CircuitBreakerPolicySpec::IS_PATH)
+        .message(crate::CircuitBreakerPolicySpec::FALLBACK))]
     pub path: Option<String>,
     /// Another server, inside of the cluster or not. It is not sent the client's credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 1024))]
-    #[x_kube(validation = Rule::new(
-        "self.matches('^https?://([A-Za-z0-9.-]+|\\\\[[0-9a-fA-F:.]+\\\\])(:[0-9]{1,5})?([/?][!-\"$-~]*)?$')"
-    ).message(FallbackTarget::URL))]
+    #[x_kube(validation = Rule::new(FallbackTarget::IS_URL).message(FallbackTarget::URL))]
     pub url: Option<String>,
     /// A Service of the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +69,9 @@ pub struct FallbackTarget {
 impl FallbackTarget {
     /// What is said about a target that is none, or several.
     pub const ONE: &str = "not one fallback: write path, url, service, static or cache, or model, which goes with path, url and service; path goes with service too";
+    /// The rule of a text that is a server.
+    pub const IS_URL: &str =
+        "self.matches('^https?://([A-Za-z0-9.-]+|\\\\[[0-9a-fA-F:.]+\\\\])(:[0-9]{1,5})?([/?][!-\"$-~]*)?$')";
     /// What is said about a text that is no server.
     pub const URL: &str =
         "not the address of a server: write one such as http://llama-small.inference.svc:8000";

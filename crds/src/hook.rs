@@ -20,9 +20,7 @@ pub struct Hook {
     /// A server, with the path that takes the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 1024))]
-    #[x_kube(validation = Rule::new(
-        "self.matches('^https?://([A-Za-z0-9.-]+|\\\\[[0-9a-fA-F:.]+\\\\])(:[0-9]{1,5})?([/?][!-\"$-~]*)?$')"
-    ).message(FallbackTarget::URL))]
+    #[x_kube(validation = Rule::new(FallbackTarget::IS_URL).message(FallbackTarget::URL))]
     pub url: Option<String>,
     /// A Service of the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,9 +28,8 @@ pub struct Hook {
     /// The path of `service` that takes the event; `/` when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new(
-        "self.startsWith('/') && !self.startsWith('//') && self.matches('^[!-\"$-~]+$')"
-    ).message(crate::CircuitBreakerPolicySpec::FALLBACK))]
+    #[x_kube(validation = Rule::new(crate::CircuitBreakerPolicySpec::IS_PATH)
+        .message(crate::CircuitBreakerPolicySpec::FALLBACK))]
     pub path: Option<String>,
     /// `Sync`: the operator and async hooks are told when it has answered, or after 200 ms. Requests never wait.
     #[serde(default)]
