@@ -1,10 +1,10 @@
-//! Whom this sidecar trusts to be the operator or the agent, and as whom it shows itself there.
+//! Whom this sidecar trusts, and as whom it shows itself to operator and agent.
 //!
 //! Everything is read at the moment of connecting: authorities are rotated by the operator and tokens by the
 //! kubelet, both by replacing files.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use http::HeaderValue;
@@ -24,11 +24,7 @@ pub struct Trust {
 impl Trust {
     /// What connects with the authorities of this moment and speaks `protocol`.
     pub fn client(&self, protocol: &[u8]) -> Result<Arc<ClientConfig>> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let mut config = builder.with_root_certificates(self.roots()?).with_no_client_auth();
-        config.alpn_protocols = vec![protocol.to_vec()];
-        Ok(Arc::new(config))
+        client(self.roots()?, protocol)
     }
 
     fn roots(&self) -> Result<RootCertStore> {
@@ -41,6 +37,25 @@ impl Trust {
         }
         bail!("no authority to trust: {}", problems.join("; "))
     }
+}
+
+/// A client that believes these authorities and speaks `protocol`, an ALPN name.
+pub fn client(roots: RootCertStore, protocol: &[u8]) -> Result<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A client of HTTP/1.1 that believes the public authorities. Made once.
+pub fn public_client() -> Result<Arc<ClientConfig>> {
+    static CLIENT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(client) = CLIENT.get() {
+        return Ok(Arc::clone(client));
+    }
+    let made = client(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(), b"http/1.1")?;
+    Ok(Arc::clone(CLIENT.get_or_init(|| made)))
 }
 
 fn read_roots(file: &Path) -> Result<RootCertStore> {

@@ -1,6 +1,5 @@
 //! Requests to servers outside of this pod.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,13 +10,13 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
 use tidegate_policy::HttpUrl;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::endpoint::Endpoint;
 use crate::transport;
+use crate::trust;
 
 /// Longest wait for a connection, its name and its handshake included.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -67,7 +66,7 @@ where
         let endpoint: Endpoint = format!("https://{host}:{}", uri.port_u16().unwrap_or(443))
             .parse()
             .map_err(anyhow::Error::msg)?;
-        let stream = transport::connect_as(&endpoint, client()?).await?;
+        let stream = transport::connect_as(&endpoint, trust::public_client()?).await?;
         let (sender, connection) = http1::handshake(stream).await?;
         tokio::spawn(connection);
         return Ok(sender);
@@ -79,19 +78,4 @@ where
     // It ends with the answer, and whoever reads that is told how.
     tokio::spawn(connection);
     Ok(sender)
-}
-
-/// Trusts the public authorities.
-fn client() -> Result<Arc<ClientConfig>> {
-    static CLIENT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    if let Some(client) = CLIENT.get() {
-        return Ok(Arc::clone(client));
-    }
-    let mut roots = RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::clone(CLIENT.get_or_init(|| Arc::new(config))))
 }

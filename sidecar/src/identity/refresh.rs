@@ -23,6 +23,7 @@ use super::key_set::KeySet;
 use crate::endpoint::Endpoint;
 use crate::shared::Shared;
 use crate::transport::{self, Driven};
+use crate::trust;
 
 /// Between two readings of a set that nobody misses a key in.
 const PERIOD: Duration = Duration::from_mins(5);
@@ -85,19 +86,11 @@ async fn read(uri: &str, ca_bundle: Option<&str>) -> Result<KeySet> {
 }
 
 fn client(ca_bundle: Option<&str>) -> Result<Arc<ClientConfig>> {
+    let Some(pem) = ca_bundle else { return trust::public_client() };
     let mut roots = RootCertStore::empty();
-    match ca_bundle {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                roots.add(certificate.context("caBundle is not PEM")?)?;
-            }
-            ensure!(!roots.is_empty(), "caBundle has no certificate");
-        }
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate.context("caBundle is not PEM")?)?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    ensure!(!roots.is_empty(), "caBundle has no certificate");
+    trust::client(roots, b"http/1.1")
 }

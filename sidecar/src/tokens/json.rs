@@ -18,6 +18,11 @@ const MAX_BARE: usize = 32;
 /// A key that a visitor knows, by a number that it gives; 0 is any other.
 pub type Name = u8;
 
+/// The number of a key in a table of those that matter, else 0.
+pub fn name_in(table: &[(&[u8], Name)], key: &[u8]) -> Name {
+    table.iter().find(|(name, _)| *name == key).map_or(0, |(_, number)| *number)
+}
+
 /// Where a value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {

@@ -1,7 +1,7 @@
 //! What a request asks of its engine, as far as the begin of its body tells.
 
 use super::estimate;
-use super::json::{Chars, Level, Name, Reader, Value, Visitor};
+use super::json::{Chars, Level, Name, Reader, Value, Visitor, name_in};
 
 /// The dialects of OpenAI (chat, completions, responses, embeddings), Anthropic (messages), Triton (generate), `KServe`
 /// v2 (infer), TGI and `SGLang` differ in their names and not in their shape; one table serves them all.
@@ -218,7 +218,7 @@ impl Tensor {
 
 impl Visitor for Found {
     fn name(&self, key: &[u8]) -> Name {
-        NAMES.iter().find(|(name, _)| *name == key).map_or(0, |(_, number)| *number)
+        name_in(NAMES, key)
     }
 
     fn key(&mut self, path: &[Level], chars: Chars) {

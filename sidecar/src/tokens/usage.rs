@@ -3,7 +3,7 @@
 use tidegate_core::Tokens;
 
 use super::estimate;
-use super::json::{Chars, Level, Name, Reader, Value, Visitor};
+use super::json::{Chars, Level, Name, Reader, Value, Visitor, name_in};
 
 /// The dialects have one table: their names do not contradict each other.
 const NAMES: &[(&[u8], Name)] = &[
@@ -177,7 +177,7 @@ fn is_generated(path: &[Level], streams: bool) -> bool {
 
 impl Visitor for Found {
     fn name(&self, key: &[u8]) -> Name {
-        NAMES.iter().find(|(name, _)| *name == key).map_or(0, |(_, number)| *number)
+        name_in(NAMES, key)
     }
 
     fn value(&mut self, path: &[Level], value: Value<'_>) {

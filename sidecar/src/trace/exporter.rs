@@ -1,6 +1,5 @@
 //! Sends spans to a collector, over HTTP with binary protobuf.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,7 +9,6 @@ use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -23,6 +21,7 @@ use crate::backoff::{Backoff, random};
 use crate::endpoint::Endpoint;
 use crate::metrics::{SpanOutcome, Traces};
 use crate::transport::{self, Driven};
+use crate::trust;
 
 /// Spans in one request.
 const MOST_IN_BATCH: usize = 512;
@@ -144,7 +143,7 @@ impl Collector {
         let connection = if uri.scheme_str() == Some("https") {
             let port = uri.port_u16().unwrap_or(443);
             let endpoint: Endpoint = format!("https://{host}:{port}").parse().map_err(anyhow::Error::msg)?;
-            let connection = transport::connect_as(&endpoint, client()?).await?;
+            let connection = transport::connect_as(&endpoint, trust::public_client()?).await?;
             let (sender, connection) = http1::handshake(connection).await?;
             (sender, Driven::spawn(connection))
         } else {
@@ -156,14 +155,4 @@ impl Collector {
         };
         Ok(&mut self.connection.insert(connection).0)
     }
-}
-
-/// Trusts the public authorities.
-fn client() -> Result<Arc<ClientConfig>> {
-    let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect::<RootCertStore>();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
