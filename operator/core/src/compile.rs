@@ -12,6 +12,8 @@ mod rate_limit;
 mod scalar;
 mod target;
 
+use std::collections::BTreeSet;
+
 use kube::ResourceExt;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 use tidegate_policy::{
@@ -21,6 +23,7 @@ use tidegate_policy::{
 pub use problems::{Problem, Problems};
 
 use crate::key::{PolicyKey, PolicyKind};
+use crate::merge::Part;
 use crate::target::Target;
 
 /// A policy that a sidecar can obey.
@@ -53,6 +56,25 @@ pub struct Parts {
     pub queue: Option<Queue>,
     /// Taken from the policy that wins.
     pub rate_limit_headers: Option<RateLimitHeaders>,
+}
+
+impl Parts {
+    /// What of them is set.
+    pub(crate) fn asked(&self) -> BTreeSet<Part> {
+        [
+            (self.tiers.is_some(), Part::Tiers),
+            (self.identity.is_some(), Part::Identity),
+            (self.priority.is_some(), Part::Priority),
+            (self.breaker.is_some(), Part::Breaker),
+            (self.concurrency.is_some(), Part::Concurrency),
+            (self.queue.is_some(), Part::Queue),
+            (self.rate_limit_headers.is_some(), Part::RateLimitHeaders),
+            (!self.limits.is_empty(), Part::Limits),
+        ]
+        .into_iter()
+        .filter_map(|(asked, part)| asked.then_some(part))
+        .collect()
+    }
 }
 
 /// Compiles a `RateLimitPolicy`. Every mistake is reported, with its field and what to write there.

@@ -5,10 +5,12 @@
 //!                    │
 //!                    ├─ compile   one policy, or what is wrong with it
 //!                    ├─ merge     the policies of one pod
-//!                    └─ siblings  what a new pod is given of what others have learned
+//!                    ├─ siblings  what a new pod is given of what others have learned
+//!                    └─ explain   why a pod obeys what it obeys
 //! ```
 
 pub mod compile;
+pub mod explain;
 pub mod index;
 pub mod inject;
 pub mod key;

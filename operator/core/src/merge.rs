@@ -4,6 +4,7 @@
 //! ones: the oldest, then by name. Tiers, identity, priority and breaker come whole from the winner; limits add up, the most
 //! specific policy's first. Whoever loses is told what and to whom.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -28,6 +29,15 @@ pub struct Candidate<'a> {
     pub specificity: Specificity,
     /// When it was created.
     pub created: Option<Timestamp>,
+}
+
+impl Candidate<'_> {
+    /// Less: it goes before the other.
+    pub(crate) fn precedence(&self, other: &Self) -> Ordering {
+        (other.specificity.cmp(&self.specificity))
+            .then_with(|| self.created.cmp(&other.created))
+            .then_with(|| self.policy.key.cmp(&other.policy.key))
+    }
 }
 
 /// The document, and what did not get into it.
@@ -90,12 +100,7 @@ impl Part {
 
 /// Merges the policies that select one pod, in any order.
 pub fn merge(mut candidates: Vec<Candidate<'_>>) -> Merged {
-    candidates.sort_by(|a, b| {
-        b.specificity
-            .cmp(&a.specificity)
-            .then_with(|| a.created.cmp(&b.created))
-            .then_with(|| a.policy.key.cmp(&b.policy.key))
-    });
+    candidates.sort_by(Candidate::precedence);
     let mut merge = Merge::default();
     for candidate in &candidates {
         merge.add(candidate.policy);

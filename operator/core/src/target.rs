@@ -50,6 +50,18 @@ pub enum Specificity {
     Pod,
 }
 
+impl Specificity {
+    /// As in messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "every pod of the namespace",
+            Self::Service => "a Service",
+            Self::Workload => "a workload",
+            Self::Pod => "labels of the pod",
+        }
+    }
+}
+
 /// The Services of a namespace, by name.
 pub type Services = BTreeMap<String, ServiceFacts>;
 

@@ -183,6 +183,26 @@ impl NamespaceIndex {
         self.verdict_on(namespace, &self.selection(pod))
     }
 
+    /// The policies that select a pod, the one that goes before all others first.
+    pub(crate) fn candidates_of(&self, pod: &PodFacts) -> Vec<Candidate<'_>> {
+        let mut candidates: Vec<_> =
+            self.selection(pod).iter().filter_map(|selected| self.candidate(selected)).collect();
+        candidates.sort_by(Candidate::precedence);
+        candidates
+    }
+
+    /// Why the newest version of a policy is not in force.
+    pub(crate) fn problems_of(&self, policy: &PolicyKey) -> Option<String> {
+        let stored = self.policies.get(&(policy.kind, policy.name.clone()))?;
+        stored.problems.as_ref().map(ToString::to_string)
+    }
+
+    fn candidate(&self, (id, specificity): &(&PolicyId, Specificity)) -> Option<Candidate<'_>> {
+        let policy = self.policies.get(*id)?;
+        let (specificity, created) = (*specificity, policy.facts.created);
+        Some(Candidate { policy: policy.compiled()?, specificity, created })
+    }
+
     fn selection(&self, pod: &PodFacts) -> Selection<'_> {
         let selects = |(id, policy): (_, &StoredPolicy)| {
             Some((id, policy.compiled()?.target.selects(pod, &self.services)?))
@@ -198,12 +218,7 @@ impl NamespaceIndex {
     }
 
     fn verdict_on(&self, namespace: &str, selection: &Selection<'_>) -> Verdict {
-        let candidate = |(id, specificity): &(&PolicyId, Specificity)| {
-            let policy = self.policies.get(*id)?;
-            let (specificity, created) = (*specificity, policy.facts.created);
-            Some(Candidate { policy: policy.compiled()?, specificity, created })
-        };
-        let merged = merge(selection.iter().filter_map(candidate).collect());
+        let merged = merge(selection.iter().filter_map(|selected| self.candidate(selected)).collect());
         let key = |(id, _): &(&PolicyId, _)| PolicyKey::new(id.0, namespace, id.1.as_str());
         Verdict {
             document: Arc::new(merged.document),

@@ -114,7 +114,7 @@ struct Losses<'a> {
 
 impl<'a> Losses<'a> {
     fn of(view: &'a View<'a>) -> Self {
-        let asked = asked(view.stored);
+        let asked = view.stored.compiled().map(|policy| policy.parts.asked()).unwrap_or_default();
         let mut by_winner = BTreeMap::<_, (BTreeSet<_>, BTreeSet<_>)>::new();
         let (mut pods, mut without_any) = (0, 0);
         for (name, _, verdict) in view.namespace.pods_of(view.policy).filter(|(_, pod, _)| !pod.finished) {
@@ -147,23 +147,6 @@ impl<'a> Losses<'a> {
 
 fn count_of_pods(count: usize) -> String {
     if count == 1 { "1 pod".to_owned() } else { format!("{count} pods") }
-}
-
-/// The parts that a policy sets.
-fn asked(stored: &StoredPolicy) -> BTreeSet<Part> {
-    let Some(compiled) = stored.compiled() else { return BTreeSet::new() };
-    let parts = &compiled.parts;
-    [
-        (parts.tiers.is_some(), Part::Tiers),
-        (parts.priority.is_some(), Part::Priority),
-        (parts.breaker.is_some(), Part::Breaker),
-        (parts.concurrency.is_some(), Part::Concurrency),
-        (parts.queue.is_some(), Part::Queue),
-        (!parts.limits.is_empty(), Part::Limits),
-    ]
-    .into_iter()
-    .filter_map(|(asked, part)| asked.then_some(part))
-    .collect()
 }
 
 fn programmed(view: &View<'_>, accepted: &Finding) -> Finding {
