@@ -67,7 +67,7 @@ impl Index {
             let key = &candidate.policy.key;
             let losses: Vec<_> = verdict.losses.iter().filter(|loss| loss.policy == *key).cloned().collect();
             let mut decides = candidate.policy.parts.asked();
-            losses.iter().for_each(|loss| _ = decides.remove(&loss.part));
+            decides.retain(|part| losses.iter().all(|loss| loss.part != *part));
             ActingPolicy {
                 policy: key.clone(),
                 specificity: candidate.specificity,
