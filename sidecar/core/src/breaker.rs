@@ -18,7 +18,7 @@ use crate::spread::Spread;
 use crate::{Cause, Facts, HeadOutcome, Refusal, Rule, StageReading, Tick, TimeLimits};
 use cell::{Cell, Conditions};
 use condition::{Kind, Windowed};
-use groups::Groups;
+use groups::{Found, Groups, Newcomer};
 use stage::StageCell;
 use state::{Denied, Permit, Timing, Verdict};
 use statuses::Statuses;
@@ -41,9 +41,11 @@ pub(crate) struct Breaker {
 }
 
 /// Leave to call the engine, by every breaker on the way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Call {
     cell: u16,
+    /// Its group has no breaker yet and gets one when the call is admitted by all rules.
+    newcomer: Option<Newcomer>,
     /// None once the cell knows all that it wants to know of this call.
     permit: Option<Permit>,
     /// The same, as long as the call can still fail.
@@ -160,20 +162,14 @@ impl Breaker {
         facts: &Facts<'_>,
         spread: &Spread,
     ) -> Result<Call, Refusal> {
-        let place = self.groups.as_ref().map_or(0, |groups| groups.place(facts));
-        let own = &self.cells[place];
-        let permit = own.admit(now, &self.conditions).map_err(|denied| {
-            let (rule, observed, limit) = own.record.numbers();
-            let rule = &self.rules[rule.min(self.rules.len() - 1)];
-            self.refusal(denied, (Arc::clone(rule), observed, limit), class, spread)
-        })?;
-        let mut call = Call {
-            cell: place as u16,
-            permit: Some(permit),
-            leave: Some(permit),
-            answered: false,
-            in_flight: self.conditions.max_in_flight.is_some(),
-            stages: [None; Stage::ALL.len()],
+        let found = self.groups.as_ref().map_or(Found::Place(0), |groups| groups.find(facts));
+        let mut call = match found {
+            Found::Place(place) => self.enter(now, place).map_err(|denied| {
+                let (rule, observed, limit) = self.cells[place].record.numbers();
+                let rule = &self.rules[rule.min(self.rules.len() - 1)];
+                self.refusal(denied, (Arc::clone(rule), observed, limit), class, spread)
+            })?,
+            Found::Newcomer(newcomer) => Call { newcomer: Some(newcomer), ..Call::default() },
         };
         for (stage, permit) in self.stages.iter().zip(&mut call.stages) {
             match stage.state.admit(now, self.stage_timing()) {
@@ -185,6 +181,26 @@ impl Breaker {
             }
         }
         Ok(call)
+    }
+
+    fn enter(&self, now: Tick, place: usize) -> Result<Call, Denied> {
+        let permit = self.cells[place].admit(now, &self.conditions)?;
+        Ok(Call {
+            cell: place as u16,
+            permit: Some(permit),
+            leave: Some(permit),
+            in_flight: self.conditions.max_in_flight.is_some(),
+            ..Call::default()
+        })
+    }
+
+    /// All rules have admitted the call: a group that comes for the first time gets its breaker now. Where others of its
+    /// group were faster and tripped it already, this one call passes uncounted.
+    pub(crate) fn begin(&self, now: Tick, call: &mut Call) {
+        let (Some(groups), Some(newcomer)) = (&self.groups, call.newcomer.take()) else { return };
+        if let Ok(entered) = self.enter(now, groups.claim(newcomer)) {
+            *call = Call { stages: call.stages, ..entered };
+        }
     }
 
     /// The call never happened.

@@ -206,7 +206,10 @@ impl Engine {
 
     #[inline]
     fn let_in(&self, now: Tick, lane: Lane, class: PriorityClass, leave: Leave, tokens: Tokens) -> Admission {
-        let Leave { call, shadow, wait, held, pool, account } = leave;
+        let Leave { mut call, shadow, wait, held, pool, account } = leave;
+        if let (Some(breaker), Some(call)) = (&self.breaker, &mut call) {
+            breaker.begin(now, call);
+        }
         self.meter.admit(lane, tokens);
         if self.places.is_some() {
             self.flow.enter(lane);

@@ -8,7 +8,7 @@ use crate::Facts;
 use crate::limit::{Hasher, Key};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
-/// The values that have a breaker of their own: the first so many that come. A value keeps its place, so that a call
+/// The values that have a breaker of their own: the first so many that are admitted. A value keeps its place, so that a call
 /// finds the breaker that let it pass; in front of few breakers a walk over their hashes is the fastest look-up.
 #[derive(Debug, Clone)]
 pub(super) struct Groups {
@@ -17,6 +17,19 @@ pub(super) struct Groups {
     /// Hashes of the values from the front on; 0: free.
     owners: Arc<[AtomicU64]>,
 }
+
+/// Where a value's breaker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// From 1 on; 0 is the one that all values without an own one share.
+    Place(usize),
+    /// It has none, and one is free.
+    Newcomer(Newcomer),
+}
+
+/// A value that has no breaker of its own and may claim one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Newcomer(u64);
 
 impl Groups {
     pub(super) fn new(per: &Per, seed: u64) -> Self {
@@ -32,12 +45,24 @@ impl Groups {
         self.key == per.key && self.owners.len() == per.max.max(1) as usize
     }
 
-    /// The place of a request's breaker, from 1 on; 0 is the one that all values without an own one share.
-    pub(super) fn place(&self, facts: &Facts<'_>) -> usize {
+    /// Where the breaker of a request is. Nothing is claimed: a request that a later rule refuses leaves no trace.
+    pub(super) fn find(&self, facts: &Facts<'_>) -> Found {
         let key = Key::of(&self.key, &self.hasher, facts);
         // 0 means free. A value whose hash it is has the neighbour's.
         let hash = key.tag.max(1);
-        place_of(&self.owners, hash)
+        for (i, owner) in self.owners.iter().enumerate() {
+            match owner.load(Relaxed) {
+                0 => return Found::Newcomer(Newcomer(hash)),
+                present if present == hash => return Found::Place(i + 1),
+                _ => {}
+            }
+        }
+        Found::Place(0)
+    }
+
+    /// A place for a value that had none when it was looked for; 0 if others were faster and all are taken.
+    pub(super) fn claim(&self, newcomer: Newcomer) -> usize {
+        place_of(&self.owners, newcomer.0)
     }
 
     /// Values that have a breaker of their own.

@@ -67,7 +67,10 @@ fn call(breaker: &Breaker, now: Tick, outcome: HeadOutcome, took: u64) {
 }
 
 fn admit(breaker: &Breaker, now: Tick) -> Result<Call, Refusal> {
-    breaker.admit(now, PriorityClass::Medium, &Request::from("10.0.0.1").facts(), &Spread::new(1))
+    let mut call =
+        breaker.admit(now, PriorityClass::Medium, &Request::from("10.0.0.1").facts(), &Spread::new(1))?;
+    breaker.begin(now, &mut call);
+    Ok(call)
 }
 
 fn answer(breaker: &Breaker, now: Tick, call: &mut Call, outcome: HeadOutcome, took: u64) {
@@ -381,6 +384,7 @@ fn of_canary(breaker: &Breaker, canary: &str, outcome: HeadOutcome) -> bool {
     else {
         return false;
     };
+    breaker.begin(second(1), &mut call);
     answer(breaker, second(1), &mut call, outcome, 1);
     breaker.complete(second(1), call, FirstByte::After(Duration::from_millis(1)));
     true

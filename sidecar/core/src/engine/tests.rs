@@ -326,5 +326,20 @@ fn what_a_tier_shed_comes_back_by_degrees_and_a_refused_one_spends_nothing() {
     assert_eq!(second(18), 50, "{passed:?}");
 }
 
+#[test]
+fn a_group_that_only_comes_refused_takes_no_breaker_from_others() {
+    let one = r#""limits":[{"policy":"a/a","name":"one","mode":"Enforce","key":[],"limit":1,"algorithm":"concurrency"}]"#;
+    let groups = r#","per":{"key":[{"header":"x-canary"}],"max":4}"#;
+    let engine = Engine::new(&document(&format!("{one},{}", breaker(groups))), 1, second(0));
+    let tracked = || engine.snapshot(second(0)).breaker.unwrap().groups.unwrap().tracked;
+    let of = |canary: &str| Request::from("10.0.0.1").with("x-canary", canary);
+    let v1 = admit(&engine, second(0), &of("v1")).unwrap();
+    (0..9).for_each(|n| assert!(admit(&engine, second(0), &of(&format!("made up {n}"))).is_err()));
+    assert_eq!(tracked(), 1);
+    engine.complete(second(0), v1.ticket, &Completion::default());
+    engine.complete(second(0), admit(&engine, second(0), &of("v2")).unwrap().ticket, &Completion::default());
+    assert_eq!(tracked(), 2);
+}
+
 mod concurrency_limits;
 mod places;
