@@ -13,6 +13,9 @@ DEBUG := $(or $(CARGO_TARGET_DIR),target)/debug
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
 DENY_VERSION := 0.20.2
 DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+FUZZ_VERSION := 0.13.2
+FUZZ := $(CACHE)/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
+FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage prompts headers metrics)
 
 export TIDEGATE_TRACE := $(TRACE)
 
@@ -48,8 +51,17 @@ unit: ## Unit, law, differential and process-level tests
 loom: ## Every interleaving of the compare-and-swap loops
 	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release --target-dir target/loom
 
-fuzz: ## What is fuzzed, for FUZZ_SECONDS each: the policy document and sequences of events (nightly and cargo-fuzz)
-	cd fuzz && for target in policy events; do cargo +nightly fuzz run $$target -- -max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; done
+fuzz: $(FUZZ) ## Every reader of what others write, FUZZ_SECONDS (60) each; TARGET=usage for one. Needs a nightly compiler
+	@rustup toolchain list | grep -q ^nightly || { echo "fuzzing needs a nightly compiler: rustup toolchain install nightly --profile minimal" >&2; exit 1; }
+	cp Cargo.lock fuzz/Cargo.lock
+	cd fuzz && for target in $(FUZZ_TARGETS); do \
+		mkdir -p corpus/$$target && \
+		PATH="$(dir $(FUZZ)):$$PATH" cargo +nightly fuzz run --sanitizer none $$target corpus/$$target \
+			$$(ls -d seeds/$$target 2>/dev/null) -- -max_total_time=$(or $(FUZZ_SECONDS),60) -rss_limit_mb=2048 -timeout=10 || exit 1; \
+	done
+
+$(FUZZ):
+	cargo install cargo-fuzz --locked --version $(FUZZ_VERSION) --root $(CACHE)/cargo-fuzz-$(FUZZ_VERSION)
 
 protocol: ## h2spec, and payloads of request smuggling as nginx, Node.js and Go read them behind the sidecar
 	cargo build -p tidegate-sidecar

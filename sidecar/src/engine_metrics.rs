@@ -3,6 +3,8 @@
 //! When a reading can't be had, nothing is told to the decision engine: its last one grows old, and each tier that
 //! looks at it does what its `onStale` says.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod series;
 mod text;
 

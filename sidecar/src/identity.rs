@@ -11,6 +11,8 @@
 
 mod cache;
 mod client_ip;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod issuers;
 mod key_set;
 mod refresh;

@@ -15,6 +15,8 @@ pub mod drain;
 pub mod endpoint;
 pub mod engine_metrics;
 pub mod fallback;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gpu;
 pub mod hooks;
 pub mod identity;

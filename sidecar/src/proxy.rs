@@ -20,6 +20,8 @@ mod detect;
 mod exchange;
 mod fallback;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
 mod handler;
 mod http2;

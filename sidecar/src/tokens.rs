@@ -5,6 +5,8 @@ mod asked;
 pub mod ending;
 pub mod estimate;
 pub mod events;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod json;
 mod meter;
 pub mod prompt;

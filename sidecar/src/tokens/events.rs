@@ -27,6 +27,10 @@ enum Line {
 
 const DATA: &[u8] = b"data";
 
+impl Line {
+    const WHOLE_NAME: Self = Self::Name(4);
+}
+
 impl EventReader {
     /// Takes the next bytes. The last place in them where an event ended, if one did.
     pub fn feed(&mut self, data: &[u8], usage: &mut UsageReader) -> Option<usize> {
@@ -67,10 +71,8 @@ impl EventReader {
     fn step(&mut self, byte: u8, usage: &mut UsageReader) {
         self.line = match (self.line, byte) {
             (Line::Begin, b'd') => Line::Name(1),
-            (Line::Name(4), b':') => {
-                if std::mem::replace(&mut self.has_data, true) {
-                    usage.feed(b"\n");
-                }
+            (Line::WHOLE_NAME, b':') => {
+                self.begin_data(usage);
                 Line::Colon
             }
             (Line::Name(n), byte) if DATA.get(usize::from(n)) == Some(&byte) => Line::Name(n + 1),
@@ -83,13 +85,27 @@ impl EventReader {
         };
     }
 
+    /// Lines of data are joined by line feeds.
+    fn begin_data(&mut self, usage: &mut UsageReader) {
+        if std::mem::replace(&mut self.has_data, true) {
+            usage.feed(b"\n");
+        }
+    }
+
     /// Whether that ended an event.
     fn end_line(&mut self, usage: &mut UsageReader) -> bool {
-        if std::mem::take(&mut self.line) != Line::Begin || !std::mem::take(&mut self.has_data) {
-            return false;
+        match std::mem::take(&mut self.line) {
+            Line::Begin if std::mem::take(&mut self.has_data) => {
+                usage.next();
+                true
+            }
+            // A name without a colon is a field without a value.
+            Line::WHOLE_NAME => {
+                self.begin_data(usage);
+                false
+            }
+            _ => false,
         }
-        usage.next();
-        true
     }
 }
 
