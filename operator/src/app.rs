@@ -8,11 +8,13 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use kube::Client;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::args::Args;
 use crate::certificates::{Certificates, Lifetimes, Names};
 use crate::events::{self, Events};
+use crate::forward::{Forwarder, Peers};
 use crate::health::Health;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
@@ -21,7 +23,7 @@ use crate::shutdown::{self, Shutdown};
 use crate::status::StatusWriter;
 use crate::stream::Streams;
 use crate::trust::{ConfigMaps, keep_ca_bundle};
-use crate::watch;
+use crate::watch as watches;
 use crate::webhook::Webhook;
 use crate::world::World;
 
@@ -51,7 +53,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (events, publisher) =
         events::channel(app.client.clone(), &app.args.pod_name, Arc::clone(&app.world), app.metrics.clone());
     let mut ending = app.servers(events.clone())?;
-    let mut background = watch::follow_all(&app.client, &app.world);
+    let mut background = watches::follow_all(&app.client, &app.world);
     background.spawn(publisher.run());
     app.spawn(&mut background, &mut ending, events);
     shutdown::requested().await.context("signals cannot be received")?;
@@ -93,8 +95,15 @@ impl App {
             self.certificates.trust(),
             metrics.clone(),
         );
-        let streams =
-            Streams::new(client.clone(), Arc::clone(world), events, metrics.clone(), self.shutdown.clone());
+        let replicas = (self.args.namespace.clone(), self.args.service_account.clone());
+        let streams = Streams::new(
+            client.clone(),
+            Arc::clone(world),
+            events,
+            metrics.clone(),
+            self.shutdown.clone(),
+            replicas,
+        );
         let parts = [
             (self.args.health_address, None, health.router()),
             (self.args.webhook_address, Some(Arc::clone(&tls)), webhook.router()),
@@ -106,12 +115,28 @@ impl App {
         Ok(servers)
     }
 
+    fn forwarder(&self, leader: watch::Receiver<Option<String>>) -> Forwarder {
+        let args = &self.args;
+        let peers = Peers {
+            server_name: format!("{}.{}.svc", args.operator_service, args.namespace),
+            token_file: args.peer_token.clone(),
+        };
+        let trust = self.certificates.trust();
+        Forwarder::new(peers, Arc::clone(&self.world), leader, trust, self.metrics.clone())
+    }
+
     /// What runs beside the servers; what has to end in order goes to `ending`.
     fn spawn(&self, background: &mut JoinSet<()>, ending: &mut JoinSet<()>, events: Events) {
         let (client, world) = (&self.client, &self.world);
-        let leader =
-            Leader::new(client.clone(), &self.args.namespace, &self.args.pod_name, self.metrics.clone());
+        let leader = Leader::new(
+            client.clone(),
+            &self.args.namespace,
+            &self.args.pod_name,
+            self.args.own_address(),
+            self.metrics.clone(),
+        );
         let leads = leader.leads();
+        background.spawn(self.forwarder(leader.other()).run());
         ending.spawn(leader.run(self.shutdown.clone()));
 
         let certificates = Arc::clone(&self.certificates);

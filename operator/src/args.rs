@@ -6,6 +6,9 @@
 //! |---|---|---|
 //! | `--namespace` | required | where the operator is installed: its Secrets, its Lease, its Services |
 //! | `--pod-name` (also `POD_NAME`) | the host's name | identity in the Lease and in Events |
+//! | `--pod-ip` (also `POD_IP`) | none | where other replicas reach this one; without it status counts its own streams alone |
+//! | `--service-account` (also `POD_SERVICE_ACCOUNT`) | `tidegate-operator` | whose pods are replicas |
+//! | `--peer-token` | `/var/run/tidegate/token` | its own token, which it shows to the leader |
 //! | `--sidecar-image` | required | image of the injected containers |
 //! | `--sidecar-image-pull-policy` | `IfNotPresent` | `Always`, `IfNotPresent`, `Never` |
 //! | `--sidecar-log-level` | `info` | of injected sidecars |
@@ -49,7 +52,8 @@
 //! | core | `secrets` | create; get, update `tidegate-ca`, `tidegate-operator-tls`, `tidegate-agent-tls` | CA and certificates |
 //! | `coordination.k8s.io` | `leases` | create; get, update `tidegate-operator` | which replica writes status |
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::Parser;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
@@ -70,6 +74,15 @@ pub(crate) struct Args {
     /// Name of this replica
     #[arg(long, env = "POD_NAME", default_value = "tidegate-operator")]
     pub(crate) pod_name: String,
+    /// Address of this replica, where others reach it
+    #[arg(long, env = "POD_IP")]
+    pub(crate) pod_ip: Option<IpAddr>,
+    /// Service account of the replicas
+    #[arg(long, env = "POD_SERVICE_ACCOUNT", default_value = "tidegate-operator", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) service_account: String,
+    /// File of the token that this replica shows to the leader
+    #[arg(long, env = "TIDEGATE_PEER_TOKEN", default_value = "/var/run/tidegate/token")]
+    pub(crate) peer_token: PathBuf,
     /// What is injected
     #[command(flatten)]
     pub(crate) sidecar: SidecarArgs,
@@ -174,6 +187,11 @@ impl Args {
                 guaranteed_cpu: sidecar.guaranteed_cpu,
             },
         }
+    }
+
+    /// Where other replicas reach this one's policy stream.
+    pub(crate) fn own_address(&self) -> Option<String> {
+        self.pod_ip.map(|ip| SocketAddr::new(ip, self.stream_address.port()).to_string())
     }
 
     fn url(&self, service: &str, port: u16) -> String {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 
 use crate::brief;
@@ -20,6 +20,8 @@ use crate::shutdown::Shutdown;
 
 /// The Lease.
 const NAME: &str = "tidegate-operator";
+/// Annotation of the Lease: where its holder is reached.
+const ADDRESS: &str = "tidegate.dev/address";
 /// How long a silent holder keeps it.
 const DURATION: Duration = Duration::from_secs(15);
 /// A holder that could not renew for this long acts no more.
@@ -31,20 +33,31 @@ const PERIOD: Duration = Duration::from_secs(3);
 pub(crate) struct Leader {
     leases: Api<Lease>,
     replica: String,
+    /// Where other replicas reach this one.
+    address: Option<String>,
     metrics: Metrics,
     leads: watch::Sender<bool>,
+    other: watch::Sender<Option<String>>,
     renewed: Option<Instant>,
     /// The foreign holder and renewal that was seen last, and since when.
     observed: Option<(Option<LeaseSpec>, Instant)>,
 }
 
 impl Leader {
-    pub(crate) fn new(client: Client, namespace: &str, replica: &str, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        namespace: &str,
+        replica: &str,
+        address: Option<String>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             leases: Api::namespaced(client, namespace),
             replica: replica.to_owned(),
+            address,
             metrics,
             leads: watch::Sender::new(false),
+            other: watch::Sender::new(None),
             renewed: None,
             observed: None,
         }
@@ -53,6 +66,11 @@ impl Leader {
     /// Whether this replica leads, and whenever that changes.
     pub(crate) fn leads(&self) -> watch::Receiver<bool> {
         self.leads.subscribe()
+    }
+
+    /// Where the replica is reached that leads instead of this one, if it has said so.
+    pub(crate) fn other(&self) -> watch::Receiver<Option<String>> {
+        self.other.subscribe()
     }
 
     /// Runs until shutdown, then gives the Lease back so that another replica need not wait.
@@ -107,9 +125,19 @@ impl Leader {
         let held = self.leases.get_opt(NAME).await.context("the Lease cannot be read")?;
         let Some(lease) = held else { return self.write(None).await };
         if !self.may_take(lease.spec.as_ref(), now) {
+            self.follow(lease.annotations().get(ADDRESS).cloned());
             return Ok(false);
         }
+        self.follow(None);
         self.write(Some(lease)).await
+    }
+
+    fn follow(&self, address: Option<String>) {
+        self.other.send_if_modified(|held| {
+            let changed = *held != address;
+            *held = address;
+            changed
+        });
     }
 
     fn may_take(&mut self, spec: Option<&LeaseSpec>, now: Instant) -> bool {
@@ -133,11 +161,17 @@ impl Leader {
         let params = PostParams::default();
         let now = MicroTime(Timestamp::now());
         let spec = self.claimed(lease.as_ref().and_then(|lease| lease.spec.as_ref()), now);
-        let written = if let Some(lease) = lease {
-            self.leases.replace(NAME, &params, &Lease { spec: Some(spec), ..lease }).await
+        let exists = lease.is_some();
+        let mut lease = Lease { spec: Some(spec), ..lease.unwrap_or_default() };
+        match &self.address {
+            Some(address) => lease.annotations_mut().insert(ADDRESS.to_owned(), address.clone()),
+            None => lease.annotations_mut().remove(ADDRESS),
+        };
+        let written = if exists {
+            self.leases.replace(NAME, &params, &lease).await
         } else {
-            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-            self.leases.create(&params, &Lease { metadata, spec: Some(spec) }).await
+            lease.metadata.name = Some(NAME.to_owned());
+            self.leases.create(&params, &lease).await
         };
         match written {
             Ok(_) => Ok(true),
@@ -183,7 +217,7 @@ mod tests {
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/tg/leases/tidegate-operator";
 
     fn replica(api: &FakeApi, name: &str) -> Leader {
-        Leader::new(api.client(), "tg", name, Metrics::default())
+        Leader::new(api.client(), "tg", name, Some(format!("{name}:8444")), Metrics::default())
     }
 
     fn leads(leader: &Leader) -> bool {
@@ -198,12 +232,14 @@ mod tests {
         a.pass(start).await;
         b.pass(start).await;
         assert_eq!((leads(&a), leads(&b)), (true, false));
+        assert_eq!((&*a.other().borrow(), &*b.other().borrow()), (&None, &Some("a:8444".to_owned())));
         b.pass(start + Duration::from_secs(14)).await;
         assert!(!leads(&b), "the lease has not run out");
         b.pass(start + DURATION).await;
         assert!(leads(&b));
         a.pass(start + DURATION).await;
         assert!(!leads(&a));
+        assert_eq!((&*a.other().borrow(), &*b.other().borrow()), (&Some("b:8444".to_owned()), &None));
         assert_eq!(api.get(PATH).unwrap()["spec"]["leaseTransitions"], 2);
     }
 

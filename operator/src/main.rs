@@ -14,6 +14,7 @@ mod certificates;
 mod events;
 #[cfg(test)]
 mod fake_api;
+mod forward;
 mod health;
 mod leader;
 mod metrics;

@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     pub(crate) delay: Histogram,
     pub(crate) token_reviews: Family<Outcome, Counter>,
     pub(crate) reports: Family<Outcome, Counter>,
+    pub(crate) forwarded: Family<Outcome, Counter>,
     pub(crate) status_writes: Family<Outcome, Counter>,
     pub(crate) events: Family<Outcome, Counter>,
     pub(crate) certificate_expiry: Family<Certificate, Gauge>,
@@ -72,6 +73,7 @@ impl Default for Metrics {
             delay,
             token_reviews: Family::default(),
             reports: Family::default(),
+            forwarded: Family::default(),
             status_writes: Family::default(),
             events: Family::default(),
             certificate_expiry: Family::default(),
@@ -100,6 +102,11 @@ impl Metrics {
         );
         registry.register("token_reviews", "Tokens of sidecars reviewed", self.token_reviews.clone());
         registry.register("reports", "Reports of sidecars taken", self.reports.clone());
+        registry.register(
+            "reports_forwarded",
+            "Reports sent on to the replica that leads",
+            self.forwarded.clone(),
+        );
         registry.register("status_writes", "Writes of a policy's status", self.status_writes.clone());
         registry.register("events", "Kubernetes Events published", self.events.clone());
         registry.register(

@@ -1,8 +1,8 @@
 //! The status of policies, written by the leader. A change of a condition is written at once, anything else at most
 //! every 5 s for each policy, and nothing while nothing changed.
 //!
-//! A replica knows the sidecars whose streams it holds. With several replicas the leader's counts of programmed
-//! pods, tripped tiers and open breakers cover its own streams; the others count as out of date.
+//! A replica knows the sidecars whose streams it holds; the other replicas send the leader what theirs report, so that
+//! its counts cover all.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::world::World;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Before a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// After a start, sidecars connect and report anew. Until they have, a status that an earlier leader wrote for the
+/// After a start sidecars connect and report anew, after a change of leader the other replicas do. Until they have, a status that an earlier leader wrote for the
 /// same generation stays as it is: counting the silent ones as out of date would show an outage that is none.
 const WARM_UP: Duration = Duration::from_secs(12);
 /// As in `managedFields`.
@@ -69,6 +69,8 @@ impl StatusWriter {
                 return;
             }
             self.pending = self.world.policies();
+            self.own.clear();
+            self.warm_at = self.warm_at.max(Instant::now() + WARM_UP);
             while *leads.borrow() {
                 let now = Instant::now();
                 self.world.expire_reports(now);

@@ -22,6 +22,7 @@ use tidegate_policy::report::Report;
 use tidegate_policy::stream::{REPORT_PATH, WATCH_PATH};
 
 use crate::events::Events;
+use crate::forward::{self, Forwarded};
 use crate::metrics::{Metrics, Outcome};
 use crate::shutdown::Shutdown;
 use crate::world::World;
@@ -30,6 +31,8 @@ use identity::{Identities, Refusal};
 
 /// A report counts tiers and limits, at most 64 of the latter.
 const MAX_REPORT: usize = 256 << 10;
+/// A replica sends few at a time.
+const MAX_FORWARDED: usize = 64 * MAX_REPORT;
 /// A sidecar has one stream, and for a moment two when it connects anew.
 const MAX_STREAMS_PER_POD: usize = 4;
 
@@ -41,6 +44,8 @@ pub(crate) struct Streams {
     events: Events,
     metrics: Metrics,
     shutdown: Shutdown,
+    /// Namespace and `ServiceAccount` of the replicas, which send on what sidecars told them.
+    replicas: (String, String),
 }
 
 impl Streams {
@@ -50,9 +55,10 @@ impl Streams {
         events: Events,
         metrics: Metrics,
         shutdown: Shutdown,
+        replicas: (String, String),
     ) -> Self {
         let identities = Identities::new(client, metrics.clone());
-        Self { world, identities, events, metrics, shutdown }
+        Self { world, identities, events, metrics, shutdown, replicas }
     }
 
     pub(crate) fn router(self) -> Router {
@@ -60,6 +66,7 @@ impl Streams {
             .route(WATCH_PATH, get(on_watch))
             .route(REPORT_PATH, post(on_report))
             .layer(DefaultBodyLimit::max(MAX_REPORT))
+            .route(forward::PATH, post(on_forwarded).layer(DefaultBodyLimit::max(MAX_FORWARDED)))
             .with_state(self)
     }
 }
@@ -111,6 +118,32 @@ async fn on_report(State(streams): State<Streams>, headers: HeaderMap, body: Byt
         streams.events.publish(notice);
     }
     StatusCode::NO_CONTENT.into_response()
+}
+
+async fn on_forwarded(State(streams): State<Streams>, headers: HeaderMap, body: Bytes) -> Response {
+    let identity = match streams.identities.of(&headers).await {
+        Ok(identity) => identity,
+        Err(refusal) => return refuse(&refusal),
+    };
+    if (&identity.pod.namespace, &identity.account) != (&streams.replicas.0, &streams.replicas.1) {
+        let message = format!("pod {} is no replica of the operator: send {REPORT_PATH}\n", identity.pod);
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
+    match serde_json::from_slice::<Vec<Forwarded>>(&body) {
+        Ok(reports) => {
+            for forwarded in reports {
+                let (pod, Forwarded { uid, report, .. }) = (forwarded.pod(), forwarded);
+                // A pod that this replica does not know yet, or no more, has nothing to say.
+                let known = streams.world.report_forwarded(&pod, &uid, report).is_some();
+                streams.count(if known { "forwarded" } else { "unknown_pod" });
+            }
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => {
+            streams.count("bad_request");
+            (StatusCode::BAD_REQUEST, format!("these are no reports: {error}\n")).into_response()
+        }
+    }
 }
 
 impl Streams {

@@ -30,6 +30,8 @@ use tidegate_policy::PolicyDocument;
 use tidegate_policy::report::Report;
 use tokio::sync::{Notify, watch};
 
+use crate::forward::Forwarded;
+
 pub(crate) use reports::Received;
 pub(crate) use state::{Feed, PolicyObject, Watched, facts};
 pub(crate) use subscribers::{Subscription, View};
@@ -156,6 +158,13 @@ impl World {
     /// Keeps a report and returns the one before. `None` when the pod is unknown under this uid: such a report
     /// would stay for ever.
     pub(crate) fn report(&self, pod: &PodKey, uid: &str, report: Report) -> Option<Received> {
+        let received = self.report_forwarded(pod, uid, report)?;
+        self.ledger().note_unforwarded([pod.clone()]);
+        Some(received)
+    }
+
+    /// The same for a report that another replica got.
+    pub(crate) fn report_forwarded(&self, pod: &PodKey, uid: &str, report: Report) -> Option<Received> {
         if self.read().uid_of(pod) != Some(uid) {
             return None;
         }
@@ -163,6 +172,25 @@ impl World {
         self.dirty().namespaces.insert(pod.namespace.clone());
         self.status_due.notify_one();
         Some(received)
+    }
+}
+
+/// Reports for the replica that writes status.
+impl World {
+    /// What it has not been told.
+    pub(crate) fn take_unforwarded(&self) -> Vec<Forwarded> {
+        self.ledger().take_unforwarded()
+    }
+
+    /// It has not been told of these after all.
+    pub(crate) fn forward_again(&self, pods: impl IntoIterator<Item = PodKey>) {
+        self.ledger().note_unforwarded(pods);
+    }
+
+    /// It is another one, which has not been told anything yet.
+    pub(crate) fn forward_all_again(&self) {
+        let connected = self.subscribers.pods();
+        self.ledger().note_unforwarded(connected);
     }
 }
 

@@ -32,6 +32,8 @@ const MAX_TOKEN: usize = 16 << 10;
 pub(super) struct Identity {
     pub(super) pod: PodKey,
     pub(super) uid: String,
+    /// Name of its `ServiceAccount`.
+    pub(super) account: String,
 }
 
 /// Why nobody is let in.
@@ -151,10 +153,11 @@ fn identify(status: TokenReviewStatus) -> Verdict {
 
 fn pod_of(user: &UserInfo) -> Option<Identity> {
     let account = user.username.as_deref()?.strip_prefix("system:serviceaccount:")?;
-    let (namespace, _) = account.split_once(':')?;
+    let (namespace, account) = account.split_once(':')?;
     let extra = |key: &str| user.extra.as_ref()?.get(key)?.first().filter(|value| !value.is_empty()).cloned();
     Some(Identity {
         pod: PodKey::new(namespace, extra("authentication.kubernetes.io/pod-name")?),
         uid: extra("authentication.kubernetes.io/pod-uid")?,
+        account: account.to_owned(),
     })
 }

@@ -6,19 +6,24 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tidegate_crds::RateLimitPolicy;
+use tidegate_operator_core::key::{PodKey, PolicyKey, PolicyKind};
+use tidegate_operator_core::status::PolicyStatus;
 use tidegate_policy::stream::PolicyEvent;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::certificates::{Certificates, Lifetimes, Names};
 use crate::fake_api::FakeApi;
+use crate::forward::{Forwarder, Peers};
 use crate::shutdown::{self, Trigger};
 use crate::world::Feed;
 use crate::world::testing::sync_everything;
@@ -35,6 +40,8 @@ struct Bench {
     trigger: Trigger,
     server: JoinHandle<()>,
     client: SendRequest<Full<Bytes>>,
+    address: std::net::SocketAddr,
+    certificates: Certificates,
 }
 
 async fn bench() -> Bench {
@@ -46,14 +53,16 @@ async fn bench() -> Bench {
     let certificates = Certificates::new(&api.client(), "tg", names, Lifetimes::default(), metrics.clone());
     certificates.ensure_now().await.unwrap();
     let (events, _) = events::channel(api.client(), "r", Arc::clone(&world), metrics.clone());
-    let streams = Streams::new(api.client(), Arc::clone(&world), events, metrics.clone(), shutdown.clone());
+    let replicas = ("tg".to_owned(), "tidegate-operator".to_owned());
+    let streams =
+        Streams::new(api.client(), Arc::clone(&world), events, metrics.clone(), shutdown.clone(), replicas);
     let listener = server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let tls = Arc::new(certificates.resolver().server_config().unwrap());
     let server = tokio::spawn(server::serve(listener, Some(tls), streams.router(), shutdown));
     let bundle = certificates.trust().borrow().clone().unwrap().bundle;
     let client = connect(address, &bundle).await;
-    Bench { api, world, metrics, trigger, server, client }
+    Bench { api, world, metrics, trigger, server, client, address, certificates }
 }
 
 async fn connect(address: std::net::SocketAddr, bundle: &str) -> SendRequest<Full<Bytes>> {
@@ -76,11 +85,11 @@ async fn connect(address: std::net::SocketAddr, bundle: &str) -> SendRequest<Ful
     client
 }
 
-/// Tokens are `pod:<name>:<uid>`, `nobody`, `elsewhere` (another audience) and `human` (no pod).
+/// Tokens are `pod:<name>:<uid>`, `replica:<name>:<uid>`, `nobody`, `elsewhere` (another audience) and `human` (no pod).
 fn review(body: &Value) -> Value {
     let token = body["spec"]["token"].as_str().unwrap();
     let extra = match token.split(':').collect::<Vec<_>>()[..] {
-        ["pod", name, uid] => json!({
+        ["pod" | "replica", name, uid] => json!({
             "authentication.kubernetes.io/pod-name": [name],
             "authentication.kubernetes.io/pod-uid": [uid],
         }),
@@ -91,7 +100,8 @@ fn review(body: &Value) -> Value {
     let status = if token == "nobody" {
         json!({"authenticated": false, "error": "token\nexpired"})
     } else {
-        let user = json!({"username": "system:serviceaccount:inference:default", "extra": extra});
+        let account = if token.starts_with("replica") { "tg:tidegate-operator" } else { "inference:default" };
+        let user = json!({"username": format!("system:serviceaccount:{account}"), "extra": extra});
         json!({"authenticated": true, "audiences": audiences, "user": user})
     };
     json!({"metadata": {}, "spec": body["spec"], "status": status})
@@ -361,4 +371,80 @@ async fn shutdown_ends_streams_so_that_sidecars_find_another_replica() {
     bench.trigger.stop();
     assert_eq!(a.next().await, None);
     tokio::time::timeout(PATIENCE, bench.server).await.unwrap().unwrap();
+}
+
+fn report(revision: &str) -> Report {
+    let status = json!({"revision": revision, "pressure": 0.0, "inFlight": 0, "tiers": [], "limits": []});
+    serde_json::from_value(json!({"version": "1", "revision": revision, "status": status})).unwrap()
+}
+
+fn programmed(world: &World) -> i32 {
+    let key = PolicyKey::new(PolicyKind::RateLimitPolicy, "inference", "a");
+    let now = Time("2026-01-01T00:00:00Z".parse().unwrap());
+    match world.status(&key, &now).unwrap() {
+        PolicyStatus::RateLimit(status) => status.pods.programmed,
+        PolicyStatus::CircuitBreaker(_) => panic!(),
+    }
+}
+
+/// A replica that follows the one of the bench, by a token of this name.
+fn follower(
+    bench: &Bench,
+    world: &Arc<World>,
+    token: &str,
+) -> (watch::Sender<Option<String>>, JoinHandle<()>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let peers =
+        Peers { server_name: "tidegate-operator.tg.svc".to_owned(), token_file: folder.path().join("token") };
+    std::fs::write(&peers.token_file, token).unwrap();
+    let (leader, other) = watch::channel(None);
+    let forwarder =
+        Forwarder::new(peers, Arc::clone(world), other, bench.certificates.trust(), bench.metrics.clone());
+    (leader, tokio::spawn(forwarder.run()), folder)
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_sidecars_tell_another_replica_counts_at_the_leader() {
+    let bench = bench().await;
+    let theirs = Arc::new(World::default());
+    for world in [&bench.world, &theirs] {
+        sync_everything(world);
+        world.feed(Feed::Apply(pod("a", "uid-a", false)));
+        world.feed(Feed::Apply(policy("a", 10)));
+    }
+    let (leader, forwarding, _folder) = follower(&bench, &theirs, "replica:tidegate-operator-b:uid-b");
+    let mut stream = theirs.subscribe(&PodKey::new("inference", "a"), "uid-a".to_owned());
+    let revision = stream.view().unwrap().document.revision.clone();
+    theirs.report(&PodKey::new("inference", "a"), "uid-a", report(&revision)).unwrap();
+    assert_eq!((programmed(&theirs), programmed(&bench.world)), (1, 0));
+    // The report came before there was a leader to send it to.
+    leader.send_replace(Some(bench.address.to_string()));
+    until("the leader was not told", || programmed(&bench.world) == 1).await;
+    theirs.report(&PodKey::new("inference", "a"), "uid-a", report("another")).unwrap();
+    until("the leader was not told of the change", || programmed(&bench.world) == 0).await;
+    forwarding.abort();
+}
+
+#[tokio::test]
+async fn a_pod_cannot_speak_for_others() {
+    let mut bench = bench().await;
+    sync_everything(&bench.world);
+    bench.world.feed(Feed::Apply(pod("a", "uid-a", false)));
+    bench.world.feed(Feed::Apply(policy("a", 10)));
+    let forged =
+        json!([{"namespace": "inference", "name": "a", "uid": "uid-a", "report": report("r")}]).to_string();
+    let answer = bench.send("POST", "/v1/forwarded", Some("pod:b:uid-b"), &forged).await;
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    let text = String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    assert_eq!(text, "pod inference/b is no replica of the operator: send /v1/report\n");
+    let answer = bench.send("POST", "/v1/forwarded", Some("replica:o:uid-o"), "[{}]").await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
 }

@@ -1,4 +1,4 @@
-//! The last report of each pod whose stream this replica holds.
+//! The last report of each pod whose stream this replica holds or that another replica has sent on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use tidegate_operator_core::key::PodKey;
 use tidegate_operator_core::status::{PodReport, Reports};
 use tidegate_policy::report::Report;
+
+use crate::forward::Forwarded;
 
 /// A sidecar reports every 10 s; after three silent periods its last word counts no more.
 const EXPIRY: Duration = Duration::from_secs(35);
@@ -23,6 +25,8 @@ pub(crate) struct Received {
 pub(super) struct Ledger {
     reports: Reports,
     received: BTreeMap<PodKey, Instant>,
+    /// Pods that told this replica something that the leader has not been told.
+    unforwarded: BTreeSet<PodKey>,
 }
 
 impl Ledger {
@@ -37,10 +41,26 @@ impl Ledger {
         Received { before: before.filter(|before| before.uid == uid).map(|before| before.report), after }
     }
 
+    /// The report came from the pod itself.
+    pub(super) fn note_unforwarded(&mut self, pods: impl IntoIterator<Item = PodKey>) {
+        self.unforwarded.extend(pods.into_iter().filter(|pod| self.reports.contains_key(pod)));
+    }
+
+    /// The reports that the leader has not been told, which it is now.
+    pub(super) fn take_unforwarded(&mut self) -> Vec<Forwarded> {
+        let pods = std::mem::take(&mut self.unforwarded).into_iter();
+        let forwarded = |pod: PodKey| {
+            let PodReport { uid, report } = self.reports.get(&pod)?.clone();
+            Some(Forwarded::new(pod, uid, report))
+        };
+        pods.filter_map(forwarded).collect()
+    }
+
     pub(super) fn forget(&mut self, pods: &[&PodKey]) {
         for pod in pods {
             self.reports.remove(*pod);
             self.received.remove(*pod);
+            self.unforwarded.remove(*pod);
         }
     }
 

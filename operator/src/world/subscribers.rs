@@ -69,6 +69,11 @@ impl Subscribers {
         self.slots().get(pod).map_or(0, |slot| slot.view.receiver_count())
     }
 
+    /// Those that somebody waits for.
+    pub(super) fn pods(&self) -> Vec<PodKey> {
+        self.slots().keys().cloned().collect()
+    }
+
     fn join(&self, pod: PodKey, uid: String, view: Option<View>) -> watch::Receiver<Option<View>> {
         let mut slots = self.slots();
         let slot = slots
