@@ -25,6 +25,7 @@ pub(crate) mod fuzzing;
 mod guard;
 mod handler;
 mod http2;
+mod judge;
 mod patience;
 mod pause;
 mod pool;

@@ -82,7 +82,7 @@ impl Answered {
     pub(super) fn pass_on(
         self,
         client: Rc<Client>,
-        mut progress: Progress,
+        mut progress: Box<Progress>,
         limits: &Limits,
         path: &str,
     ) -> Answer {
@@ -115,7 +115,7 @@ fn from_http1(
     client: Rc<Client>,
     exchange: Box<Exchange>,
     head: ResponseHead,
-    mut progress: Progress,
+    mut progress: Box<Progress>,
     watch: Option<Box<Watch>>,
 ) -> Answer {
     let ResponseHead { status, headers, upgrade, .. } = head;
@@ -141,7 +141,7 @@ fn from_http2(
     client: &Client,
     response: Response<Incoming>,
     dialect: Dialect,
-    mut progress: Progress,
+    mut progress: Box<Progress>,
     watch: Option<Box<Watch>>,
 ) -> Answer {
     client.shared.metrics.traffic.responded(response.status().as_u16());

@@ -46,7 +46,7 @@ pub(super) struct EngineBody {
 #[derive(Debug)]
 struct Live {
     exchange: Box<Exchange>,
-    progress: Progress,
+    progress: Box<Progress>,
     watch: Option<Box<Watch>>,
 }
 
@@ -55,7 +55,7 @@ impl EngineBody {
     pub(super) fn answer(
         client: Rc<Client>,
         exchange: Box<Exchange>,
-        progress: Progress,
+        progress: Box<Progress>,
         watch: Option<Box<Watch>>,
     ) -> AnswerBody {
         let live = Some(Live { exchange, progress, watch });

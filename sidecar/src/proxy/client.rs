@@ -85,7 +85,7 @@ pub(super) enum Turn {
 pub(super) struct Switched {
     pub(super) upstream: Upstream,
     /// Keeps the request in flight.
-    pub(super) progress: Progress,
+    pub(super) progress: Box<Progress>,
 }
 
 impl Client {

@@ -92,9 +92,8 @@ impl Exchange {
     }
 
     /// The client understands interim responses.
-    pub(super) fn with_interim(mut self) -> Self {
+    pub(super) fn pass_interim_on(&mut self) {
         self.interim = Some(BytesMut::new());
-        self
     }
 
     /// 100 answers an expectation, and those are not passed on; the client's is answered by hyper.

@@ -55,7 +55,7 @@ pub(super) enum Otherwise {
 /// The engine's answer that is to be replaced, if that can be.
 pub(super) struct FailedAnswer {
     pub(super) answered: Answered,
-    pub(super) progress: Progress,
+    pub(super) progress: Box<Progress>,
     pub(super) limits: Limits,
 }
 
@@ -255,7 +255,7 @@ impl Arrived {
         let target = path.map(RelativePath::as_str);
         match self.send(target, &mut Limits { times, sent: None }).await {
             Ok(answered) if !matches!(answered.outcome(), HeadOutcome::Status(500..)) => {
-                let progress = progress.traced(self.span.take());
+                let progress = Box::new(progress.traced(self.span.take()));
                 let path = self.parts.uri.path();
                 let client = self.client.clone();
                 Ok(Tried::Answered(answered.pass_on(client, progress, &Limits::default(), path)))
@@ -315,7 +315,7 @@ impl Arrived {
         if !closing {
             self.client.request_over();
         }
-        let progress = progress.traced(self.span.take());
+        let progress = Box::new(progress.traced(self.span.take()));
         let answered = Answered::Http2(Box::new(response), Dialect::OpenAi);
         let path = self.parts.uri.path();
         let mut answer = answered.pass_on(self.client.clone(), progress, &Limits::default(), path);

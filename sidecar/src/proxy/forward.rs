@@ -72,7 +72,7 @@ impl Arrived {
     /// Sends it to the engine and answers with what that answers.
     pub(super) async fn forward(
         &mut self,
-        mut progress: Progress,
+        mut progress: Box<Progress>,
         times: TimeLimits,
     ) -> Result<Answer, Failure> {
         let mut limits = Limits { times, sent: None };
@@ -83,7 +83,7 @@ impl Arrived {
                     Some(engine) => {
                         progress.responded(outcome);
                         let failed = Otherwise::Failed(Box::new(FailedAnswer { answered, progress, limits }));
-                        self.fall_back(engine, FallbackOn::Failure, failed).await
+                        Box::pin(self.fall_back(engine, FallbackOn::Failure, failed)).await
                     }
                     None => Ok(self.pass_on(answered, progress, &limits)),
                 };
@@ -103,13 +103,13 @@ impl Arrived {
         };
         let engine = progress.fail(outcome);
         match engine.filter(|engine| engine.breaker_policy().is_some_and(|policy| policy.obeys_on(on))) {
-            Some(engine) => self.fall_back(engine, on, Otherwise::Trouble(trouble)).await,
+            Some(engine) => Box::pin(self.fall_back(engine, on, Otherwise::Trouble(trouble))).await,
             None => Ok(self.instead(refusal::trouble(trouble, self.form()))),
         }
     }
 
     /// The engine's answer, and a copy of it for later where the policy says so.
-    pub(super) fn pass_on(&self, answered: Answered, mut progress: Progress, limits: &Limits) -> Answer {
+    pub(super) fn pass_on(&self, answered: Answered, mut progress: Box<Progress>, limits: &Limits) -> Answer {
         if let Some(key) = self.answer_key
             && let Some(policy) = progress.answer_cache()
         {
@@ -188,7 +188,7 @@ impl Arrived {
             let method = self.parts.method.clone();
             let mut exchange = Box::new(Exchange::new(upstream, sender, method, upgrade));
             if self.parts.version == Version::HTTP_11 {
-                *exchange = exchange.with_interim();
+                exchange.pass_interim_on();
             }
             match wait_for_head(&client, &mut *exchange, limits).await {
                 Ok(head) => return Ok(Answered::Http1(exchange, head)),

@@ -3,52 +3,37 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tidegate_core::{
-    Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal, Tick, TimeLimits, Tokens,
-};
-use tidegate_policy::FallbackOn;
+use tidegate_core::{Refusal, Tick, TimeLimits, Tokens};
 
 use super::answer::{Answer, instead, own};
 use super::client::{Client, Turn};
 use super::codec::Framing;
 use super::exchange::Failure;
-use super::fallback::{Kept, Otherwise};
+use super::fallback::Kept;
 use super::prefix;
 use super::progress::Progress;
-use super::queue;
 use super::request_body::RequestBody;
 use super::request_watch::Framed;
 use crate::fallback::answers::Key;
-use crate::identity;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::quota::QuotaHeaders;
 use crate::refusal::{self, Dialect, Form, Trouble, grpc};
 use crate::request_log::{self, Told};
 use crate::route::Route;
 use crate::shared::Shared;
-use crate::tokens::{Account, Asked};
+use crate::tokens::Asked;
 use crate::trace::Span;
 
 /// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
 /// closing is cheaper.
 const DRAIN_UP_TO: u64 = 256 * 1024;
-
-/// The header fields of a request as the decision engine asks for them.
-struct Fields<'a>(&'a HeaderMap);
-
-impl Headers for Fields<'_> {
-    fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.get(name).map(HeaderValue::as_bytes)
-    }
-}
 
 /// A request that has not been sent yet.
 pub(super) struct Arrived {
@@ -76,56 +61,22 @@ pub(super) struct Arrived {
     /// Whom it comes from, as far as is known.
     pub(super) address: IpAddr,
     /// What is left of its limits, where its answer may tell.
-    quota: Option<QuotaHeaders>,
+    pub(super) quota: Option<QuotaHeaders>,
 }
 
 /// Answers one request. An error ends the client's connection or stream, because an answer cannot be given or not be
 /// ended.
-pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Result<Answer, Failure> {
+///
+/// hyper keeps the room of the answering for as long as the connection lasts. So what is rare has room of its own
+/// while it happens, and nothing is handed from one function to the next that can be lent.
+pub(super) fn handle(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Answer, Failure>> {
     // A stream's framing is HTTP/2's own, and there is one way to read it.
     let framed = if client.is_stream { Some(Framed::Clearly) } else { client.watch.borrow_mut().take() };
-    let (parts, body) = request.into_parts();
-    let framing = framing(&parts.headers, &body);
-    let at = client.shared.clock.now();
-    client.turn_to(Turn::Engine);
-    // Large enough that it is lent from here on, and not handed from one function to the next.
-    let is_call = client.is_stream && grpc::is_call(&parts.headers);
-    let dialect = if is_call { Dialect::Grpc } else { Dialect::OpenAi };
-    let route = Route::of(parts.uri.path());
-    client.shared.metrics.traffic.asked_for(route);
-    let body = Some(RequestBody::new(body));
-    let address = client.address;
-    let mut arrived = Arrived {
-        client,
-        parts,
-        body,
-        framing,
-        at,
-        route,
-        dialect,
-        asked: None,
-        span: None,
-        kept: None,
-        asker: None,
-        answer_key: None,
-        estimate: Tokens::default(),
-        address,
-        quota: None,
-    };
-    if let Some(trouble) = arrived.trouble(framed) {
-        return Ok(arrived.reject(trouble));
-    }
-    if arrived.is_unlimited() {
-        arrived.count(Verdict::Unlimited, None);
-        let progress = Progress::new(arrived.client.shared.clone(), None, at);
-        return arrived.forward(progress, TimeLimits::default()).await;
-    }
-    if let Some(full) = arrived.client.shared.full() {
-        arrived.client.shared.metrics.traffic.protocol_refused(full);
-        return Ok(arrived.reject(Trouble::Overloaded));
-    }
-    arrived.trace();
-    arrived.judge().await
+    let mut arrived = Arrived::new(client, request);
+    async move { arrived.answer(framed).await }
 }
 
 fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
@@ -138,6 +89,52 @@ fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
 }
 
 impl Arrived {
+    fn new(client: Rc<Client>, request: Request<Incoming>) -> Self {
+        let (parts, body) = request.into_parts();
+        let framing = framing(&parts.headers, &body);
+        let at = client.shared.clock.now();
+        client.turn_to(Turn::Engine);
+        let is_call = client.is_stream && grpc::is_call(&parts.headers);
+        let dialect = if is_call { Dialect::Grpc } else { Dialect::OpenAi };
+        let route = Route::of(parts.uri.path());
+        client.shared.metrics.traffic.asked_for(route);
+        let address = client.address;
+        Self {
+            client,
+            parts,
+            body: Some(RequestBody::new(body)),
+            framing,
+            at,
+            route,
+            dialect,
+            asked: None,
+            span: None,
+            kept: None,
+            asker: None,
+            answer_key: None,
+            estimate: Tokens::default(),
+            address,
+            quota: None,
+        }
+    }
+
+    async fn answer(&mut self, framed: Option<Framed>) -> Result<Answer, Failure> {
+        if let Some(trouble) = self.trouble(framed) {
+            return Ok(self.reject(trouble));
+        }
+        if self.is_unlimited() {
+            self.count(Verdict::Unlimited, None);
+            let progress = Box::new(Progress::new(self.client.shared.clone(), None, self.at));
+            return self.forward(progress, TimeLimits::default()).await;
+        }
+        if let Some(full) = self.client.shared.full() {
+            self.client.shared.metrics.traffic.protocol_refused(full);
+            return Ok(self.reject(Trouble::Overloaded));
+        }
+        self.trace();
+        self.judge().await
+    }
+
     /// What forbids to even judge it.
     fn trouble(&self, framed: Option<Framed>) -> Option<Trouble> {
         let trouble = if framed != Some(Framed::Clearly) {
@@ -169,7 +166,7 @@ impl Arrived {
     }
 
     /// Reads the begin of its body, for what that tells. An error: the client has left.
-    async fn look(&mut self) -> Result<(), Failure> {
+    pub(super) async fn look(&mut self) -> Result<(), Failure> {
         let length = self.request_length();
         let mut prompt = None;
         if length != Some(0)
@@ -190,102 +187,7 @@ impl Arrived {
         Ok(())
     }
 
-    /// Answers as is decided, and tells what is left of the limits where every answer does.
-    async fn judge(&mut self) -> Result<Answer, Failure> {
-        let mut answer = self.decide().await?;
-        if let Some(quota) = self.quota.take().filter(QuotaHeaders::always) {
-            quota.write(self.client.shared.clock.now(), answer.headers_mut());
-        }
-        Ok(answer)
-    }
-
-    async fn decide(&mut self) -> Result<Answer, Failure> {
-        let shared = self.client.shared.clone();
-        let engine = shared.engine.load_full();
-        if engine.reads_prompts() {
-            Box::pin(self.look()).await?;
-        }
-        let caller = identity::of_request(&shared, self.client.address, &self.parts.headers);
-        self.address = caller.address;
-        let facts = Facts {
-            method: self.parts.method.as_str(),
-            path: self.parts.uri.path(),
-            client: self.address,
-            headers: &Fields(&self.parts.headers),
-            claims: caller.claims.as_ref().map_or(&NoClaims, |claims| claims as &dyn Claims),
-            model: self.asked.as_ref().and_then(Asked::model),
-            tokens: self.estimate,
-        };
-        let decision = engine.admit(self.at, &facts);
-        self.quota = QuotaHeaders::of(&engine, &facts, &decision);
-        self.note_asker(&engine);
-        for name in engine.stripped_headers() {
-            self.parts.headers.remove(name);
-        }
-        match decision {
-            Decision::Admit(admission) => self.pass(engine, admission).await,
-            Decision::Refuse(refusal) => Ok(Box::pin(self.turn_away(&refusal)).await),
-            Decision::Fallback(refusal) => {
-                self.tell(Verdict::Fallback, &refusal);
-                Box::pin(self.fall_back(engine, FallbackOn::Open, Otherwise::Refusal(refusal))).await
-            }
-            Decision::Queue(waiting) => {
-                // A client that waits for leave to send is not given it before its turn.
-                let body = self.body.as_mut().filter(|_| !self.parts.headers.contains_key(header::EXPECT));
-                if let Some(span) = &mut self.span {
-                    span.event("tidegate.queued");
-                }
-                match Box::pin(queue::wait(&shared, &engine, waiting, body)).await.map_err(Failure::Client)? {
-                    Ok(admission) => self.pass(engine, admission).await,
-                    Err(refusal) => Ok(Box::pin(self.turn_away(&refusal)).await),
-                }
-            }
-        }
-    }
-
-    async fn pass(&mut self, engine: Arc<Engine>, admission: Admission) -> Result<Answer, Failure> {
-        let Admission { ticket, class, wait, shadow } = admission;
-        let shared = self.client.shared.clone();
-        if let Some(refusal) = &shadow {
-            self.tell(Verdict::ShadowRefused, refusal);
-        } else {
-            let labels = Labels { verdict: Verdict::Admitted, cause: None, class: Some(class) };
-            shared.metrics.traffic.judged(labels);
-            request_log::admitted(self.told(&shared), class);
-            if let Some(span) = &mut self.span {
-                span.admitted(class, self.asked.as_ref().and_then(Asked::model));
-            }
-        }
-        let keeps = self.keeps(&engine);
-        let account = self.open_account(&engine);
-        let limits = engine.time_limits();
-        let mut progress = Progress::new(shared, Some((engine, ticket)), self.at)
-            .of(self.route.operation())
-            .charged_to(account)
-            .traced(self.span.take());
-        if wait > std::time::Duration::ZERO {
-            Box::pin(progress.wait_for_turn(wait)).await;
-        }
-        if let Some(keeps) = keeps {
-            Box::pin(self.prepare(keeps)).await?;
-        }
-        self.forward(progress, limits).await
-    }
-
-    /// Where tokens are counted, the engine is asked not to pack its answer, in which they could not be seen.
-    fn open_account(&mut self, engine: &Engine) -> Option<Account> {
-        let asked =
-            self.asked.as_ref().filter(|_| engine.counts_tokens() && self.dialect != Dialect::Grpc)?;
-        self.parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        Some(Account::new(asked, self.estimate))
-    }
-
-    async fn turn_away(&mut self, refusal: &Refusal) -> Answer {
-        self.tell(Verdict::Refused, refusal);
-        self.refuse(refusal).await
-    }
-
-    fn count(&self, verdict: Verdict, refusal: Option<&Refusal>) {
+    pub(super) fn count(&self, verdict: Verdict, refusal: Option<&Refusal>) {
         let labels = Labels { verdict, cause: refusal.map(|r| r.cause), class: refusal.map(|r| r.class) };
         self.client.shared.metrics.traffic.judged(labels);
     }
@@ -298,11 +200,11 @@ impl Arrived {
         self.span = Span::begin(tracer, headers, self.route, method, path, self.client.address);
     }
 
-    fn told<'a>(&'a self, shared: &'a Shared) -> Told<'a> {
+    pub(super) fn told<'a>(&'a self, shared: &'a Shared) -> Told<'a> {
         Told { shared, at: self.at, route: self.route, client: self.address, headers: &self.parts.headers }
     }
 
-    fn tell(&mut self, verdict: Verdict, refusal: &Refusal) {
+    pub(super) fn tell(&mut self, verdict: Verdict, refusal: &Refusal) {
         self.count(verdict, Some(refusal));
         let client = &self.client;
         client.shared.metrics.decisions.refused(verdict, refusal, self.route, self.address);
@@ -316,7 +218,7 @@ impl Arrived {
         instead(&self.client, response, self.request_length())
     }
 
-    async fn refuse(&mut self, refusal: &Refusal) -> Answer {
+    pub(super) async fn refuse(&mut self, refusal: &Refusal) -> Answer {
         let drained = self.drain().await;
         let answer = self.refusal(refusal);
         if let Some(mut span) = self.span.take() {
@@ -375,5 +277,19 @@ impl Arrived {
             Framing::Length(length) => Some(length),
             Framing::Chunked => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room<F>(_answering: impl FnOnce(Rc<Client>, Request<Incoming>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_holds_little_room_for_answering() {
+        assert!(room(handle) <= 2048, "{} bytes", room(handle));
     }
 }

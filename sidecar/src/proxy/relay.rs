@@ -16,7 +16,7 @@ use crate::refusal::{Dialect, grpc};
 /// A response of the engine under way.
 pub(super) struct RelayBody {
     /// Taken when it is over.
-    live: Option<(Incoming, Progress)>,
+    live: Option<(Incoming, Box<Progress>)>,
     watch: Option<Box<Watch>>,
     dialect: Dialect,
 }
@@ -24,7 +24,7 @@ pub(super) struct RelayBody {
 impl RelayBody {
     pub(super) fn new(
         body: Incoming,
-        progress: Progress,
+        progress: Box<Progress>,
         dialect: Dialect,
         watch: Option<Box<Watch>>,
     ) -> Self {

@@ -1,0 +1,153 @@
+//! What the decision engine says of a request, and what follows from that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use tidegate_core::{Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal};
+use tidegate_policy::FallbackOn;
+
+use super::answer::Answer;
+use super::exchange::Failure;
+use super::fallback::{Keeps, Otherwise};
+use super::handler::Arrived;
+use super::progress::Progress;
+use super::queue;
+use crate::identity;
+use crate::metrics::{Labels, Verdict};
+use crate::quota::QuotaHeaders;
+use crate::refusal::Dialect;
+use crate::request_log;
+use crate::tokens::{Account, Asked};
+
+/// The header fields of a request as the decision engine asks for them.
+struct Fields<'a>(&'a HeaderMap);
+
+impl Headers for Fields<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.get(name).map(HeaderValue::as_bytes)
+    }
+}
+
+impl Arrived {
+    /// Answers as is decided, and tells what is left of the limits where every answer does.
+    pub(super) async fn judge(&mut self) -> Result<Answer, Failure> {
+        let mut answer = self.decide().await?;
+        if let Some(quota) = self.quota.take().filter(QuotaHeaders::always) {
+            quota.write(self.client.shared.clock.now(), answer.headers_mut());
+        }
+        Ok(answer)
+    }
+
+    async fn decide(&mut self) -> Result<Answer, Failure> {
+        let engine = self.client.shared.engine.load_full();
+        if engine.reads_prompts() {
+            Box::pin(self.look()).await?;
+        }
+        let (mut progress, wait, keeps) = match self.ask(&engine) {
+            Decision::Admit(admission) => self.admitted(&engine, admission),
+            decision => match Box::pin(self.not_at_once(&engine, decision)).await? {
+                Ok(admission) => self.admitted(&engine, admission),
+                Err(answer) => return Ok(answer),
+            },
+        };
+        if wait > Duration::ZERO {
+            Box::pin(progress.wait_for_turn(wait)).await;
+        }
+        if let Some(keeps) = keeps {
+            Box::pin(self.prepare(keeps)).await?;
+        }
+        self.forward(progress, engine.time_limits()).await
+    }
+
+    /// Asks the decision engine.
+    fn ask(&mut self, engine: &Arc<Engine>) -> Decision {
+        let caller = identity::of_request(&self.client.shared, self.client.address, &self.parts.headers);
+        self.address = caller.address;
+        let facts = Facts {
+            method: self.parts.method.as_str(),
+            path: self.parts.uri.path(),
+            client: self.address,
+            headers: &Fields(&self.parts.headers),
+            claims: caller.claims.as_ref().map_or(&NoClaims, |claims| claims as &dyn Claims),
+            model: self.asked.as_ref().and_then(Asked::model),
+            tokens: self.estimate,
+        };
+        let decision = engine.admit(self.at, &facts);
+        self.quota = QuotaHeaders::of(engine, &facts, &decision);
+        self.note_asker(engine);
+        for name in engine.stripped_headers() {
+            self.parts.headers.remove(name);
+        }
+        decision
+    }
+
+    /// Waits, or answers without the engine.
+    async fn not_at_once(
+        &mut self,
+        engine: &Arc<Engine>,
+        decision: Decision,
+    ) -> Result<Result<Admission, Answer>, Failure> {
+        match decision {
+            Decision::Admit(admission) => Ok(Ok(admission)),
+            Decision::Refuse(refusal) => Ok(Err(self.turn_away(&refusal).await)),
+            Decision::Fallback(refusal) => {
+                self.tell(Verdict::Fallback, &refusal);
+                let otherwise = Otherwise::Refusal(refusal);
+                self.fall_back(Arc::clone(engine), FallbackOn::Open, otherwise).await.map(Err)
+            }
+            Decision::Queue(waiting) => {
+                // A client that waits for leave to send is not given it before its turn.
+                let body = self.body.as_mut().filter(|_| !self.parts.headers.contains_key(header::EXPECT));
+                if let Some(span) = &mut self.span {
+                    span.event("tidegate.queued");
+                }
+                let waited = queue::wait(&self.client.shared, engine, waiting, body).await;
+                match waited.map_err(Failure::Client)? {
+                    Ok(admission) => Ok(Ok(admission)),
+                    Err(refusal) => Ok(Err(self.turn_away(&refusal).await)),
+                }
+            }
+        }
+    }
+
+    /// Notes that it was admitted. What it is from now on, how long it waits, and whether its body is kept.
+    fn admitted(
+        &mut self,
+        engine: &Arc<Engine>,
+        admission: Admission,
+    ) -> (Box<Progress>, Duration, Option<Keeps>) {
+        let Admission { ticket, class, wait, shadow } = admission;
+        let shared = self.client.shared.clone();
+        if let Some(refusal) = &shadow {
+            self.tell(Verdict::ShadowRefused, refusal);
+        } else {
+            let labels = Labels { verdict: Verdict::Admitted, cause: None, class: Some(class) };
+            shared.metrics.traffic.judged(labels);
+            request_log::admitted(self.told(&shared), class);
+            if let Some(span) = &mut self.span {
+                span.admitted(class, self.asked.as_ref().and_then(Asked::model));
+            }
+        }
+        let keeps = self.keeps(engine);
+        let account = self.open_account(engine);
+        let progress = Progress::new(shared, Some((Arc::clone(engine), ticket)), self.at)
+            .of(self.route.operation())
+            .charged_to(account)
+            .traced(self.span.take());
+        (Box::new(progress), wait, keeps)
+    }
+
+    /// Where tokens are counted, the engine is asked not to pack its answer, in which they could not be seen.
+    fn open_account(&mut self, engine: &Engine) -> Option<Account> {
+        let asked =
+            self.asked.as_ref().filter(|_| engine.counts_tokens() && self.dialect != Dialect::Grpc)?;
+        self.parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        Some(Account::new(asked, self.estimate))
+    }
+
+    async fn turn_away(&mut self, refusal: &Refusal) -> Answer {
+        self.tell(Verdict::Refused, refusal);
+        self.refuse(refusal).await
+    }
+}
