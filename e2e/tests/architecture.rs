@@ -53,6 +53,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "serde",
             "serde_json",
             "sha2",
+            "signal-hook",
             "socket2",
             "thiserror",
             "tikv-jemallocator",

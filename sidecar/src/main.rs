@@ -4,12 +4,17 @@ use std::process::ExitCode;
 
 use tidegate_sidecar::args::{self, Command, EXIT_USAGE, RedirectArgs, Unparsed};
 use tidegate_sidecar::redirect::{self, Redirect};
-use tidegate_sidecar::{log, supervisor, worker};
+use tidegate_sidecar::supervisor::{self, Supervisor};
+use tidegate_sidecar::{log, worker};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    // Before the parser of command lines: what this process does not use takes no memory.
+    if let Some(supervisor) = Supervisor::of(std::env::args_os()) {
+        return finish(supervisor.supervise());
+    }
     match args::parse(std::env::args_os()) {
         Ok(cli) => run(cli.command),
         Err(Unparsed::Asked(answer)) => {
@@ -28,7 +33,8 @@ fn run(command: Command) -> ExitCode {
         Command::Redirect(arguments) => redirect(arguments),
         Command::Run(run) => {
             log::start(run.log_level);
-            finish(supervisor::run(&run, std::env::args_os().skip(2).collect()))
+            let arguments: Vec<_> = std::env::args_os().skip(2).collect();
+            finish(supervisor::run(&run, &arguments))
         }
         Command::Worker(worker) => {
             log::start(worker.run.log_level);
