@@ -52,6 +52,9 @@ impl Tiers {
 #[x_kube(validation = Rule::new(
     "duration(self.window) >= duration(self.sampleInterval) + duration(self.sampleInterval)"
 ).message(QpsTier::WINDOW).field_path(".window"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.learned) || !has(self.max) || double(self.learned.floor) < double(self.max)"
+).message(QpsTier::FLOOR).field_path(".learned.floor"))]
 pub struct QpsTier {
     /// A ceiling learned from the pod's own traffic: (moving average + sigma × standard deviation) × factor.
     /// `{}` takes all defaults.
@@ -74,6 +77,9 @@ impl QpsTier {
         "nothing to trip at: write learned: {} for a learned ceiling, max: for a static one, or both";
     /// What is said about a window of fewer than two samples.
     pub const WINDOW: &str = "too short to learn from: write a window of at least twice the sampleInterval";
+    /// What is said about a learned ceiling that the static one always undercuts.
+    pub const FLOOR: &str = "a learned ceiling is never below its floor, so that it never holds beside a lower max: write a floor \
+                             below max, raise max, or leave learned out";
 }
 
 /// Parameters of the learned ceiling.
@@ -109,6 +115,9 @@ pub struct LearnedQps {
 #[x_kube(validation = Rule::new(
     "has(self.maxUtilization) || has(self.maxBytes) || has(self.plateau) || self.source == 'KvCache'"
 ).message(GpuMemoryTier::NONE))]
+#[x_kube(validation = Rule::new(
+    "self.source != 'KvCache' || !(has(self.maxUtilization) || has(self.maxBytes) || has(self.plateau))"
+).message(GpuMemoryTier::UNASKED))]
 pub struct GpuMemoryTier {
     /// Who is asked: `Nvml`, the engine's `KvCache`, or both (`Auto`).
     #[serde(default)]
@@ -138,6 +147,12 @@ impl GpuMemoryTier {
     /// What is said about a tier without a ceiling.
     pub const NONE: &str =
         "nothing to trip at: write maxUtilization: 75%, maxBytes: 32Gi, plateau: {} or several of them";
+    /// What is said about ceilings of memory where NVML is not asked.
+    pub const UNASKED: &str = "maxUtilization, maxBytes and plateau are for NVML, which KvCache does not ask: write source: Auto, or \
+                               leave them out";
+    /// What is said about a ceiling of the KV cache where the engine is not asked.
+    pub const ENGINE_UNASKED: &str =
+        "kvCache is for engines that are asked: write source: KvCache or Auto, or leave kvCache out";
 }
 
 /// Who says how full the memory is.

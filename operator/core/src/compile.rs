@@ -127,8 +127,21 @@ fn judge_as_a_sidecar(parts: &Parts, problems: &mut Problems) {
         ..PolicyDocument::default()
     };
     if let Err(errors) = document.validate() {
-        errors.as_slice().iter().for_each(|error| problems.add("spec", error.to_string()));
+        for error in errors.as_slice() {
+            match field_of(error.path()) {
+                Some(field) => problems.add(field, error.message()),
+                None => problems.add("spec", error.to_string()),
+            }
+        }
     }
+}
+
+/// The field of a policy that a place of the document comes from, where there is one.
+fn field_of(path: &str) -> Option<String> {
+    const SAME: [&str; 3] = ["tiers.", "trip.", "halfOpen."];
+    let path = path.strip_prefix("breaker.").unwrap_or(path);
+    let same = SAME.iter().any(|section| path.starts_with(section));
+    same.then(|| format!("spec.{}", path.trim_end_matches("Millis")))
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ mod held;
 mod key;
 mod law;
 mod quota;
-mod round;
 mod rule;
 mod sliding_log;
 mod sliding_window;

@@ -156,6 +156,9 @@ fn gpu_memory(spec: &GpuMemoryTier, problems: &mut Problems) -> Option<document:
     });
     let plateau = optional(spec.plateau.as_ref(), |spec| plateau(spec, problems));
     let kv_cache = kv_cache(&spec.kv_cache, problems);
+    if spec.source == MemorySource::Nvml && spec.kv_cache != crd::KvCache::default() {
+        problems.add("spec.tiers.gpuMemory.kvCache", GpuMemoryTier::ENGINE_UNASKED);
+    }
     let stale_after = problems.keep("spec.tiers.gpuMemory.staleAfter", millis(&spec.stale_after));
     let source = match spec.source {
         MemorySource::Nvml => document::MemorySource::Nvml,

@@ -552,7 +552,7 @@ fn every_mistake_is_reported_with_its_field() {
   targetRefs: [{kind: Deployment, name: llama}]
   tiers:
     qps: {max: 0, learned: {sigma: x, minimumSamples: 1, minimumRequests: -1, growthPerHour: 0%}, window: 5 m}
-    gpuMemory: {maxUtilization: 101%, maxBytes: 1GB, staleAfter: 0s, plateau: {stableFor: 0s, growth: 0%}, kvCache: {maxUsage: 0%, staleAfter: x}}
+    gpuMemory: {source: Auto, maxUtilization: 101%, maxBytes: 1GB, staleAfter: 0s, plateau: {stableFor: 0s, growth: 0%}, kvCache: {maxUsage: 0%, staleAfter: x}}
     latency: {percentile: 0, periods: 0, minimumSamples: 0, period: 1d, max: '-1s', learned: {factor: '0'}}
     recovery: {below: 0%, hold: '', ramp: 1d}
   priority: {from: [{header: 'x priority'}], reserved: {high: x}, highAllowedFrom: [{}, {cidr: 10.0.0.0/33}, {header: {name: ''}}]}
@@ -625,6 +625,39 @@ fn a_window_holds_as_many_samples_as_are_needed() {
         &["spec.tiers.qps.learned.minimumSamples: 61 samples never fit into the window: write 2 to 60"],
     );
     assert!(qps("{learned: {minimumSamples: 60}, window: 1m}").is_ok());
+}
+
+#[test]
+fn fields_that_contradict_each_other_are_refused_where_they_stand() {
+    let tiers = |tiers: &str| rate_limit_of(&format!("{{tiers: {{{tiers}}}}}"));
+    assert_refused(
+        tiers("qps: {max: 5, learned: {}}"),
+        &[
+            "spec.tiers.qps.learned.floor: 10 is not below max, 5, so that a learned ceiling never holds: write less than 5",
+            "spec.tiers.qps.learned.minimumRequests: 10 in a sample of 1000 ms are not below max, 5 in a second",
+        ],
+    );
+    assert_refused(
+        tiers("gpuMemory: {source: KvCache, maxBytes: 32Gi}"),
+        &["spec.tiers.gpuMemory.maxBytes: is for NVML, which KvCache does not ask: write source Auto"],
+    );
+    assert_refused(
+        tiers("gpuMemory: {maxBytes: 32Gi, kvCache: {maxUsage: 80%}}"),
+        &[
+            "spec.tiers.gpuMemory.kvCache: kvCache is for engines that are asked: write source: KvCache or Auto",
+        ],
+    );
+    assert_refused(
+        tiers("latency: {max: 25h}"),
+        &["spec.tiers.latency.max: 90000000 is out of range: write 1 to 86400000"],
+    );
+    assert_refused(
+        breaker_of("{timeoutMs: 500, trip: {latency: {}, inFlight: {max: 3}}, halfOpen: {probes: 4}}"),
+        &[
+            "spec.trip.latency.over: 800 ms are never reached, since an answer is not waited for longer than 500 ms",
+            "spec.halfOpen.probes: 4 together would open it again, since inFlight has a max of 3: write at most 3",
+        ],
+    );
 }
 
 #[test]

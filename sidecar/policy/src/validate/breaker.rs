@@ -7,6 +7,7 @@ const MOST_CALLS: u32 = 1_000_000;
 /// Calls of a window of calls: their outcomes are looked through whenever one of them is bad.
 const MOST_WINDOW_CALLS: u32 = 1024;
 const MOST_BREAKERS: u32 = 256;
+const MOST_PROBES: u32 = 1000;
 const MOST_KEY_PARTS: usize = 8;
 const MOST_STATUSES: usize = 64;
 const MOST_FALLBACKS: usize = 8;
@@ -30,7 +31,19 @@ pub(super) fn check(breaker: &Breaker, at: &mut Place<'_>) {
     check_fallbacks(breaker, at);
     check_hooks(&breaker.hooks, &mut at.field("hooks"));
     check_timeouts(&breaker.timeouts, &mut at.field("timeouts"));
-    at.field("halfOpen").within("probes", breaker.half_open.probes, 1..=1000);
+    check_slow(breaker, &mut at.field("trip"));
+    check_probes(breaker, &mut at.field("halfOpen"));
+}
+
+fn check_probes(breaker: &Breaker, at: &mut Place<'_>) {
+    let probes = breaker.half_open.probes;
+    at.within("probes", probes, 1..=MOST_PROBES);
+    let in_flight = breaker.trip.in_flight.map(|in_flight| in_flight.max);
+    if let Some(max) = in_flight.filter(|max| (1..probes).contains(max) && probes <= MOST_PROBES) {
+        at.field("probes").refuse(format!(
+            "{probes} together would open it again, since inFlight has a max of {max}: write at most {max}, or raise that"
+        ));
+    }
 }
 
 fn check_hooks(hooks: &[Hook], at: &mut Place<'_>) {
@@ -159,6 +172,27 @@ fn check_trip(trip: &Trip, at: &mut Place<'_>) {
     }
     if let Some(in_flight) = trip.in_flight {
         at.field("inFlight").within("max", in_flight.max, 1..=MOST_CALLS);
+    }
+}
+
+/// What is waited for no longer than a timeout is never slower than that.
+fn check_slow(breaker: &Breaker, at: &mut Place<'_>) {
+    let Timeouts { first_byte_millis, total_millis, .. } = breaker.timeouts;
+    let first = first_byte_millis.or(breaker.timeout_millis);
+    let Some(longest) = first.into_iter().chain(total_millis).min() else { return };
+    let slow = [
+        ("slowCallRatio", "slowerThanMillis", breaker.trip.slow_call_ratio.map(|t| t.slower_than_millis)),
+        ("latency", "overMillis", breaker.trip.latency.map(|t| t.over_millis)),
+    ];
+    for (condition, field, than) in slow {
+        if let Some(than) = than.filter(|than| *than > longest) {
+            at.field(condition).field(field).refuse(format!(
+                "{} ms are never reached, since an answer is not waited for longer than {} ms: write at most that, or \
+                 raise the timeout",
+                than.get(),
+                longest.get()
+            ));
+        }
     }
 }
 

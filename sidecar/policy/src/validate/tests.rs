@@ -156,9 +156,9 @@ const BAD: &[(&str, &[&str])] = &[
     ("tiers.qps.max", RATE),
     ("tiers.qps.learned.sigma", FACTOR),
     ("tiers.qps.learned.factor", FACTOR),
-    ("tiers.qps.learned.floor", RATE),
+    ("tiers.qps.learned.floor", &["0", "-1", "400", "1000000001", "\"2\""]),
     ("tiers.qps.learned.minimumSamples", &["0", "1", "61", "-1"]),
-    ("tiers.qps.learned.minimumRequests", &["-1", "1.5", "4294967296", "\"5\""]),
+    ("tiers.qps.learned.minimumRequests", &["-1", "1.5", "400", "4294967296", "\"5\""]),
     ("tiers.qps.learned.growthPerHour", SHARE),
     ("tiers.qps.learned.seed", RATE),
     ("tiers.gpuMemory.source", MODE),
@@ -178,7 +178,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("tiers.latency.minimumSamples", COUNT),
     ("tiers.latency.learned.factor", FACTOR),
     ("tiers.latency.learned.minimumPeriods", COUNT),
-    ("tiers.latency.maxMillis", MILLIS),
+    ("tiers.latency.maxMillis", &["0", "-1", "0.5", "86400001", "\"1s\""]),
     ("tiers.recovery.belowRatio", SHARE),
     ("tiers.recovery.holdMillis", MILLIS),
     ("tiers.recovery.rampMillis", MILLIS),
@@ -263,12 +263,12 @@ const BAD: &[(&str, &[&str])] = &[
     ("breaker.trip.errorRatio.windowCalls", &["0", "-1", "1025"]),
     ("breaker.trip.errorRatio.minimumRequests", COUNT),
     ("breaker.trip.slowCallRatio.threshold", SHARE),
-    ("breaker.trip.slowCallRatio.slowerThanMillis", MILLIS),
+    ("breaker.trip.slowCallRatio.slowerThanMillis", &["0", "-1", "0.5", "5001", "2678400001", "\"1s\""]),
     ("breaker.trip.slowCallRatio.windowMillis", MILLIS),
     ("breaker.trip.slowCallRatio.windowCalls", &["0", "-1", "1025"]),
     ("breaker.trip.slowCallRatio.minimumRequests", COUNT),
     ("breaker.trip.latency.percentile", &["0", "-0.1", "1", "1.1"]),
-    ("breaker.trip.latency.overMillis", MILLIS),
+    ("breaker.trip.latency.overMillis", &["0", "-1", "0.5", "5001", "2678400001", "\"1s\""]),
     ("breaker.trip.latency.windowMillis", MILLIS),
     ("breaker.trip.latency.windowCalls", &["0", "-1", "1025"]),
     ("breaker.trip.latency.minimumRequests", COUNT),
@@ -285,7 +285,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("breaker.stages[].outOfMemory.count", COUNT),
     ("breaker.stages[].outOfMemory.windowMillis", MILLIS),
     ("breaker.openMillis", MILLIS),
-    ("breaker.halfOpen.probes", &["0", "1001", "-1"]),
+    ("breaker.halfOpen.probes", &["0", "201", "1001", "-1"]),
     ("breaker.halfOpen.rampMillis", MILLIS),
     ("breaker.timeoutMillis", MILLIS),
     ("breaker.timeouts.connectMillis", MILLIS),
@@ -647,4 +647,61 @@ fn a_limit_hides_only_those_that_are_for_no_other_requests() {
     assert!(told(tier("gold"), tier("gold")).starts_with("limits[1].limit: 1000 is never reached"));
     assert_eq!(told(tier("gold"), json!([])), "");
     assert_eq!(told(tier("silver"), tier("gold")), "");
+}
+
+/// What is said about a document with this at these places.
+fn told(changes: &[(&str, Value)]) -> String {
+    let mut document = full();
+    for (pointer, value) in changes {
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        document.pointer_mut(parent).unwrap()[field] = value.clone();
+    }
+    read(&document).map_or_else(|errors| errors.to_string(), |_| String::new())
+}
+
+#[test]
+fn a_learned_ceiling_that_never_holds_is_a_contradiction() {
+    let max = "/tiers/qps/max";
+    assert_eq!(
+        told(&[(max, json!(5.0))]),
+        "tiers.qps.learned.floor: 10 is not below max, 5, so that a learned ceiling never holds: write less than 5, \
+         raise max, or leave learned out\n\
+         tiers.qps.learned.minimumRequests: 5 in a sample of 1000 ms are not below max, 5 in a second, so that a \
+         learned ceiling never holds: write less than 5, raise max, or leave learned out"
+    );
+    let (floor, sample) = ("/tiers/qps/learned/floor", "/tiers/qps/sampleIntervalMillis");
+    assert_eq!(told(&[(max, json!(5.1)), (floor, json!(5.0))]), "");
+    let short = told(&[(max, json!(40.0)), (sample, json!(100))]);
+    assert!(short.starts_with("tiers.qps.learned.minimumRequests: 5 in a sample of 100 ms"), "{short}");
+    assert_eq!(told(&[(max, json!(null)), (sample, json!(100))]), "");
+}
+
+#[test]
+fn a_ceiling_of_a_source_that_is_not_asked_is_a_contradiction() {
+    let errors = told(&[("/tiers/gpuMemory/source", json!("KvCache"))]);
+    for field in ["maxUtilization", "maxBytes", "plateau"] {
+        assert!(errors.contains(&format!("tiers.gpuMemory.{field}: is for NVML")), "{errors}");
+    }
+}
+
+#[test]
+fn a_call_is_not_slower_than_it_may_take() {
+    let (timeout, timeouts) = ("/breaker/timeoutMillis", "/breaker/timeouts");
+    let slow = "breaker.trip.slowCallRatio.slowerThanMillis: 1000 ms are never reached, since an answer is not waited for";
+    assert!(told(&[(timeouts, json!({})), (timeout, json!(999))]).starts_with(slow));
+    assert!(told(&[(timeouts, json!({"totalMillis": 999}))]).starts_with(slow));
+    assert!(
+        told(&[(timeouts, json!({"firstByteMillis": 700}))])
+            .contains("breaker.trip.latency.overMillis: 800 ms are")
+    );
+    assert_eq!(told(&[(timeouts, json!({"firstByteMillis": 1000})), (timeout, json!(1))]), "");
+    assert_eq!(told(&[(timeouts, json!({})), (timeout, json!(1000))]), "");
+    assert_eq!(told(&[(timeouts, json!({})), (timeout, json!(null))]), "");
+}
+
+#[test]
+fn probes_do_not_trip_what_they_probe() {
+    let errors = told(&[("/breaker/halfOpen/probes", json!(201))]);
+    assert!(errors.starts_with("breaker.halfOpen.probes: 201 together would open it again"), "{errors}");
+    assert_eq!(told(&[("/breaker/halfOpen/probes", json!(200))]), "");
 }

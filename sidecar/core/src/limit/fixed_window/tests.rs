@@ -48,8 +48,34 @@ fn what_was_used_beyond_the_estimate_counts_and_saturates() {
     window.charge(second(2), 20, &word);
     assert_eq!(window.outstanding(second(2), &word), 24);
     window.charge(second(2), u32::MAX, &word);
-    assert_eq!(window.outstanding(second(2), &word), COUNT);
+    assert_eq!(window.outstanding(second(2), &word), window.most());
     assert_eq!(window.outstanding(second(60), &word), 0);
+}
+
+#[test]
+fn the_numbers_of_short_windows_do_not_come_again_within_the_life_of_a_key() {
+    let day = 24 * 3600;
+    let window = FixedWindow::new(1000, Duration::from_millis(1));
+    let word = AtomicU64::new(0);
+    window.charge(second(0), 1000, &word);
+    for years in 1..500 {
+        assert_eq!(window.outstanding(second(years * 365 * day), &word), 0);
+    }
+    // What a thread counted whose clock is ahead still counts.
+    assert_eq!(window.judge(second(0), 1, &word), Err(nanos(1_000_000)));
+}
+
+#[test]
+fn counts_of_another_limit_count_on_as_far_as_they_fit() {
+    let (high, low) =
+        (FixedWindow::new(1_000_000, Duration::from_mins(1)), FixedWindow::new(5, Duration::from_mins(1)));
+    assert!(!low.same_windows(high));
+    let word = AtomicU64::new(0);
+    high.take(second(1), 900_000, &word).unwrap();
+    let word = AtomicU64::new(low.convert(high, second(2), word.load(Ordering::Relaxed)));
+    assert_eq!(low.outstanding(second(2), &word), low.most());
+    assert_eq!(low.judge(second(2), 1, &word), Err(second(60)));
+    assert_eq!(low.judge(second(60), 1, &word), Ok(()));
 }
 
 #[test]
