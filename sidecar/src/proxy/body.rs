@@ -180,6 +180,7 @@ impl AnswerBody {
 
     /// It goes to this stream.
     pub(super) fn send_to(&mut self, stream: Rc<Client>) {
+        stream.offered(!self.is_end_stream());
         self.stream = Some(stream);
     }
 }
@@ -201,7 +202,7 @@ impl Body for AnswerBody {
         };
         if let Some(stream) = &body.stream {
             // The next piece is asked for when the client has taken this one.
-            stream.wrote(matches!(polled, Poll::Ready(Some(Ok(_)))));
+            stream.offered(matches!(polled, Poll::Ready(Some(Ok(_)))));
         }
         polled
     }

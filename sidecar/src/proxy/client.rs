@@ -38,6 +38,9 @@ pub(super) const IDLE_SWEEPS: u16 = 1800;
 /// Sweeps until any of them is, when there is no memory for it: 2 to 4 s.
 pub(super) const HURRIED_SWEEPS: u16 = 2;
 
+/// No more interim responses wait for a client than fit into this and one more: it does not depend on them.
+const MAX_INTERIM: usize = 16 * 1024;
+
 /// A client's HTTP/1 connection to a guarded port, or one stream of an HTTP/2 connection.
 pub(super) struct Client {
     pub(super) shared: Arc<Shared>,
@@ -137,6 +140,14 @@ impl Client {
         }
     }
 
+    /// A stream's answer is asked for its next piece, so the one before was taken. Whether there is a piece, which the
+    /// client has to take now. Its head is the first: a client that opens no window does not take that either.
+    pub(super) fn offered(&self, piece: bool) {
+        if self.blocked.replace(piece) || piece {
+            self.sweeps.set(0);
+        }
+    }
+
     /// hyper has sent everything, or has more.
     pub(super) fn flushed(&self, flushed: bool) {
         self.flushed.set(flushed);
@@ -145,8 +156,9 @@ impl Client {
     /// Passes interim responses on, for which hyper has no way. Only while nothing else waits to be sent: else they
     /// could come into the middle of an earlier response, and no client depends on them.
     pub(super) fn send_interim(&self, responses: &[u8]) {
-        if self.flushed.get() && !self.is_stream {
-            self.interim.borrow_mut().extend_from_slice(responses);
+        let mut waiting = self.interim.borrow_mut();
+        if self.flushed.get() && !self.is_stream && waiting.len() < MAX_INTERIM {
+            waiting.extend_from_slice(responses);
         }
     }
 
@@ -233,6 +245,19 @@ mod tests {
         client.wrote(true);
         assert_eq!(patience(&client), Some(Duration::from_mins(1)));
         client.wrote(false);
+        assert_eq!(patience(&client), None);
+    }
+
+    #[test]
+    fn a_stream_that_takes_each_piece_in_time_is_never_given_up_and_one_that_stops_is() {
+        let client = client();
+        client.turn_to(Turn::Engine);
+        for _ in 0..100 {
+            client.offered(true);
+            assert!((0..20).all(|_| !client.waits_in_vain()), "it took a piece 40 s ago");
+        }
+        assert_eq!(patience(&client), Some(Duration::from_secs(20)));
+        client.offered(false);
         assert_eq!(patience(&client), None);
     }
 }

@@ -16,6 +16,13 @@ use super::upstream::Upstream;
 /// No more interim responses are kept than fit into this and one more.
 const MAX_INTERIM: usize = 4 * 1024;
 
+/// An engine that announces its answer more often has none.
+const MOST_INTERIM: u16 = 1000;
+
+/// What is read at once of an answer whose head is not there. With the head comes what the engine has sent behind it,
+/// and is kept while the client takes none of it: with more, stalled streams would cost more.
+const HEAD_READ: usize = 20 * 1024;
+
 /// Why there is no response, or no more of it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -74,6 +81,8 @@ pub(super) struct Exchange {
     send_failed: bool,
     /// Interim responses that the client is to see, none when it would not understand them.
     interim: Option<BytesMut>,
+    /// How many there were.
+    announced: u16,
 }
 
 impl Exchange {
@@ -88,6 +97,7 @@ impl Exchange {
             reusable: true,
             send_failed: false,
             interim: None,
+            announced: 0,
         }
     }
 
@@ -97,11 +107,16 @@ impl Exchange {
     }
 
     /// 100 answers an expectation, and those are not passed on; the client's is answered by hyper.
-    fn keep_interim(&mut self, head: &ResponseHead) {
+    fn keep_interim(&mut self, head: &ResponseHead) -> Result<(), Broken> {
+        self.announced += 1;
+        if self.announced > MOST_INTERIM {
+            return Err(Broken("the engine sent more than 1000 interim responses"));
+        }
         let kept = self.interim.as_mut().filter(|kept| kept.len() < MAX_INTERIM);
         if let Some(kept) = kept.filter(|_| head.status != StatusCode::CONTINUE) {
             head.encode_interim(kept);
         }
+        Ok(())
     }
 
     /// Whether this is not the first exchange on its connection.
@@ -129,13 +144,13 @@ impl Exchange {
                 match parse_response(&mut self.upstream.received, &self.method)? {
                     Some(head) if self.is_final(head.status)? => return Poll::Ready(Ok(self.answered(head))),
                     Some(head) => {
-                        self.keep_interim(&head);
+                        self.keep_interim(&head)?;
                         continue;
                     }
                     None => {}
                 }
             }
-            match ready!(self.upstream.poll_receive(cx)) {
+            match ready!(self.upstream.poll_receive(cx, HEAD_READ)) {
                 Ok(0) if self.upstream.received.is_empty() => {
                     return Poll::Ready(Err(Failure::ClosedUnanswered));
                 }
@@ -198,7 +213,7 @@ impl Exchange {
                 Decoded::End => return Poll::Ready(Ok(Piece::End)),
                 Decoded::NeedMore => {}
             }
-            if ready!(self.upstream.poll_receive(cx))? == 0 {
+            if ready!(self.upstream.poll_receive(cx, usize::MAX))? == 0 {
                 self.body.closed()?;
             }
         }

@@ -122,10 +122,11 @@ impl Upstream {
         peeked.is_err_and(|error| nothing(error.into()))
     }
 
-    /// Appends what has arrived. The number of new bytes; 0 when the engine closed its side.
-    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Appends what has arrived, up to `most` bytes. The number of new bytes; 0 when the engine closed its side.
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let most = most.min(scratch.len());
+            let mut buffer = ReadBuf::new(&mut scratch[..most]);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             let new = buffer.filled();
             self.received = if self.received.is_empty() {

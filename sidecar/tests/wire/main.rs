@@ -11,7 +11,9 @@ mod support;
 
 mod abuse;
 mod document;
+mod floods;
 mod grpc;
+mod hostile_engine;
 mod http2;
 mod memory;
 mod payloads;

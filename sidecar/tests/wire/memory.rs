@@ -12,7 +12,7 @@ const LIMIT: u64 = 64 << 20;
 /// Enough for half as much again, if each made the sidecar keep as much as it can.
 const STUCK: usize = 500;
 
-fn resident(sidecar: &Sidecar) -> u64 {
+pub(crate) fn resident(sidecar: &Sidecar) -> u64 {
     let worker = sidecar.workers()[0];
     let text = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
