@@ -76,6 +76,7 @@ alerts: ## The alert rules, and a real Prometheus that scrapes the sidecar
 	cargo test -p tidegate-e2e --features prometheus --test prometheus
 
 e2e: ## End-to-end tests on a real cluster
+	cargo build -p tidegate-cli
 	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
 
 bench: ## CPU, streams, memory beside nginx, HAProxy and Envoy, decisions beside peers: report/bench.md; SECTION=cpu for one

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_operator_core::inject::Interception;
 
-/// Policies of Tidegate without a cluster.
+/// Policies of Tidegate without a cluster, and a look into one.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-tidegate", bin_name = "kubectl tidegate", version)]
 pub(crate) struct Arguments {
@@ -21,6 +21,104 @@ pub(crate) enum Command {
     Inject(InjectArguments),
     /// Replay a log of requests against policies in virtual time and print what was decided
     Simulate(SimulateArguments),
+    /// Judge whether the installation is sound, and say what to do where it is not
+    Check(CheckArguments),
+    /// Show policies, the pods that they act on, tiers and breakers
+    Status(StatusArguments),
+    /// Say which policies and rules act on a pod, why, and who lost
+    Explain(ExplainArguments),
+    /// Watch the sidecars of a namespace live
+    Top(TopArguments),
+    /// Restart the workloads whose pods have an old sidecar, or none although a policy selects them
+    Rotate(RotateArguments),
+}
+
+/// Which cluster, and which part of it.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArguments {
+    /// File of the connection (default: $KUBECONFIG, then ~/.kube/config)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig (default: its current one)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Namespace (default: that of the context)
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Namespace in which Tidegate is installed
+    #[arg(long, default_value = "tidegate-system")]
+    pub(crate) install_namespace: String,
+}
+
+/// One namespace or all of them.
+#[derive(Debug, Args)]
+pub(crate) struct ScopeArguments {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// All namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    pub(crate) scope: ScopeArguments,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// Name of the pod
+    pub(crate) pod: String,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArguments {
+    #[command(flatten)]
+    pub(crate) scope: ScopeArguments,
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS", value_parser = interval)]
+    pub(crate) interval: f64,
+    /// Looks, of which the last ends the command; without it there is no end
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: Option<u32>,
+    /// What is printed at each look
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateArguments {
+    #[command(flatten)]
+    pub(crate) scope: ScopeArguments,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Longest wait for one workload or one eviction, in seconds; 0 does not wait for workloads
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+}
+
+fn interval(text: &str) -> Result<f64, &'static str> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or("write seconds from 0.1 to 3600")
 }
 
 /// Which policies, and for which pod.

@@ -5,7 +5,8 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use tidegate_operator_core::index::Index;
 use tidegate_operator_core::inject::{
-    Admission, INJECTION_NAMESPACE_LABEL, NamespaceFacts, Outcome, SidecarResources, SidecarSettings, inject,
+    Admission, INJECTION_NAMESPACE_LABEL, Interception, NamespaceFacts, Outcome, SidecarResources,
+    SidecarSettings, inject,
 };
 
 use crate::command_line::InjectArguments;
@@ -18,7 +19,11 @@ pub(crate) fn run(arguments: &InjectArguments) -> Result<String, Refused> {
     if objects.pods.is_empty() {
         return Err(Refused::of("no pod in the files: write an object of kind Pod"));
     }
-    let settings = settings(arguments);
+    let settings = SidecarSettings {
+        image: arguments.image.clone(),
+        interception: arguments.interception,
+        ..settings(&arguments.install_namespace)
+    };
     let index = index(&objects);
     let pods: Result<Vec<_>, _> =
         objects.pods.iter().map(|pod| injected(pod, &index, arguments, &settings)).collect();
@@ -64,18 +69,19 @@ fn injected(
     serde_saphyr::to_string(&value).map_err(Refused::of)
 }
 
-fn settings(arguments: &InjectArguments) -> SidecarSettings {
-    let service = |name, port| format!("https://{name}.{}.svc:{port}", arguments.install_namespace);
+/// Settings of the chart's own values.
+pub(crate) fn settings(install_namespace: &str) -> SidecarSettings {
+    let service = |name, port| format!("https://{name}.{install_namespace}.svc:{port}");
     SidecarSettings {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        image: arguments.image.clone(),
+        image: concat!("tidegate-sidecar:", env!("CARGO_PKG_VERSION")).to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
         operator_url: service("tidegate-operator", 8444),
         agent_url: Some(service("tidegate-agent", 8445)),
         log_level: "info".to_owned(),
         proxy_port: 15120,
         admin_port: 15121,
-        interception: arguments.interception,
+        interception: Interception::Auto,
         tracing: None,
         resources: SidecarResources::default(),
     }

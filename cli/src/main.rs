@@ -1,13 +1,25 @@
 //! kubectl tidegate: policies without a cluster, and a look into one.
 
+mod check;
+mod cluster;
 mod command_line;
 mod compile;
+mod explain;
+#[cfg(test)]
+mod fake_api;
 mod inject;
 mod objects;
+mod pod_row;
+mod print;
 mod refused;
+mod rotate;
+mod sidecars;
 mod simulate;
+mod status;
+mod table;
+mod top;
 
-use std::io::Write as _;
+use std::future::Future;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -31,31 +43,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<String, Refused> {
-    match command {
-        Command::Compile(arguments) => compile::run(arguments),
-        Command::Inject(arguments) => inject::run(arguments),
-        Command::Simulate(arguments) => simulate::run(arguments),
-    }
+/// Whether all is well; what was found out is printed.
+fn run(command: &Command) -> Result<bool, Refused> {
+    let text = match command {
+        Command::Compile(arguments) => compile::run(arguments)?,
+        Command::Inject(arguments) => inject::run(arguments)?,
+        Command::Simulate(arguments) => simulate::run(arguments)?,
+        Command::Check(arguments) => return wait(check::run(arguments)),
+        Command::Status(arguments) => wait(status::run(arguments))?,
+        Command::Explain(arguments) => wait(explain::run(arguments))?,
+        Command::Top(arguments) => return wait(top::run(arguments)).map(|()| true),
+        Command::Rotate(arguments) => return wait(rotate::run(arguments)),
+    };
+    print::line(&text).map(|()| true)
 }
 
-fn finish(result: Result<String, Refused>) -> ExitCode {
-    match result.and_then(|output| print(&output)) {
-        Ok(()) => ExitCode::SUCCESS,
+fn wait<T>(work: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Refused::of)?.block_on(work)
+}
+
+fn finish(result: Result<bool, Refused>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(refused) => {
             for line in refused.lines() {
                 eprintln!("error: {line}");
             }
             ExitCode::FAILURE
         }
-    }
-}
-
-fn print(output: &str) -> Result<(), Refused> {
-    let mut stdout = std::io::stdout().lock();
-    match writeln!(stdout, "{output}").and_then(|()| stdout.flush()) {
-        // Whoever reads has enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(|error| Refused::of(format!("standard output: {error}"))),
     }
 }

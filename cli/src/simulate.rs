@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use tidegate_policy::PolicyDocument;
 
-use crate::command_line::{Output, SimulateArguments};
-use crate::compile;
+use crate::command_line::SimulateArguments;
 use crate::refused::Refused;
+use crate::{compile, print};
 use clients::Clients;
 use log::{Log, Request};
 use record::Record;
@@ -50,11 +50,7 @@ pub(crate) fn run(arguments: &SimulateArguments) -> Result<String, Refused> {
         let svg = plot::of(&report)?;
         std::fs::write(file, svg).map_err(|error| Refused::of(format!("{}: {error}", file.display())))?;
     }
-    match arguments.output {
-        Output::Table => Ok(table::of(&report)),
-        Output::Json => serde_json::to_string_pretty(&report).map_err(Refused::of),
-        Output::Yaml => serde_saphyr::to_string(&report).map_err(Refused::of),
-    }
+    print::form(arguments.output, &report, || table::of(&report))
 }
 
 fn replay(document: &PolicyDocument, log: &Log, arguments: &SimulateArguments) -> Result<Report, Refused> {

@@ -232,6 +232,51 @@ fn a_command_that_makes_no_sense_ends_with_64_and_help_with_0() {
 }
 
 #[test]
+fn every_command_and_flag_is_in_the_documentation() {
+    let pages =
+        ["docs/cli.md", "docs/simulate.md"].map(|page| fs::read_to_string(workspace().join(page)).unwrap());
+    let folder = Folder::with(&[]);
+    let help = folder.output(&["--help"]);
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<_> = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.len() >= 8, "{commands:?}");
+    for command in commands {
+        assert!(
+            pages[0].contains(&format!("kubectl tidegate {command}")),
+            "docs/cli.md does not name {command}"
+        );
+        let help = folder.output(&[command, "--help"]);
+        let words = help.split(|c: char| !c.is_alphanumeric() && c != '-');
+        for flag in words.filter(|word| word.starts_with("--") && word.len() > 2 && *word != "--help") {
+            assert!(pages.iter().any(|page| page.contains(flag)), "no page says what {command} {flag} does");
+        }
+    }
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_told_in_one_line() {
+    let kubeconfig = "
+apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]
+users: [{name: u, user: {}}]
+";
+    let folder = Folder::with(&[("config", kubeconfig)]);
+    for command in ["check", "status", "top", "rotate"] {
+        let errors = folder.errors(&[command, "--kubeconfig", "config"]);
+        assert!(errors.len() == 1 && errors[0].contains("refused"), "{command}: {errors:?}");
+    }
+    let errors = folder.errors(&["status", "--kubeconfig", "missing"]);
+    assert!(errors[0].starts_with("error: no cluster: "), "{errors:?}");
+}
+
+#[test]
 fn a_folder_is_its_files_in_order() {
     let folder = Folder::with(&[("short.yaml", SHORT), ("limits.yml", LIMITS), ("notes.txt", "not: [yaml")]);
     let document = folder.document(&["compile", "-f", "."]);

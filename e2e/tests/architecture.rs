@@ -141,10 +141,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "operator-core",
             "policy",
             "clap",
+            // Many sidecars are asked at a time.
+            "futures",
             // Quantiles of millions of answers in a few kilobytes.
             "hdrhistogram",
+            // A path that the API server passes on to a pod.
+            "http",
+            // Address blocks of NetworkPolicies.
+            "ipnet",
             "json-patch",
             "k8s-openapi",
+            // The cluster that `check`, `status`, `explain`, `top` and `rotate` look into.
+            "kube",
             // Its SVG backend alone: neither fonts nor bitmaps.
             "plotters",
             "serde",
@@ -153,6 +161,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "serde_path_to_error",
             // A log on standard input is read twice.
             "tempfile",
+            "tokio",
+            // When the authorities end that the API server trusts.
+            "x509-parser",
         ],
     ),
 ];

@@ -1,0 +1,155 @@
+//! `rotate`: gives the newest sidecar to pods that have an old one or none.
+//!
+//! Nothing changes a sidecar in place: its pod has to be created anew. Workloads that can roll are restarted as
+//! `kubectl rollout restart` does, one after the other; other pods are evicted. Both respect `PodDisruptionBudgets`:
+//! the eviction API by itself, and a restart is postponed when it takes away more pods at a time than a budget allows.
+
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::EvictParams;
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::cluster::{Cluster, Inventory, namespaces, said};
+use crate::command_line::RotateArguments;
+use crate::print;
+use crate::refused::Refused;
+use plan::{Action, Sight, Step};
+use workloads::{Rollout, Workloads};
+
+mod plan;
+mod workloads;
+
+/// Between two looks at a rollout, and two attempts of an eviction.
+const PAUSE: Duration = Duration::from_secs(2);
+const OPERATOR: &str = "tidegate-operator";
+
+/// False when something that should have been rotated was not.
+pub(crate) async fn run(arguments: &RotateArguments) -> Result<bool, Refused> {
+    let cluster = Cluster::connect(&arguments.scope.cluster).await?;
+    let steps = plan(&cluster, arguments.scope.all_namespaces).await?;
+    if steps.is_empty() {
+        print::line("Every pod that a policy selects has the newest sidecar.")?;
+        return Ok(true);
+    }
+    let mut done = true;
+    for step in &steps {
+        print::line(&step.to_string())?;
+        done &= !matches!(step.action, Action::Postpone(_));
+        if !arguments.dry_run {
+            done &= carry_out(&cluster, step, Duration::from_secs(arguments.timeout)).await?;
+        }
+    }
+    Ok(done)
+}
+
+async fn plan(cluster: &Cluster, everywhere: bool) -> Result<Vec<Step>, Refused> {
+    let namespace = (!everywhere).then_some(cluster.namespace.as_str());
+    let image = sidecar_image(cluster).await?;
+    let inventory = Inventory::read(cluster, namespace).await?;
+    let objects = namespaces(cluster, namespace)
+        .await
+        .map_err(|error| Refused::of(format!("namespaces: {}", said(&error))))?;
+    let budgets = cluster.list::<PodDisruptionBudget>(namespace).await?;
+    let workloads = Workloads::read(cluster, namespace).await?;
+    let labels = |namespace: &Namespace| (namespace.name_any(), namespace.clone());
+    let sight = Sight {
+        image: &image,
+        namespaces: objects.iter().map(labels).collect(),
+        budgets: &budgets,
+        workloads: &workloads,
+    };
+    Ok(plan::of(&inventory, &sight))
+}
+
+/// What the operator injects now.
+pub(crate) async fn sidecar_image(cluster: &Cluster) -> Result<String, Refused> {
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.install_namespace);
+    let operator = deployments.get(OPERATOR).await.map_err(|error| {
+        let place = &cluster.install_namespace;
+        Refused::of(format!("Deployment {place}/{OPERATOR}: {}: write --install-namespace", said(&error)))
+    })?;
+    let image = image_of(&operator);
+    image.ok_or_else(|| Refused::of(format!("Deployment {OPERATOR} has no --sidecar-image")))
+}
+
+/// The image of the sidecars that an operator injects.
+pub(crate) fn image_of(operator: &Deployment) -> Option<String> {
+    let containers = operator.spec.as_ref()?.template.spec.as_ref()?.containers.iter();
+    let mut arguments = containers.flat_map(|container| container.args.iter().flatten());
+    arguments.find_map(|argument| argument.strip_prefix("--sidecar-image=").map(str::to_owned))
+}
+
+async fn carry_out(cluster: &Cluster, step: &Step, patience: Duration) -> Result<bool, Refused> {
+    let (namespace, name) = (&step.namespace, &step.name);
+    match &step.action {
+        Action::Restart("Deployment") => restart::<Deployment>(cluster, namespace, name, patience).await,
+        Action::Restart("StatefulSet") => restart::<StatefulSet>(cluster, namespace, name, patience).await,
+        Action::Restart(_) => restart::<DaemonSet>(cluster, namespace, name, patience).await,
+        Action::Evict => evict(cluster, namespace, name, patience).await,
+        Action::Leave(_) | Action::Postpone(_) => Ok(true),
+    }
+}
+
+/// Restarts a workload and waits until its pods are new.
+async fn restart<K>(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    patience: Duration,
+) -> Result<bool, Refused>
+where
+    K: Rollout
+        + kube::core::util::Restart
+        + Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(cluster.client.clone(), namespace);
+    let failed = |error: &kube::Error| Refused::of(format!("{namespace}/{name}: {}", said(error)));
+    api.restart(name).await.map_err(|error| failed(&error))?;
+    if patience.is_zero() {
+        return Ok(true);
+    }
+    let end = Instant::now() + patience;
+    while Instant::now() < end {
+        sleep(PAUSE).await;
+        if api.get(name).await.map_err(|error| failed(&error))?.is_rolled_out() {
+            print::line("  done")?;
+            return Ok(true);
+        }
+    }
+    print::line(&format!(
+        "  not done after {} s: kubectl -n {namespace} rollout status",
+        patience.as_secs()
+    ))?;
+    Ok(false)
+}
+
+/// Evicts a pod as soon as its `PodDisruptionBudgets` allow it.
+async fn evict(cluster: &Cluster, namespace: &str, name: &str, patience: Duration) -> Result<bool, Refused> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+    let end = Instant::now() + patience;
+    loop {
+        match pods.evict(name, &EvictParams::default()).await {
+            Ok(_) => return Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 429 => {
+                if timeout_at(end, sleep(PAUSE)).await.is_err() {
+                    print::line(&format!("  not evicted: {}", status.message))?;
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(Refused::of(format!("{namespace}/{name}: {}", said(&error)))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
