@@ -10,14 +10,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
-    "(self.group == '' && self.kind == 'Service') || (self.group == 'batch' && self.kind == 'Job') || (self.group == 'apps' && self.kind in ['Deployment', 'StatefulSet', 'ReplicaSet', 'DaemonSet'])"
+    "(self.group == '' && self.kind == 'Service') || (self.group == 'batch' && self.kind in ['Job', 'CronJob']) || (self.group == 'apps' && self.kind in ['Deployment', 'StatefulSet', 'ReplicaSet', 'DaemonSet']) || (self.group == 'leaderworkerset.x-k8s.io' && self.kind == 'LeaderWorkerSet') || (self.group in ['inference.networking.k8s.io', 'inference.networking.x-k8s.io'] && self.kind == 'InferencePool')"
 ).message(TargetRef::KINDS))]
 pub struct TargetRef {
-    /// API group of the object: `apps`, `batch`, or empty for a Service.
+    /// API group of the object: `apps`, `batch`, `leaderworkerset.x-k8s.io`, `inference.networking.k8s.io` (or its
+    /// experimental `inference.networking.x-k8s.io`), or empty for a Service.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub group: String,
-    /// Kind of the object: `Deployment`, `StatefulSet`, `ReplicaSet`, `DaemonSet`, `Job` or `Service`.
+    /// Kind of the object: `Deployment`, `StatefulSet`, `ReplicaSet`, `DaemonSet`, `Job`, `CronJob`,
+    /// `LeaderWorkerSet`, `InferencePool` or `Service`.
     #[schemars(length(min = 1, max = 63))]
     pub kind: String,
     /// Name of the object.
@@ -27,7 +29,7 @@ pub struct TargetRef {
 
 impl TargetRef {
     /// What is said about a pair of group and kind that no policy can target.
-    pub const KINDS: &str = "not a kind that policies can target: write group: apps with kind: Deployment, StatefulSet, ReplicaSet or DaemonSet, group: batch with kind: Job, or group: \"\" with kind: Service; other pods are reached by selector";
+    pub const KINDS: &str = "not a kind that policies can target: write group: apps with kind: Deployment, StatefulSet, ReplicaSet or DaemonSet, group: batch with kind: Job or CronJob, group: leaderworkerset.x-k8s.io with kind: LeaderWorkerSet, group: inference.networking.k8s.io with kind: InferencePool, or group: \"\" with kind: Service; other pods are reached by selector";
 }
 
 /// A label selector with bounds. It selects pods of the policy's own namespace; an empty one selects all of them.

@@ -50,7 +50,14 @@ const ACCEPTED: &[(&str, &str)] = &[
     (RATE_LIMIT, "{priority: {}, selector: {matchExpressions: [{key: a, operator: Exists}]}}"),
     (RATE_LIMIT, "{priority: {}, targetRefs: [{kind: Service, name: a}]}"),
     (RATE_LIMIT, "{priority: {}, targetRefs: [{group: apps, kind: Deployment, name: a}]}"),
-    (RATE_LIMIT, "{priority: {}, targetRefs: [{group: batch, kind: Job, name: a}]}"),
+    (
+        RATE_LIMIT,
+        "{priority: {}, targetRefs: [{group: batch, kind: Job, name: a}, {group: batch, kind: CronJob, name: a}, {group: leaderworkerset.x-k8s.io, kind: LeaderWorkerSet, name: a}]}",
+    ),
+    (
+        RATE_LIMIT,
+        "{priority: {}, targetRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: a}, {group: inference.networking.x-k8s.io, kind: InferencePool, name: a}]}",
+    ),
     (RATE_LIMIT, "{tiers: {qps: {max: 400}}}"),
     (RATE_LIMIT, "{tiers: {qps: {max: 400, learned: {}}}}"),
     (RATE_LIMIT, "{tiers: {qps: {max: '0.5', learned: {floor: '0.4'}}}}"),
@@ -146,6 +153,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (RATE_LIMIT, "{priority: {}, targetRefs: [{kind: Deployment, name: a}]}", TargetRef::KINDS),
     (RATE_LIMIT, "{priority: {}, targetRefs: [{group: apps, kind: Service, name: a}]}", TargetRef::KINDS),
     (RATE_LIMIT, "{priority: {}, targetRefs: [{kind: Pod, name: a}]}", TargetRef::KINDS),
+    (
+        RATE_LIMIT,
+        "{priority: {}, targetRefs: [{group: apps, kind: InferencePool, name: a}]}",
+        TargetRef::KINDS,
+    ),
     (RATE_LIMIT, "{concurrency: {initial: 5, min: 6}}", Concurrency::ORDER),
     (RATE_LIMIT, "{concurrency: {max: 10}}", Concurrency::ORDER),
     (RATE_LIMIT, "{concurrency: {algorithm: Aimd, target: 2s}}", Concurrency::TARGET),

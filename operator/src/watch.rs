@@ -1,11 +1,13 @@
 //! Watches of the API server, pumped into the world.
 
+mod custom;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::PartialObjectMeta;
@@ -33,6 +35,8 @@ pub(crate) fn follow_all(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     follow::<PartialObjectMeta<ReplicaSet>>(client, world, &mut tasks);
     follow::<PartialObjectMeta<DaemonSet>>(client, world, &mut tasks);
     follow::<PartialObjectMeta<Job>>(client, world, &mut tasks);
+    follow::<PartialObjectMeta<CronJob>>(client, world, &mut tasks);
+    tasks.spawn(custom::discover(client.clone(), Arc::clone(world)));
     tasks
 }
 
@@ -41,21 +45,30 @@ where
     K: Watched + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
-    tasks.spawn(pump(stream.modify(Watched::strip).default_backoff(), Arc::clone(world)));
+    let world = Arc::clone(world);
+    let feed = move |feed| world.feed(feed);
+    let failed = |error: &watcher::Error| {
+        tracing::warn!(kind = K::SOURCE, error = brief(error), "watch interrupted");
+    };
+    tasks.spawn(pump(stream.modify(Watched::strip).default_backoff(), feed, failed));
 }
 
 /// Turns a list that begins anew into one reset, so that what was deleted meanwhile goes too.
-async fn pump<K: Watched>(stream: impl Stream<Item = watcher::Result<watcher::Event<K>>>, world: Arc<World>) {
+async fn pump<K>(
+    stream: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
+    mut feed: impl FnMut(Feed<K>),
+    mut failed: impl FnMut(&watcher::Error),
+) {
     let mut stream = std::pin::pin!(stream);
     let mut listed = Vec::new();
     while let Some(event) = stream.next().await {
         match event {
             Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(object)) => listed.push(object),
-            Ok(watcher::Event::InitDone) => world.feed(Feed::Reset(std::mem::take(&mut listed))),
-            Ok(watcher::Event::Apply(object)) => world.feed(Feed::Apply(object)),
-            Ok(watcher::Event::Delete(object)) => world.feed(Feed::Delete(object)),
-            Err(error) => tracing::warn!(kind = K::SOURCE, error = brief(&error), "watch interrupted"),
+            Ok(watcher::Event::InitDone) => feed(Feed::Reset(std::mem::take(&mut listed))),
+            Ok(watcher::Event::Apply(object)) => feed(Feed::Apply(object)),
+            Ok(watcher::Event::Delete(object)) => feed(Feed::Delete(object)),
+            Err(error) => failed(&error),
         }
     }
 }

@@ -12,6 +12,7 @@ mod endpoints;
 mod reports;
 mod state;
 mod subscribers;
+mod workloads;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,8 +23,9 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::core::DynamicObject;
 use tidegate_operator_core::inject::NamespaceFacts;
-use tidegate_operator_core::key::{PodKey, PolicyKey};
+use tidegate_operator_core::key::{CustomKind, PodKey, PolicyKey, Unavailable};
 use tidegate_operator_core::service::ServiceFacts;
 use tidegate_operator_core::status::PolicyStatus;
 use tidegate_policy::PolicyDocument;
@@ -63,11 +65,25 @@ struct Dirty {
 impl World {
     /// Takes an event of a watch in, and tells everybody whom it concerns.
     pub(crate) fn feed<K: Watched>(&self, feed: Feed<K>) {
+        self.edit(|state| state.take(feed));
+    }
+
+    /// Takes an event of a watch in of a kind that not every cluster has.
+    pub(crate) fn feed_custom(&self, kind: CustomKind, feed: Feed<DynamicObject>) {
+        self.edit(|state| state.take_custom(kind, feed));
+    }
+
+    /// Objects of this kind cannot be known; nobody waits for them.
+    pub(crate) fn set_unavailable(&self, kind: CustomKind, why: Unavailable) {
+        self.edit(|state| state.set_unavailable(kind, why));
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut State) -> Touched) {
         let seen = Instant::now();
         let (touched, synced, places) = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             let before = state.is_synced();
-            let touched = state.take(feed);
+            let touched = edit(&mut state);
             let places = touched.places.then(|| state.places());
             (touched, !before && state.is_synced(), places)
         };

@@ -12,6 +12,7 @@
 //! pods under the same policies share one document. The order of events never matters for the result. Nothing an
 //! object contains can stop the index: a policy that does not compile keeps its last good version in force.
 
+mod custom;
 mod namespace;
 mod policy;
 
@@ -25,7 +26,9 @@ use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 use tidegate_policy::PolicyDocument;
 
 use crate::inject::INJECTION_NAMESPACE_LABEL;
-use crate::key::{PodKey, PolicyKey, PolicyKind, Workload, WorkloadKind};
+use crate::key::{
+    CustomKind, Front, FrontKind, PodKey, PolicyKey, PolicyKind, Unavailable, Workload, WorkloadKind,
+};
 use crate::pod::PodFacts;
 use crate::service::ServiceFacts;
 
@@ -38,6 +41,8 @@ use policy::Observed;
 #[derive(Debug, Default)]
 pub struct Index {
     namespaces: BTreeMap<String, NamespaceIndex>,
+    /// The kinds whose objects cannot be known.
+    unavailable: BTreeMap<CustomKind, Unavailable>,
 }
 
 /// What an event changed.
@@ -125,6 +130,11 @@ impl Index {
         })
     }
 
+    /// The kinds whose objects cannot be known.
+    pub(crate) const fn unavailable(&self) -> &BTreeMap<CustomKind, Unavailable> {
+        &self.unavailable
+    }
+
     pub(crate) fn namespace(&self, namespace: &str) -> Option<&NamespaceIndex> {
         self.namespaces.get(namespace)
     }
@@ -180,13 +190,14 @@ impl Index {
 
     /// A Service is gone.
     pub fn delete_service(&mut self, namespace: &str, name: &str) -> Changes {
-        self.edit(namespace, |index| index.remove_service(name))
+        let front = Front { kind: FrontKind::Service, name: name.to_owned() };
+        self.edit(namespace, |index| index.remove_service(&front))
     }
 
     /// These Services are all there are.
     pub fn reset_services(&mut self, objects: &[Service]) -> Changes {
         let named = objects.iter().map(|service| (namespace_of(service), ServiceFacts::of(service)));
-        self.reset(named, NamespaceIndex::replace_services)
+        self.reset(named, |index, services| index.replace_services(FrontKind::Service, services))
     }
 
     /// A workload is there. Only its name is of interest: whether the target of a policy exists.
@@ -305,5 +316,7 @@ fn workload_of(kind: WorkloadKind, metadata: &ObjectMeta) -> (String, Workload) 
     (namespace, Workload { kind, name: metadata.name.clone().unwrap_or_default() })
 }
 
+#[cfg(test)]
+mod laws;
 #[cfg(test)]
 mod tests;

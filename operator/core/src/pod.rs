@@ -11,6 +11,10 @@ use crate::service::ServiceFacts;
 
 /// The label by which a Deployment tells the pods of its `ReplicaSet`s apart.
 const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+/// The label by which a `LeaderWorkerSet` names itself on its pods, leaders and workers.
+pub(crate) const LEADER_WORKER_SET_NAME: &str = "leaderworkerset.sigs.k8s.io/name";
+/// Digits of the minutes since 1970 by which a `CronJob` tells its Jobs apart: from 1989 to 2160.
+const MINUTES_DIGITS: usize = 8;
 
 /// What of a pod decides which policies act on it and how it counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -83,8 +87,13 @@ fn by_name(metadata: &ObjectMeta) -> BTreeSet<u16> {
 fn owners(metadata: &ObjectMeta) -> Vec<Workload> {
     let references = metadata.owner_references.as_deref().unwrap_or_default();
     let Some(nearest) = references.iter().find_map(workload) else { return Vec::new() };
-    let deployment = deployment(&nearest, metadata);
-    std::iter::once(nearest).chain(deployment).collect()
+    let further = match nearest.kind {
+        WorkloadKind::ReplicaSet => deployment(&nearest, metadata),
+        WorkloadKind::Job => cron_job(&nearest),
+        WorkloadKind::StatefulSet => leader_worker_set(metadata),
+        _ => None,
+    };
+    std::iter::once(nearest).chain(further).collect()
 }
 
 fn workload(reference: &OwnerReference) -> Option<Workload> {
@@ -95,12 +104,22 @@ fn workload(reference: &OwnerReference) -> Option<Workload> {
 
 /// A Deployment names its `ReplicaSet`s `<deployment>-<pod-template-hash>`, so that nobody has to watch them.
 fn deployment(owner: &Workload, metadata: &ObjectMeta) -> Option<Workload> {
-    if owner.kind != WorkloadKind::ReplicaSet {
-        return None;
-    }
     let hash = metadata.labels.as_ref()?.get(POD_TEMPLATE_HASH)?;
     let name = owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
     Some(Workload { kind: WorkloadKind::Deployment, name: name.to_owned() })
+}
+
+/// A `CronJob` names its Jobs `<cronjob>-<minutes since 1970>`, so that a pod's is known while the Job itself is news.
+fn cron_job(owner: &Workload) -> Option<Workload> {
+    let (name, minutes) = owner.name.rsplit_once('-')?;
+    let scheduled = minutes.len() == MINUTES_DIGITS && minutes.bytes().all(|byte| byte.is_ascii_digit());
+    scheduled.then(|| Workload { kind: WorkloadKind::CronJob, name: name.to_owned() })
+}
+
+/// Between a worker and its `LeaderWorkerSet` there are a `StatefulSet`, a pod and another `StatefulSet`; the label says it.
+fn leader_worker_set(metadata: &ObjectMeta) -> Option<Workload> {
+    let name = metadata.labels.as_ref()?.get(LEADER_WORKER_SET_NAME)?;
+    Some(Workload { kind: WorkloadKind::LeaderWorkerSet, name: name.clone() })
 }
 
 #[cfg(test)]
@@ -149,6 +168,32 @@ mod tests {
             owned_by("StatefulSet", "apps/v1", "llama", true, "x"),
             [a(WorkloadKind::StatefulSet, "llama")]
         );
+    }
+
+    #[test]
+    fn a_scheduled_job_belongs_to_its_cron_job_and_one_by_hand_to_nobody() {
+        assert_eq!(
+            owned_by("Job", "batch/v1", "nightly-29385720", true, "x"),
+            [a(WorkloadKind::Job, "nightly-29385720"), a(WorkloadKind::CronJob, "nightly")]
+        );
+        for by_hand in ["nightly", "nightly-1", "nightly-2938572x"] {
+            assert_eq!(owned_by("Job", "batch/v1", by_hand, true, "x"), [a(WorkloadKind::Job, by_hand)]);
+        }
+    }
+
+    #[test]
+    fn leaders_and_workers_belong_to_their_leader_worker_set() {
+        for set in ["llama", "llama-0"] {
+            let pod = facts(&format!(
+                "metadata:
+  name: p
+  labels: {{leaderworkerset.sigs.k8s.io/name: llama}}
+  ownerReferences:
+  - {{apiVersion: apps/v1, kind: StatefulSet, name: {set}, uid: u, controller: true}}"
+            ));
+            let owners = [a(WorkloadKind::StatefulSet, set), a(WorkloadKind::LeaderWorkerSet, "llama")];
+            assert_eq!(pod.owners, owners);
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ struct Tally {
     /// Sidecars that refused their document, and what the first of them said.
     refused: i32,
     refusal: Option<String>,
-    /// Pods that a Service reaches around their sidecar, and the first such Service.
+    /// Pods that a Service or an `InferencePool` reaches around their sidecar, and the first such, with what to do.
     bypassed: i32,
     bypass: Option<String>,
 }
@@ -83,7 +83,14 @@ impl Index {
         let stored = namespace.policies.get(&(policy.kind, policy.name.clone()))?;
         let tally = tally(namespace, policy, reports);
         let rotate = rotate::command(namespace, policy, self.namespace_is_injected(&policy.namespace));
-        let view = conditions::View { policy, namespace, stored, tally: &tally, rotate: rotate.as_deref() };
+        let view = conditions::View {
+            policy,
+            namespace,
+            stored,
+            tally: &tally,
+            rotate: rotate.as_deref(),
+            unavailable: self.unavailable(),
+        };
         let conditions = conditions::of(&view, now);
         let observed_generation = stored.facts.generation;
         Some(match policy.kind {
@@ -116,7 +123,7 @@ fn tally(namespace: &NamespaceIndex, policy: &PolicyKey, reports: &Reports) -> T
         tally.pods.injected += 1;
         if let Some(service) = namespace.services_of(pod).find(|one| pod.is_bypassed_by(one)) {
             tally.bypassed += 1;
-            tally.bypass.get_or_insert_with(|| service.name.clone());
+            tally.bypass.get_or_insert_with(|| format!("{}: {}", service.front(), service.remedy()));
         }
         let key = PodKey::new(policy.namespace.as_str(), name);
         let report = reports.get(&key).filter(|report| report.uid == pod.uid).map(|report| &report.report);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidegate_crds::{PodSelector, SelectorOperator, SelectorRequirement};
 
-use crate::key::Workload;
+use crate::key::{CustomKind, Front, Workload};
 use crate::pod::PodFacts;
 use crate::service::ServiceFacts;
 
@@ -22,8 +22,8 @@ pub enum Target {
 /// An object whose pods a policy acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetObject {
-    /// The pods that a Service sends traffic to.
-    Service(String),
+    /// The pods that a Service or an `InferencePool` sends traffic to.
+    Front(Front),
     /// The pods that a workload made.
     Workload(Workload),
 }
@@ -31,7 +31,7 @@ pub enum TargetObject {
 impl std::fmt::Display for TargetObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Service(name) => write!(f, "Service {name}"),
+            Self::Front(front) => front.fmt(f),
             Self::Workload(workload) => workload.fmt(f),
         }
     }
@@ -42,7 +42,7 @@ impl std::fmt::Display for TargetObject {
 pub enum Specificity {
     /// As every pod of the namespace.
     Namespace,
-    /// As one behind a Service.
+    /// As one behind a Service or in an `InferencePool`.
     Service,
     /// As one of a workload.
     Workload,
@@ -55,21 +55,21 @@ impl Specificity {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "every pod of the namespace",
-            Self::Service => "a Service",
+            Self::Service => "a Service or an InferencePool",
             Self::Workload => "a workload",
             Self::Pod => "labels of the pod",
         }
     }
 }
 
-/// The Services of a namespace, by name.
-pub type Services = BTreeMap<String, ServiceFacts>;
+/// The Services of a namespace, and what is like them, by name.
+pub type Services = BTreeMap<Front, ServiceFacts>;
 
 impl Target {
     /// How specifically it selects the pods that it selects.
     pub fn specificity(&self) -> Specificity {
         let of_object = |object: &TargetObject| match object {
-            TargetObject::Service(_) => Specificity::Service,
+            TargetObject::Front(_) => Specificity::Service,
             TargetObject::Workload(_) => Specificity::Workload,
         };
         match self {
@@ -90,9 +90,18 @@ impl Target {
 }
 
 impl TargetObject {
+    /// Its kind, if that is one that a cluster has only where somebody has installed it.
+    pub(crate) fn custom_kind(&self) -> Option<CustomKind> {
+        let (group, kind) = match self {
+            Self::Front(front) => (front.kind.group(), front.kind.as_str()),
+            Self::Workload(workload) => (workload.kind.group(), workload.kind.as_str()),
+        };
+        CustomKind::ALL.into_iter().find(|known| (known.group(), known.as_str()) == (group, kind))
+    }
+
     fn selects(&self, pod: &PodFacts, services: &Services) -> Option<Specificity> {
         match self {
-            Self::Service(name) => services.get(name)?.selects(&pod.labels).then_some(Specificity::Service),
+            Self::Front(front) => services.get(front)?.selects(&pod.labels).then_some(Specificity::Service),
             Self::Workload(workload) => pod.owners.contains(workload).then_some(Specificity::Workload),
         }
     }

@@ -5,19 +5,19 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use kube::core::PartialObjectMeta;
+use kube::core::DynamicObject;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 use tidegate_operator_core::index::{Changes, Index};
 use tidegate_operator_core::inject::{
     BY_NAME_ANNOTATION, INJECTED_ANNOTATION, NamespaceFacts, SKIPPED_ANNOTATION,
 };
-use tidegate_operator_core::key::{PodKey, PolicyKey, PolicyKind, WorkloadKind};
+use tidegate_operator_core::key::{CustomKind, PodKey, PolicyKey, PolicyKind, Unavailable};
 use tidegate_operator_core::status::PolicyStatus;
 
 use super::endpoints::Endpoints;
 use super::subscribers::View;
+use super::workloads;
 
 /// An event of a watch.
 #[derive(Debug)]
@@ -81,14 +81,14 @@ impl Default for State {
             RateLimitPolicy::SOURCE,
             CircuitBreakerPolicy::SOURCE,
         ];
-        let workloads = WorkloadKind::ALL.into_iter().map(WorkloadKind::as_str);
+        let custom = CustomKind::ALL.into_iter().map(CustomKind::definition);
         Self {
             index: Index::new(),
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             injected: HashMap::new(),
             endpoints: Endpoints::default(),
-            unsynced: kinds.into_iter().chain(workloads).collect(),
+            unsynced: kinds.into_iter().chain(workloads::SOURCES.iter().copied()).chain(custom).collect(),
         }
     }
 }
@@ -103,6 +103,25 @@ impl State {
                 K::reset(objects, self)
             }
         }
+    }
+
+    pub(super) fn take_custom(&mut self, kind: CustomKind, feed: Feed<DynamicObject>) -> Touched {
+        match feed {
+            Feed::Apply(object) => self.index.apply_custom(kind, &object).into(),
+            Feed::Delete(object) => {
+                let key = pod_key(&object);
+                self.index.delete_custom(kind, &key.namespace, &key.name).into()
+            }
+            Feed::Reset(objects) => {
+                self.unsynced.remove(kind.definition());
+                self.index.reset_custom(kind, &objects).into()
+            }
+        }
+    }
+
+    pub(super) fn set_unavailable(&mut self, kind: CustomKind, why: Unavailable) -> Touched {
+        self.unsynced.remove(kind.definition());
+        self.index.set_unavailable(kind, why).into()
     }
 
     pub(super) fn is_synced(&self) -> bool {
@@ -340,42 +359,4 @@ fn note_policy(
 ) {
     let key = PolicyKey::new(kind, policy.namespace().unwrap_or_default(), policy.name_any());
     state.policies.insert(key, PolicyObject { reference: policy.object_ref(&()), status });
-}
-
-/// A kind that makes pods, watched by its metadata alone.
-pub(crate) trait MakesPods {
-    const KIND: WorkloadKind;
-}
-
-macro_rules! makes_pods {
-    ($($group:ident :: $kind:ident),*) => {
-        $(impl MakesPods for k8s_openapi::api::$group::v1::$kind {
-            const KIND: WorkloadKind = WorkloadKind::$kind;
-        })*
-    };
-}
-
-makes_pods!(apps::Deployment, apps::StatefulSet, apps::ReplicaSet, apps::DaemonSet, batch::Job);
-
-impl<K: MakesPods> Watched for PartialObjectMeta<K> {
-    const SOURCE: &'static str = K::KIND.as_str();
-
-    fn strip(&mut self) {
-        let ObjectMeta { name, namespace, resource_version, .. } = std::mem::take(&mut self.metadata);
-        self.metadata = ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() };
-    }
-
-    fn apply(self, state: &mut State) -> Touched {
-        state.index.apply_workload(K::KIND, &self.metadata).into()
-    }
-
-    fn delete(self, state: &mut State) -> Touched {
-        let namespace = self.metadata.namespace.unwrap_or_default();
-        state.index.delete_workload(K::KIND, &namespace, &self.metadata.name.unwrap_or_default()).into()
-    }
-
-    fn reset(objects: Vec<Self>, state: &mut State) -> Touched {
-        let metadata: Vec<ObjectMeta> = objects.into_iter().map(|object| object.metadata).collect();
-        state.index.reset_workloads(K::KIND, &metadata).into()
-    }
 }

@@ -1,12 +1,13 @@
 //! What tests of several modules do with a world.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::PartialObjectMeta;
 use serde_json::json;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
+use tidegate_operator_core::key::{CustomKind, Unavailable};
 
 use super::{Feed, World};
 
@@ -26,4 +27,8 @@ pub(crate) fn sync_everything(world: &World) {
     world.feed(Feed::<PartialObjectMeta<ReplicaSet>>::Reset(Vec::new()));
     world.feed(Feed::<PartialObjectMeta<DaemonSet>>::Reset(Vec::new()));
     world.feed(Feed::<PartialObjectMeta<Job>>::Reset(Vec::new()));
+    world.feed(Feed::<PartialObjectMeta<CronJob>>::Reset(Vec::new()));
+    for kind in CustomKind::ALL {
+        world.set_unavailable(kind, Unavailable::NotInstalled);
+    }
 }

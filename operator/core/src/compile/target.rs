@@ -7,7 +7,7 @@ use tidegate_crds::{
 
 use super::problems::Problems;
 use super::scalar::is_label;
-use crate::key::{Workload, WorkloadKind};
+use crate::key::{Front, FrontKind, Workload, WorkloadKind};
 use crate::target::{Target, TargetObject};
 
 pub(super) fn of_rate_limit(spec: &RateLimitPolicySpec, problems: &mut Problems) -> Option<Target> {
@@ -26,7 +26,8 @@ pub(super) fn of_circuit_breaker(spec: &CircuitBreakerPolicySpec, problems: &mut
     }
     match &spec.target_service {
         Some(service) if is_label(service, |first| first.is_ascii_lowercase()) => {
-            Some(Target::Objects(vec![TargetObject::Service(service.clone())]))
+            let front = Front { kind: FrontKind::Service, name: service.clone() };
+            Some(Target::Objects(vec![TargetObject::Front(front)]))
         }
         Some(service) => {
             let message = format!("{service:?} is {}", CircuitBreakerPolicySpec::SERVICE);
@@ -58,8 +59,8 @@ fn target(
 
 fn object(reference: &TargetRef) -> Result<TargetObject, String> {
     let TargetRef { group, kind, name } = reference;
-    if (group.as_str(), kind.as_str()) == ("", "Service") {
-        return Ok(TargetObject::Service(name.clone()));
+    if let Some(kind) = FrontKind::parse(group, kind) {
+        return Ok(TargetObject::Front(Front { kind, name: name.clone() }));
     }
     match WorkloadKind::parse(group, kind) {
         Some(kind) => Ok(TargetObject::Workload(Workload { kind, name: name.clone() })),

@@ -13,7 +13,7 @@ use tidegate_policy::{
 };
 
 use super::*;
-use crate::key::{Workload, WorkloadKind};
+use crate::key::{Front, FrontKind, Workload, WorkloadKind};
 use crate::target::TargetObject;
 
 fn parse<T: DeserializeOwned>(kind: &str, spec: &str) -> T {
@@ -348,7 +348,10 @@ fn the_short_form_is_a_breaker_for_the_pods_behind_a_service() {
         compiled.unwrap(),
         CompiledPolicy {
             key: PolicyKey::new(PolicyKind::CircuitBreakerPolicy, "inference", "llama"),
-            target: Target::Objects(vec![TargetObject::Service("payment-service".to_owned())]),
+            target: Target::Objects(vec![TargetObject::Front(Front {
+                kind: FrontKind::Service,
+                name: "payment-service".to_owned()
+            })]),
             parts: Parts {
                 breaker: Some(Breaker {
                     policy: "inference/llama".to_owned(),
@@ -512,7 +515,7 @@ fn targets_are_parsed_by_kind() {
             "targetRefs: [{kind: Service, name: a}, {group: apps, kind: DaemonSet, name: b}, {group: batch, kind: Job, name: c}]"
         ),
         Target::Objects(vec![
-            TargetObject::Service("a".to_owned()),
+            TargetObject::Front(Front { kind: FrontKind::Service, name: "a".to_owned() }),
             TargetObject::Workload(Workload { kind: WorkloadKind::DaemonSet, name: "b".to_owned() }),
             TargetObject::Workload(Workload { kind: WorkloadKind::Job, name: "c".to_owned() }),
         ])

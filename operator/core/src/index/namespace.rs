@@ -7,7 +7,7 @@ use tidegate_policy::PolicyDocument;
 
 use super::policy::{Observed, StoredPolicy};
 use super::{Changes, Scope};
-use crate::key::{PodKey, PolicyKey, PolicyKind, Workload, WorkloadKind};
+use crate::key::{Front, FrontKind, PodKey, PolicyKey, PolicyKind, Workload, WorkloadKind};
 use crate::merge::{Candidate, Loss, merge};
 use crate::pod::PodFacts;
 use crate::service::ServiceFacts;
@@ -71,20 +71,22 @@ impl NamespaceIndex {
     }
 
     pub(super) fn put_service(&mut self, facts: ServiceFacts) -> Scope {
-        if self.services.get(&facts.name) == Some(&facts) {
+        let front = facts.front();
+        if self.services.get(&front) == Some(&facts) {
             return Scope::Nothing;
         }
-        self.services.insert(facts.name.clone(), facts);
+        self.services.insert(front, facts);
         Scope::Namespace
     }
 
-    pub(super) fn remove_service(&mut self, name: &str) -> Scope {
-        self.services.remove(name).map_or(Scope::Nothing, |_| Scope::Namespace)
+    pub(super) fn remove_service(&mut self, front: &Front) -> Scope {
+        self.services.remove(front).map_or(Scope::Nothing, |_| Scope::Namespace)
     }
 
-    pub(super) fn replace_services(&mut self, services: Vec<ServiceFacts>) -> Scope {
-        let services = services.into_iter().map(|facts| (facts.name.clone(), facts)).collect();
-        replace(&mut self.services, services, Scope::Namespace)
+    pub(super) fn replace_services(&mut self, kind: FrontKind, services: Vec<ServiceFacts>) -> Scope {
+        let others = self.services.values().filter(|service| service.kind != kind).cloned();
+        let all = others.chain(services).map(|facts| (facts.front(), facts)).collect();
+        replace(&mut self.services, all, Scope::Namespace)
     }
 
     pub(super) fn put_workload(&mut self, workload: Workload) -> Scope {
@@ -173,7 +175,7 @@ impl NamespaceIndex {
     /// Whether the target of a policy is there.
     pub(crate) fn exists(&self, object: &TargetObject) -> bool {
         match object {
-            TargetObject::Service(name) => self.services.contains_key(name),
+            TargetObject::Front(front) => self.services.contains_key(front),
             TargetObject::Workload(workload) => self.workloads.contains(workload),
         }
     }

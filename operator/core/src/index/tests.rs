@@ -1,8 +1,4 @@
-use std::sync::LazyLock;
-
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use kube::ResourceExt;
-use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 
 use super::*;
@@ -286,79 +282,4 @@ fn a_reset_of_one_workload_kind_leaves_the_others() {
     let changes = index.apply_workload(WorkloadKind::Job, &metadata);
     assert_eq!(changes, Changes { pods: pods(&[]), policies: [policy("all")].into() });
     assert!(!index.delete_workload(WorkloadKind::Job, "ns", "llama").is_empty());
-}
-
-/// One watch event.
-#[derive(Debug, Clone)]
-enum Event {
-    Pod(Box<Pod>),
-    Service(Box<Service>),
-    RateLimit(Box<RateLimitPolicy>),
-    Breaker(Box<CircuitBreakerPolicy>),
-    DeletePod(String),
-}
-
-fn apply(index: &mut Index, event: &Event) {
-    match event {
-        Event::Pod(pod) => index.apply_pod(pod),
-        Event::Service(service) => index.apply_service(service),
-        Event::RateLimit(policy) => index.apply_rate_limit_policy(policy),
-        Event::Breaker(policy) => index.apply_circuit_breaker_policy(policy),
-        Event::DeletePod(name) => index.delete_pod("ns", name),
-    };
-}
-
-fn world() -> Vec<Event> {
-    let limit = |policy| Event::RateLimit(Box::new(policy));
-    let opens = |policy| Event::Breaker(Box::new(policy));
-    let mut events = vec![
-        Event::Service(Box::new(service("front", "{app: llama}"))),
-        limit(rate_limit("all", 3, "{tiers: {qps: {max: 1}}, priority: {}}")),
-        limit(rate_limit("svc", 2, "{targetRefs: [{kind: Service, name: front}], tiers: {qps: {max: 2}}}")),
-        limit(rate_limit("dep", 2, &format!("{{{DEPLOYMENT}, tiers: {{qps: {{max: 3}}}}}}"))),
-        limit(rate_limit(
-            "old",
-            1,
-            &format!("{{{DEPLOYMENT}, limits: [{{name: a, limit: 1, window: 1s}}]}}"),
-        )),
-        limit(rate_limit("sel", 5, "{selector: {matchLabels: {zone: a}}, priority: {default: Low}}")),
-        opens(breaker("b", "{targetService: front, failureThreshold: 5}")),
-        opens(breaker("c", "{trip: {errorRatio: {}}}")),
-    ];
-    for i in 0..6 {
-        let labels = ["app: llama", "app: other, zone: a", "app: llama, zone: a"][i % 3];
-        events.push(Event::Pod(Box::new(pod(&format!("p{i}"), &format!("u{i}"), labels))));
-    }
-    events
-}
-
-/// Parsed once: most of the time of the law below would go there.
-static WORLD: LazyLock<Vec<Event>> = LazyLock::new(world);
-
-fn documents(index: &Index) -> Vec<Option<Arc<PolicyDocument>>> {
-    (0..6).map(|i| index.document_for("ns", &format!("p{i}"))).collect()
-}
-
-proptest! {
-    #[test]
-    fn the_order_of_events_never_matters(
-        events in Just(WORLD.clone()).prop_shuffle(),
-        repeated in proptest::collection::vec(0..14_usize, 0..6),
-    ) {
-        let mut expected = Index::new();
-        for event in WORLD.iter() {
-            apply(&mut expected, event);
-        }
-        let mut index = Index::new();
-        for event in &events {
-            apply(&mut index, event);
-        }
-        for i in repeated {
-            if let Event::Pod(pod) = &events[i] {
-                apply(&mut index, &Event::DeletePod(pod.name_any()));
-            }
-            apply(&mut index, &events[i]);
-        }
-        prop_assert_eq!(documents(&index), documents(&expected));
-    }
 }

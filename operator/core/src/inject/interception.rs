@@ -112,8 +112,9 @@ fn by_name(pod: &Pod, admission: &Admission<'_>, ports: &GuardedPorts) -> Result
             admission.services.iter().find(|one| one.goes_around(|port| ports.guards(port)))
     {
         let detail = format!(
-            "Service {} reaches the pod by a port's number and would go around the sidecar: give it a named targetPort and a cluster IP, or annotate the pod {ALLOW_BYPASS_ANNOTATION}: \"true\"",
-            service.name
+            "{} reaches the pod by a port's number and would go around the sidecar: {}, or annotate the pod {ALLOW_BYPASS_ANNOTATION}: \"true\"",
+            service.front(),
+            service.remedy()
         );
         return Err(Skip::new(SkipReason::Bypassed, detail));
     }

@@ -6,9 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::Tally;
 use crate::index::{NamespaceIndex, StoredPolicy};
-use crate::key::PolicyKey;
+use crate::key::{CustomKind, PolicyKey, Unavailable};
 use crate::merge::Part;
-use crate::target::Target;
+use crate::target::{Target, TargetObject};
 
 /// Longest message that the API server takes.
 const LONGEST_MESSAGE: usize = 32_768;
@@ -20,6 +20,8 @@ pub(super) struct View<'a> {
     pub(super) stored: &'a StoredPolicy,
     pub(super) tally: &'a Tally,
     pub(super) rotate: Option<&'a str>,
+    /// The kinds whose objects cannot be known.
+    pub(super) unavailable: &'a BTreeMap<CustomKind, Unavailable>,
 }
 
 /// A condition without its times.
@@ -84,6 +86,8 @@ fn accepted(view: &View<'_>) -> Finding {
 #[derive(Default)]
 struct Missing {
     names: Vec<String>,
+    /// Why there cannot be any of a kind, one sentence each.
+    kinds: BTreeSet<String>,
     all: bool,
 }
 
@@ -92,17 +96,35 @@ impl Missing {
         let Some(Target::Objects(objects)) = view.stored.compiled().map(|policy| &policy.target) else {
             return Self::default();
         };
-        let missing = objects.iter().filter(|object| !view.namespace.exists(object));
-        let names: Vec<_> = missing.map(ToString::to_string).collect();
-        Self { all: names.len() == objects.len(), names }
+        let missing: Vec<_> = objects.iter().filter(|object| !view.namespace.exists(object)).collect();
+        Self {
+            names: missing.iter().map(ToString::to_string).collect(),
+            kinds: missing.iter().filter_map(|object| unavailable(view, object)).collect(),
+            all: missing.len() == objects.len(),
+        }
     }
 
     fn describe(&self) -> String {
         if self.names.is_empty() {
             return String::new();
         }
-        format!("not found in the namespace: {}", self.names.join(", "))
+        let found = format!("not found in the namespace: {}", self.names.join(", "));
+        std::iter::once(&found).chain(&self.kinds).cloned().collect::<Vec<_>>().join("; ")
     }
+}
+
+/// Why no object of this kind can be found, whatever its name.
+fn unavailable(view: &View<'_>, object: &TargetObject) -> Option<String> {
+    let kind = object.custom_kind()?;
+    let definition = kind.definition();
+    Some(match view.unavailable.get(&kind)? {
+        Unavailable::NotInstalled => format!(
+            "the CustomResourceDefinition {definition} is not installed: install it, or name another target"
+        ),
+        Unavailable::Forbidden => {
+            format!("the operator may not list {definition}: upgrade the chart, whose ClusterRole allows it")
+        }
+    })
 }
 
 /// What a policy lost to others, over all pods that it selects.
@@ -171,9 +193,9 @@ fn programmed(view: &View<'_>, accepted: &Finding) -> Finding {
         let advice = view.rotate.map_or(String::new(), |rotate| format!("; to give them one: {rotate}"));
         return Finding::new(false, "PartiallyProgrammed", message + &advice);
     }
-    if let Some(service) = &view.tally.bypass {
+    if let Some(bypass) = &view.tally.bypass {
         let message = format!(
-            "{} of {} pods can be reached around their sidecar, by Service {service}: give it a named targetPort and a cluster IP.",
+            "{} of {} pods can be reached around their sidecar, by {bypass}.",
             view.tally.bypassed, pods.matched
         );
         return Finding::new(false, "PartiallyProgrammed", message);

@@ -10,6 +10,8 @@ use crate::pod::{PodFacts, Sidecar};
 
 /// More would not fit into a status that a person reads.
 const MOST_WORKLOADS: usize = 16;
+/// The bound of the field in the schema: a longer one would cost the whole status.
+const LONGEST: usize = 4096;
 
 /// `None` when no pod misses a sidecar that a restart could give it. Only workloads that can be restarted are in it:
 /// a Job or a pod of its own has to be created anew by whoever made it.
@@ -19,23 +21,47 @@ pub(super) fn command(namespace: &NamespaceIndex, policy: &PolicyKey, injected: 
         .map(|(_, pod, _)| pod)
         .filter(|pod| pod.sidecar == Sidecar::Missing && !pod.finished);
     let workloads: BTreeSet<&Workload> = missing.filter_map(restartable).collect();
-    if workloads.is_empty() {
-        return None;
-    }
-    let mut command = String::new();
-    if !injected {
-        let name = &policy.namespace;
-        _ = write!(command, "kubectl label namespace {name} {INJECTION_NAMESPACE_LABEL}=enabled && ");
-    }
-    _ = write!(command, "kubectl -n {} rollout restart", policy.namespace);
-    for workload in workloads.into_iter().take(MOST_WORKLOADS) {
-        _ = write!(command, " {}/{}", workload.kind.as_str().to_lowercase(), workload.name);
-    }
-    Some(command)
+    let most = workloads.len().min(MOST_WORKLOADS);
+    let mut shortened =
+        (1..=most).rev().map(|count| written(&policy.namespace, injected, workloads.iter().take(count)));
+    shortened.find(|command| command.len() <= LONGEST)
 }
 
+fn written<'a>(namespace: &str, injected: bool, workloads: impl Iterator<Item = &'a &'a Workload>) -> String {
+    let (sets, others): (Vec<&Workload>, Vec<&Workload>) =
+        workloads.copied().partition(|workload| workload.kind == WorkloadKind::LeaderWorkerSet);
+    let mut commands = Vec::new();
+    if !injected {
+        commands.push(format!("kubectl label namespace {namespace} {INJECTION_NAMESPACE_LABEL}=enabled"));
+    }
+    if !others.is_empty() {
+        let mut restart = format!("kubectl -n {namespace} rollout restart");
+        for workload in others {
+            _ = write!(restart, " {}/{}", workload.kind.as_str().to_lowercase(), workload.name);
+        }
+        commands.push(restart);
+    }
+    commands.extend(sets.into_iter().map(|set| roll(namespace, &set.name)));
+    commands.join(" && ")
+}
+
+/// `rollout restart` does not know the kind; its own rolling update begins when its template changes.
+fn roll(namespace: &str, leader_worker_set: &str) -> String {
+    const TEMPLATE: &str = r#"'{"spec":{"leaderWorkerTemplate":{"workerTemplate":{"metadata":{"annotations":{"tidegate.dev/rotated":"'$(date +%s)'"}}}}}}'"#;
+    format!(
+        "kubectl -n {namespace} patch leaderworkersets.leaderworkerset.x-k8s.io {leader_worker_set} --type merge -p {TEMPLATE}"
+    )
+}
+
+/// The outermost owner that can be restarted: what it made is not restarted behind its back.
 fn restartable(pod: &PodFacts) -> Option<&Workload> {
-    pod.owners.iter().find(|owner| {
-        matches!(owner.kind, WorkloadKind::Deployment | WorkloadKind::StatefulSet | WorkloadKind::DaemonSet)
+    pod.owners.iter().rfind(|owner| {
+        matches!(
+            owner.kind,
+            WorkloadKind::Deployment
+                | WorkloadKind::StatefulSet
+                | WorkloadKind::DaemonSet
+                | WorkloadKind::LeaderWorkerSet
+        )
     })
 }

@@ -1,11 +1,12 @@
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 
 use super::*;
-use crate::key::WorkloadKind;
+use crate::key::{CustomKind, Unavailable, WorkloadKind};
 
 fn from_yaml<T: DeserializeOwned>(yaml: &str) -> T {
     serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
@@ -244,6 +245,109 @@ fn a_missing_target_is_named_until_it_is_there() {
     let metadata = from_yaml("{name: llama, namespace: ns}");
     index.apply_workload(WorkloadKind::Deployment, &metadata);
     assert_eq!(accepted(&index), "True Accepted: not found in the namespace: Service front");
+}
+
+#[test]
+fn a_target_of_a_kind_that_is_not_installed_names_the_definition_that_is_missing() {
+    let mut index = Index::new();
+    index.apply_rate_limit_policy(&rate_limit(
+        "llama",
+        1,
+        "{targetRefs: [{group: leaderworkerset.x-k8s.io, kind: LeaderWorkerSet, name: llama}], priority: {}}",
+    ));
+    let accepted = |index: &Index| condition(&rate_limit_status(index, "llama", &Reports::new()), "Accepted");
+    let changes = index.set_unavailable(CustomKind::LeaderWorkerSet, Unavailable::NotInstalled);
+    assert_eq!(changes.policies, [key("llama")].into());
+    assert_eq!(
+        accepted(&index),
+        "False TargetNotFound: not found in the namespace: LeaderWorkerSet llama; the CustomResourceDefinition \
+         leaderworkersets.leaderworkerset.x-k8s.io is not installed: install it, or name another target"
+    );
+    index.set_unavailable(CustomKind::LeaderWorkerSet, Unavailable::Forbidden);
+    assert!(accepted(&index).contains("the operator may not list leaderworkersets.leaderworkerset.x-k8s.io"));
+    let set = "{apiVersion: leaderworkerset.x-k8s.io/v1, kind: LeaderWorkerSet, metadata: {name: llama, namespace: ns}}";
+    let changes = index.reset_custom(CustomKind::LeaderWorkerSet, &[from_yaml(set)]);
+    assert_eq!(changes.policies, [key("llama")].into());
+    assert_eq!(accepted(&index), "True Accepted: The policy is valid.");
+}
+
+#[test]
+fn an_inference_pool_selects_its_pods_and_is_named_when_it_goes_around_a_sidecar() {
+    let mut index = Index::new();
+    index.apply_rate_limit_policy(&rate_limit(
+        "llama",
+        1,
+        "{targetRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: pool}], priority: {default: Low}}",
+    ));
+    index.apply_pod(&pod("a", "{tidegate.dev/injected: 0.1.0, tidegate.dev/guarded-by-name: '8000'}"));
+    let pool: DynamicObject = from_yaml(
+        "{apiVersion: inference.networking.k8s.io/v1, kind: InferencePool, metadata: {name: pool, namespace: ns},
+          spec: {selector: {matchLabels: {app: llama}}, targetPorts: [{number: 8000}]}}",
+    );
+    index.apply_custom(CustomKind::InferencePool, &pool);
+    let reports = Reports::from([reported(&index, "a", &json!({}))]);
+    let status = rate_limit_status(&index, "llama", &reports);
+    assert_eq!((status.pods.matched, status.pods.programmed), (1, 1));
+    let programmed = condition(&status, "Programmed");
+    assert!(
+        programmed.contains("around their sidecar, by InferencePool pool: pools reach pods by number"),
+        "{programmed}"
+    );
+    index.delete_custom(CustomKind::InferencePool, "ns", "pool");
+    assert_eq!(rate_limit_status(&index, "llama", &reports).pods.matched, 0);
+}
+
+#[test]
+fn an_engine_on_several_pods_is_rolled_as_a_whole() {
+    let mut index = Index::new();
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let worker: Pod = from_yaml(
+        "metadata:
+  name: llama-0-1
+  namespace: ns
+  uid: u
+  labels: {leaderworkerset.sigs.k8s.io/name: llama}
+  ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: llama-0, uid: u, controller: true}]",
+    );
+    index.apply_pod(&worker);
+    let rotate = rate_limit_status(&index, "all", &Reports::new()).rotate.unwrap();
+    assert!(
+        rotate.contains("patch leaderworkersets.leaderworkerset.x-k8s.io llama --type merge"),
+        "{rotate}"
+    );
+    assert!(!rotate.contains("statefulset"), "{rotate}");
+}
+
+#[test]
+fn the_command_that_rotates_stays_within_the_bound_of_its_field() {
+    let mut index = Index::new();
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    for i in 0..20 {
+        let name = format!("{i:0>240}");
+        let pod: Pod = from_yaml(&format!(
+            "{{metadata: {{name: p{i}, namespace: ns, ownerReferences: [
+               {{apiVersion: apps/v1, kind: StatefulSet, name: '{name}', uid: u, controller: true}}]}}}}"
+        ));
+        index.apply_pod(&pod);
+    }
+    let rotate = rate_limit_status(&index, "all", &Reports::new()).rotate.unwrap();
+    assert!(rotate.len() <= 4096 && rotate.matches("statefulset/").count() > 10, "{}", rotate.len());
+}
+
+#[test]
+fn a_policy_that_loses_all_of_several_parts_is_in_conflict() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    let spec = "identity: {jwt: [{issuer: a, jwks: {uri: 'https://a/b'}}]}, rateLimitHeaders: Always";
+    index.apply_rate_limit_policy(&rate_limit("all", 1, &format!("{{{spec}}}")));
+    let status = rate_limit_status(&index, "all", &Reports::new());
+    assert_eq!(condition(&status, "Accepted"), "True Accepted: The policy is valid.");
+    index.apply_rate_limit_policy(&rate_limit("pod", 1, &format!("{{selector: {{}}, {spec}}}")));
+    let status = rate_limit_status(&index, "all", &Reports::new());
+    assert_eq!(
+        condition(&status, "Accepted"),
+        "False Conflicted: RateLimitPolicy ns/pod goes before it on 1 pod and decides identity and rateLimitHeaders"
+    );
 }
 
 #[test]
