@@ -10,6 +10,7 @@
 //! and not off the ancient ones: the slot is then one short and the ancient ones one over, the sum is right, and
 //! one turn of the ring later both are.
 
+use std::num::NonZeroU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ struct Ring {
 
 /// The slot of a request in the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot(u64);
+pub(crate) struct Slot(NonZeroU64);
 
 impl Ages {
     pub(crate) fn new(now: Tick) -> Self {
@@ -83,12 +84,12 @@ impl Ages {
     pub(crate) fn enter(&self, lane: Lane) -> Slot {
         let newest = self.newest.load(Relaxed);
         lane.increment(&self.stripes[lane.index()].entered[slot(newest)]);
-        Slot(newest)
+        Slot(NonZeroU64::new(newest).unwrap_or(NonZeroU64::MIN))
     }
 
     /// It waits no longer.
     pub(crate) fn leave(&self, lane: Lane, Slot(number): Slot) {
-        let stripe = &self.stripes[lane.index()];
+        let (stripe, number) = (&self.stripes[lane.index()], number.get());
         let reused = number + SLOTS as u64 <= self.newest.load(Relaxed);
         lane.increment(if reused { &stripe.left_ancient } else { &stripe.left[slot(number)] });
     }

@@ -155,6 +155,7 @@ impl Breaker {
     }
 
     /// Leave for one call.
+    #[inline]
     pub(crate) fn admit(
         &self,
         now: Tick,
@@ -183,6 +184,7 @@ impl Breaker {
         Ok(call)
     }
 
+    #[inline]
     fn enter(&self, now: Tick, place: usize) -> Result<Call, Denied> {
         let permit = self.cells[place].admit(now, &self.conditions)?;
         Ok(Call {
@@ -196,6 +198,7 @@ impl Breaker {
 
     /// All rules have admitted the call: a group that comes for the first time gets its breaker now. Where others of its
     /// group were faster and tripped it already, this one call passes uncounted.
+    #[inline]
     pub(crate) fn begin(&self, now: Tick, call: &mut Call) {
         let (Some(groups), Some(newcomer)) = (&self.groups, call.newcomer.take()) else { return };
         if let Ok(entered) = self.enter(now, groups.claim(newcomer)) {

@@ -17,14 +17,14 @@ use crate::concurrency::{Flow, Permits, Pool};
 use crate::gate::Gate;
 use crate::gradient::Gradient;
 use crate::lane::Lane;
-use crate::limit::{Held, Judged, Limits, Quota, QuotaKeys};
+use crate::limit::{Held, Judged, Limits, Passed, Quota, QuotaKeys};
 use crate::meter::Meter;
 use crate::priority::Classifier;
 use crate::queue::{Account, Place, Queue};
 use crate::ramp::Ramp;
 use crate::spread::Spread;
 use crate::{Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, Tick, TimeLimits, Tokens};
-use ask::{Asked, Leave};
+use ask::Leave;
 use control::Control;
 use latencies::LatencyMeter;
 use places::Places;
@@ -84,7 +84,7 @@ pub struct Ticket {
     /// Its answer has begun.
     begun: bool,
     /// What it counted in the queue, if it has been there.
-    account: Option<Account>,
+    account: Option<Box<Account>>,
 }
 
 impl TierRules {
@@ -197,16 +197,12 @@ impl Engine {
             self.look_for_burst(now, lane);
         }
         let class = self.priority.classify(facts);
-        match self.ask(now, class, facts, &mut judged) {
-            Ok(Asked::Go(leave)) => Decision::Admit(self.let_in(now, lane, class, leave, facts.tokens)),
-            Ok(Asked::Wait(waiting)) => Decision::Queue(waiting),
-            Err(refusal) => self.refuse(refusal),
-        }
+        self.ask(now, lane, class, facts, &mut judged)
     }
 
     #[inline]
     fn let_in(&self, now: Tick, lane: Lane, class: PriorityClass, leave: Leave, tokens: Tokens) -> Admission {
-        let Leave { mut call, shadow, wait, held, pool, account } = leave;
+        let Leave { mut call, shadow, passed: Passed { wait, held }, pool, account } = leave;
         if let (Some(breaker), Some(call)) = (&self.breaker, &mut call) {
             breaker.begin(now, call);
         }

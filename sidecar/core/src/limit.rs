@@ -39,7 +39,7 @@ pub(crate) use rule::LimitRule;
 pub(crate) use token_bucket::TokenBucket;
 
 use crate::{Facts, Refusal, Rule, Tick, Tokens};
-use table::{Place, Receipt};
+use table::Receipt;
 
 const MAX: usize = PolicyDocument::MAX_LIMITS;
 
@@ -50,6 +50,8 @@ pub(crate) struct Limits {
     /// What keys are made of, each kind once: rules that count by the same parts share one hash.
     keys: Box<[Box<[KeyPart]>]>,
     hasher: Hasher,
+    /// Rules whose keys are far apart in memory: it is sent for before anything else is asked.
+    early: Box<[usize]>,
     /// Some rule lets wait, so that a request may have to.
     paced: bool,
     /// Rules that have something to give back or to settle when a request ends.
@@ -70,15 +72,10 @@ pub(crate) struct Passed {
 #[derive(Debug)]
 pub(crate) struct Judged {
     keys: ArrayVec<Key, MAX>,
-    /// Where each rule has its key; none: the rule is not for the request.
-    places: ArrayVec<Option<Found>, MAX>,
     steps: ArrayVec<Step, MAX>,
     /// What the request is estimated to use.
     tokens: Tokens,
 }
-
-/// What a rule knows of a key: its place, if it has one of its own.
-type Found = Option<Place>;
 
 /// What became of a request at one rule.
 #[derive(Debug, Clone, Copy)]
@@ -92,9 +89,9 @@ enum Step {
 }
 
 impl Judged {
+    #[inline]
     pub(crate) fn new() -> Self {
-        let (keys, places, steps) = (ArrayVec::new(), ArrayVec::new(), ArrayVec::new());
-        Self { keys, places, steps, tokens: Tokens::default() }
+        Self { keys: ArrayVec::new(), steps: ArrayVec::new(), tokens: Tokens::default() }
     }
 
     /// What the request is estimated to use.
@@ -138,12 +135,22 @@ impl Limits {
         });
         let rules: Box<[LimitRule]> = rules.collect();
         let paced = rules.iter().any(LimitRule::is_paced);
-        let held = rules.iter().enumerate().filter(|(_, rule)| rule.is_held()).map(|(i, _)| i).collect();
-        Self { rules, keys: keys.into(), hasher, paced, held }
+        let those = |wanted: fn(&LimitRule) -> bool| {
+            rules
+                .iter()
+                .enumerate()
+                .filter(move |(_, rule)| wanted(rule))
+                .map(|(i, _)| i)
+                .collect::<Box<[usize]>>()
+        };
+        let (held, early) = (those(LimitRule::is_held), those(|rule| !rule.is_together()));
+        // What is sent for alone is there no sooner.
+        let early = if early.len() > 1 { early } else { Box::default() };
+        Self { rules, keys: keys.into(), hasher, early, paced, held }
     }
 
-    /// Looks for the request's keys in all rules. Nothing waits for what is found, so that the memory of all is on its
-    /// way at once.
+    /// Makes the request's keys, and has the memory of all sent at once.
+    #[inline]
     pub(crate) fn find(&self, facts: &Facts<'_>, judged: &mut Judged) {
         judged.tokens = facts.tokens;
         for parts in &self.keys {
@@ -155,36 +162,38 @@ impl Limits {
                 Key::of(parts, &self.hasher, facts)
             });
         }
-        for rule in &self.rules {
-            let place = if rule.is_for(facts) { Some(rule.find(judged.keys[rule.key])) } else { None };
-            judged.places.push(place);
+        for i in &self.early {
+            let rule = &self.rules[*i];
+            rule.send_for(judged.keys[rule.key]);
         }
     }
 
     /// Spends on all rules, or on none: what was spent before one refuses is given back. Of several that refuse the
     /// one with the longest wait decides. `shadow`: what the rules in shadow mode would have done, if nobody before
     /// them would have.
+    #[inline]
     pub(crate) fn take(
         &self,
         now: Tick,
         class: PriorityClass,
+        facts: &Facts<'_>,
         judged: &mut Judged,
         shadow: &mut Option<Refusal>,
     ) -> Result<(), Refusal> {
         let mut shadowed = false;
-        for (i, (rule, found)) in self.rules.iter().zip(&judged.places).enumerate() {
-            let Some(place) = found else {
+        for (i, rule) in self.rules.iter().enumerate() {
+            if !rule.is_for(facts) {
                 judged.steps.push(Step::Spared);
                 continue;
-            };
+            }
             let cost = rule.price.of_estimate(&judged.tokens);
-            let step = match rule.take(now, judged.keys[rule.key], cost, *place) {
+            let step = match rule.take(now, judged.keys[rule.key], cost) {
                 Ok(receipt) => Step::Spent(receipt),
                 Err(until) if rule.mode == Mode::Shadow => {
                     shadowed = true;
                     Step::Refused(until)
                 }
-                Err(until) => return Err(self.undo(now, class, judged, Refused { rule: i, until })),
+                Err(until) => return Err(self.undo(now, class, facts, judged, Refused { rule: i, until })),
             };
             judged.steps.push(step);
         }
@@ -213,9 +222,17 @@ impl Limits {
     /// One rule has refused: gives back what was spent before, and asks the rules behind it how long they would have
     /// the request wait.
     #[cold]
-    fn undo(&self, now: Tick, class: PriorityClass, judged: &Judged, refused: Refused) -> Refusal {
+    #[inline(never)]
+    fn undo(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        facts: &Facts<'_>,
+        judged: &Judged,
+        refused: Refused,
+    ) -> Refusal {
         self.give_back(judged);
-        let asks = |i: &usize| judged.places[*i].is_some() && self.rules[*i].mode == Mode::Enforce;
+        let asks = |i: &usize| self.rules[*i].mode == Mode::Enforce && self.rules[*i].is_for(facts);
         let rest = (refused.rule + 1..self.rules.len()).filter(asks);
         let longest = rest.fold(refused, |longest, i| {
             let rule = &self.rules[i];
@@ -232,25 +249,25 @@ impl Limits {
     /// The request has ended. `used` is what it really used, if anybody knows.
     pub(crate) fn complete(&self, now: Tick, held: Held, used: Option<&Tokens>) {
         held.release(|hold| {
-            let rule = &self.rules[hold.rule];
-            rule.settle(now, &hold, used.map(|used| rule.price.of(used)));
+            let rule = &self.rules[hold.rule as usize];
+            rule.settle(now, hold, used.map(|used| rule.price.of(used)));
         });
     }
 
     /// The rule that ends a stream which has used so many tokens, if one does.
     pub(crate) fn exhausted(&self, now: Tick, held: &Held, used: &Tokens) -> Option<Arc<Rule>> {
         let ends = |hold: &&Hold| {
-            let rule = &self.rules[hold.rule];
+            let rule = &self.rules[hold.rule as usize];
             rule.is_exhausted(now, hold, rule.price.of(used))
         };
-        let rule = &self.rules[held.iter().find(ends)?.rule];
+        let rule = &self.rules[held.iter().find(ends)?.rule as usize];
         rule.count_refusal();
         Some(rule.name())
     }
 
     /// The request did not take place: all that it holds is given back.
     pub(crate) fn cancel(&self, held: Held) {
-        held.release(|hold| self.rules[hold.rule].give_back(hold.key, hold.receipt, hold.cost));
+        held.release(|hold| self.rules[hold.rule as usize].give_back(hold.key, hold.receipt, hold.cost));
     }
 
     /// State of every rule.
@@ -274,11 +291,12 @@ impl Limits {
     }
 
     /// Notes what the request holds of a rule.
+    #[inline]
     fn hold(&self, i: usize, judged: &Judged, held: &mut Held) {
         let rule = &self.rules[i];
         if let Step::Spent(receipt) = judged.steps[i] {
             let cost = rule.price.of_estimate(&judged.tokens);
-            held.push(Hold { rule: i, key: judged.keys[rule.key], receipt, cost });
+            held.push(Hold { rule: i as u32, key: judged.keys[rule.key], receipt, cost });
         }
     }
 

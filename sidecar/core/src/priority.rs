@@ -139,11 +139,13 @@ fn by_number(number: Number, value: &[u8]) -> Option<PriorityClass> {
 }
 
 fn by_name(value: &[u8]) -> Option<PriorityClass> {
-    let is = |name: &[u8]| value.eq_ignore_ascii_case(name);
-    match value.len() {
-        3 if is(b"low") => Some(PriorityClass::Low),
-        6 if is(b"medium") => Some(PriorityClass::Medium),
-        4 if is(b"high") => Some(PriorityClass::High),
+    // Letters in either case differ in one bit, and nothing else becomes a letter by it.
+    let four =
+        |bytes: Option<&[u8; 4]>| bytes.map(|bytes| (u32::from_le_bytes(*bytes) | 0x2020_2020).to_le_bytes());
+    match (value.len(), four(value.first_chunk()), four(value.last_chunk())) {
+        (6, Some([b'm', b'e', b'd', b'i']), Some([b'd', b'i', b'u', b'm'])) => Some(PriorityClass::Medium),
+        (4, Some([b'h', b'i', b'g', b'h']), _) => Some(PriorityClass::High),
+        (3, ..) if value.eq_ignore_ascii_case(b"low") => Some(PriorityClass::Low),
         _ => None,
     }
 }

@@ -125,8 +125,10 @@ impl ResourceLimiter {
         let mut lease = Lease([None, None]);
         for (i, rule) in self.levels.iter().enumerate() {
             let Some(rule) = rule else { continue };
-            match rule.take(now, keys[i], units.0, rule.find(keys[i])) {
-                Ok(receipt) => lease.0[i] = Some(Hold { rule: i, key: keys[i], receipt, cost: units.0 }),
+            match rule.take(now, keys[i], units.0) {
+                Ok(receipt) => {
+                    lease.0[i] = Some(Hold { rule: i as u32, key: keys[i], receipt, cost: units.0 });
+                }
                 Err(until) => {
                     self.each(&lease, |rule, hold| rule.give_back(hold.key, hold.receipt, hold.cost));
                     return Err(self.refuse(now, i, keys[i], units, until));
@@ -145,7 +147,7 @@ impl ResourceLimiter {
 
     fn each(&self, lease: &Lease, act: impl Fn(&LimitRule, &Hold)) {
         for hold in lease.0.iter().flatten() {
-            if let Some(rule) = &self.levels[hold.rule] {
+            if let Some(rule) = &self.levels[hold.rule as usize] {
                 act(rule, hold);
             }
         }

@@ -98,6 +98,7 @@ impl Cell {
         }
     }
 
+    #[inline]
     pub(super) fn admit(&self, now: Tick, conditions: &Conditions) -> Result<Permit, Denied> {
         let permit = self.state.admit(now, conditions.timing)?;
         match conditions.max_in_flight {

@@ -1,5 +1,6 @@
 //! Which breaker of a pod is whose.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use tidegate_policy::{KeyPart, Per};
@@ -29,7 +30,7 @@ pub(super) enum Found {
 
 /// A value that has no breaker of its own and may claim one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Newcomer(u64);
+pub(super) struct Newcomer(NonZeroU64);
 
 impl Groups {
     pub(super) fn new(per: &Per, seed: u64) -> Self {
@@ -49,11 +50,11 @@ impl Groups {
     pub(super) fn find(&self, facts: &Facts<'_>) -> Found {
         let key = Key::of(&self.key, &self.hasher, facts);
         // 0 means free. A value whose hash it is has the neighbour's.
-        let hash = key.tag.max(1);
+        let hash = NonZeroU64::new(key.tag).unwrap_or(NonZeroU64::MIN);
         for (i, owner) in self.owners.iter().enumerate() {
             match owner.load(Relaxed) {
                 0 => return Found::Newcomer(Newcomer(hash)),
-                present if present == hash => return Found::Place(i + 1),
+                present if present == hash.get() => return Found::Place(i + 1),
                 _ => {}
             }
         }
@@ -62,7 +63,7 @@ impl Groups {
 
     /// A place for a value that had none when it was looked for; 0 if others were faster and all are taken.
     pub(super) fn claim(&self, newcomer: Newcomer) -> usize {
-        place_of(&self.owners, newcomer.0)
+        place_of(&self.owners, newcomer.0.get())
     }
 
     /// Values that have a breaker of their own.

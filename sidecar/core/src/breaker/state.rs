@@ -14,6 +14,7 @@
 //! it pass and has no say in another: what was sent before the breaker opened cannot close it, nor reopen it. Calls
 //! of the ramp still count after it.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tidegate_policy::report::BreakerState;
@@ -66,13 +67,10 @@ struct Step {
     left: Duration,
 }
 
-/// Leave to call the engine.
+/// Leave to call the engine: the generation that gave it, whether it is a probe, which has to come back, and a one, so
+/// that none is zero. One number, since every request in flight has some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Permit {
-    generation: u16,
-    /// Whether it is a probe, which has to come back.
-    probe: bool,
-}
+pub(crate) struct Permit(NonZeroU32);
 
 /// Why there is no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,9 +124,24 @@ pub(crate) struct Timing {
 }
 
 impl Permit {
+    #[inline]
+    const fn new(generation: u16, probe: bool) -> Self {
+        let marks = if probe { 3 } else { 1 };
+        match NonZeroU32::new((generation as u32) << 2 | marks) {
+            Some(number) => Self(number),
+            None => Self(NonZeroU32::MIN),
+        }
+    }
+
+    #[inline]
+    const fn generation(self) -> u16 {
+        (self.0.get() >> 2) as u16
+    }
+
     /// Whether it is a probe, of whatever generation.
+    #[inline]
     pub(crate) const fn is_probe(self) -> bool {
-        self.probe
+        self.0.get() & 2 > 0
     }
 }
 
@@ -150,7 +163,7 @@ impl State {
     pub(crate) fn admit(&self, now: Tick, timing: Timing) -> Result<Permit, Denied> {
         let word = self.load();
         match word.phase {
-            Phase::Closed { .. } => Ok(Permit { generation: word.generation, probe: false }),
+            Phase::Closed { .. } => Ok(Permit::new(word.generation, false)),
             Phase::Open { .. } | Phase::HalfOpen { .. } | Phase::Ramp { .. } => {
                 self.admit_unless_closed(now, timing, word)
             }
@@ -161,7 +174,7 @@ impl State {
     fn admit_unless_closed(&self, now: Tick, timing: Timing, mut word: Word) -> Result<Permit, Denied> {
         loop {
             let next = match word.phase {
-                Phase::Closed { .. } => return Ok(Permit { generation: word.generation, probe: false }),
+                Phase::Closed { .. } => return Ok(Permit::new(word.generation, false)),
                 Phase::Open { until } if now.as_nanos() < until.saturating_mul(NANOS_PER_MILLI) => {
                     let left = until.saturating_mul(NANOS_PER_MILLI) - now.as_nanos();
                     return Err(Denied::Open(Duration::from_nanos(left)));
@@ -170,7 +183,7 @@ impl State {
                 Phase::Ramp { failures } => match self.step(now, timing) {
                     None => word.with(Phase::Closed { failures }),
                     Some(step) if self.is_let_pass(step.share) => {
-                        return Ok(Permit { generation: word.generation, probe: false });
+                        return Ok(Permit::new(word.generation, false));
                     }
                     Some(step) => return Err(Denied::Ramp(step.left)),
                 },
@@ -184,7 +197,7 @@ impl State {
             };
             match self.swap(word, next) {
                 Ok(()) if matches!(next.phase, Phase::HalfOpen { .. }) => {
-                    return Ok(Permit { generation: next.generation, probe: true });
+                    return Ok(Permit::new(next.generation, true));
                 }
                 Ok(()) => word = next,
                 Err(current) => word = current,
@@ -215,7 +228,7 @@ impl State {
 
     /// Opens, if calls of the permit's generation still count.
     pub(crate) fn trip(&self, now: Tick, timing: Timing, permit: Permit) -> Option<Moved> {
-        self.open_if(now, timing, |word| word.generation == permit.generation && word.counts())
+        self.open_if(now, timing, |word| word.generation == permit.generation() && word.counts())
     }
 
     /// Opens whatever call it was: for what is seen of the engine as a whole.
@@ -281,12 +294,12 @@ impl State {
     /// Whether the permit's generation is the present one and its calls count, in windows as in a row.
     pub(crate) fn counts(&self, permit: Permit) -> bool {
         let word = self.load();
-        word.generation == permit.generation && word.counts()
+        word.generation == permit.generation() && word.counts()
     }
 
     /// Whether the permit is a probe of the present generation.
     pub(crate) fn probes(&self, permit: Permit) -> bool {
-        permit.probe && self.load().generation == permit.generation
+        permit.is_probe() && self.load().generation == permit.generation()
     }
 
     pub(crate) fn state(&self) -> BreakerState {
@@ -371,7 +384,7 @@ impl Word {
 
     /// What follows from the end of a call; None when it has no say.
     fn settled(self, now: Tick, timing: Timing, permit: Permit, verdict: Verdict) -> Option<Settled> {
-        if self.generation != permit.generation {
+        if self.generation != permit.generation() {
             return None;
         }
         let opened = self.next(Phase::open(now, timing.open));
@@ -387,15 +400,15 @@ impl Word {
                 failures if trips(failures) => opened,
                 failures => self.with(Phase::Ramp { failures }),
             },
-            (Phase::HalfOpen { .. }, Verdict::Failure) if permit.probe => opened,
-            (Phase::HalfOpen { out, succeeded }, Verdict::Success) if permit.probe => {
+            (Phase::HalfOpen { .. }, Verdict::Failure) if permit.is_probe() => opened,
+            (Phase::HalfOpen { out, succeeded }, Verdict::Success) if permit.is_probe() => {
                 let succeeded = succeeded + 1;
                 if succeeded >= u64::from(timing.probes) {
                     return Some(Settled::Recovered);
                 }
                 self.with(Phase::HalfOpen { out: out.saturating_sub(1), succeeded })
             }
-            (Phase::HalfOpen { out, succeeded }, Verdict::None) if permit.probe => {
+            (Phase::HalfOpen { out, succeeded }, Verdict::None) if permit.is_probe() => {
                 self.with(Phase::HalfOpen { out: out.saturating_sub(1), succeeded })
             }
             _ => return None,

@@ -6,13 +6,14 @@ use std::time::Duration;
 use tidegate_policy::report::TierName;
 use tidegate_policy::{Mode, PriorityClass};
 
-use super::places::{Found, Seat, Taken, Waiting};
+use super::places::{Asking, Found, queue_cost};
 use super::{Engine, TierRules};
 use crate::breaker::Call;
 use crate::concurrency::Pool;
 use crate::gate::Shed;
 use crate::gradient::Slowed;
-use crate::limit::{Held, Judged, Passed, TakenToken};
+use crate::lane::Lane;
+use crate::limit::{Judged, Passed, TakenToken};
 use crate::queue::Account;
 use crate::ramp::Ramped;
 use crate::{Cause, Decision, Facts, Refusal, Tick};
@@ -21,25 +22,17 @@ use crate::{Cause, Decision, Facts, Refusal, Tick};
 /// would only be refused again.
 const UNKNOWN_WAIT: Duration = Duration::from_millis(500);
 
-/// All rules let the request pass.
+/// What a request leaves the rules with.
 pub(super) struct Leave {
     pub(super) call: Option<Call>,
     /// What the first of the rules in shadow mode would have answered.
     pub(super) shadow: Option<Refusal>,
-    /// How long it has to wait for its turn.
-    pub(super) wait: Duration,
-    /// What it holds of the limits.
-    pub(super) held: Held,
+    /// What it holds of the limits, and how long it has to wait for its turn.
+    pub(super) passed: Passed,
     /// Its place in flight.
     pub(super) pool: Option<Pool>,
     /// What it counted in the queue, if it has been there.
-    pub(super) account: Option<Account>,
-}
-
-/// What becomes of a request that no rule refuses.
-pub(super) enum Asked {
-    Go(Leave),
-    Wait(Waiting),
+    pub(super) account: Option<Box<Account>>,
 }
 
 /// What a request has been given on its way.
@@ -60,34 +53,78 @@ pub(super) struct Tokens {
 }
 
 impl Engine {
-    /// Asks the breaker, the tiers and the limits, in that order, and then for a place in flight.
-    /// `judged` knows where the limits have the request's keys.
+    /// Asks the breaker, the tiers and the limits, in that order, and then for a place in flight. What was taken comes
+    /// back when a later one refuses. `judged` has the request's keys.
+    ///
+    /// The way of a request that passes is one function, whose answer is written where it belongs: all others leave it
+    /// for one of their own.
     #[inline]
     pub(super) fn ask(
         &self,
         now: Tick,
+        lane: Lane,
         class: PriorityClass,
         facts: &Facts<'_>,
         judged: &mut Judged,
-    ) -> Result<Asked, Refusal> {
+    ) -> Decision {
         let mut shadow = None;
-        let call = self.ask_breaker(now, class, facts, &mut shadow)?;
-        match self.ask_rules(now, class, facts, judged, &mut shadow) {
-            Ok(Seat::Taken(Taken { pool, account, passed: Passed { wait, held } })) => {
-                Ok(Asked::Go(Leave { call, shadow, wait, held, pool, account }))
-            }
-            Ok(Seat::Queued(queued)) => Ok(Asked::Wait(Waiting::new(now, class, queued, call, shadow))),
-            Err(refusal) => {
-                if let (Some(breaker), Some(call)) = (&self.breaker, call) {
-                    breaker.give_back(now, call);
-                }
-                Err(refusal)
-            }
+        let call = match self.ask_breaker(now, class, facts, &mut shadow) {
+            Ok(call) => call,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let tokens = match self.ask_tiers(now, class, &mut shadow) {
+            Ok(tokens) => tokens,
+            Err(refusal) => return self.turn_away(now, class, call, Tokens::default(), refusal),
+        };
+        if let Err(refusal) = self.limits.take(now, class, facts, judged, &mut shadow) {
+            return self.turn_away(now, class, call, tokens, refusal);
         }
+        let pool = match self.find_place(class, &mut shadow) {
+            Ok(Found::Place(pool)) => pool,
+            Ok(Found::Queue(queue)) => {
+                let asking =
+                    Asking { now, class, line: queue, cost: queue_cost(&facts.tokens), call, shadow };
+                return self.queue_up(asking, facts, self.given(now, judged, tokens));
+            }
+            Err(refusal) => {
+                self.limits.give_back(judged);
+                return self.turn_away(now, class, call, tokens, refusal);
+            }
+        };
+        let passed = self.limits.pass(now, judged);
+        let leave = Leave { call, shadow, passed, pool, account: None };
+        Decision::Admit(self.let_in(now, lane, class, leave, facts.tokens))
+    }
+
+    /// What a request takes along that has to queue up.
+    #[cold]
+    #[inline(never)]
+    fn given(&self, now: Tick, judged: &mut Judged, tokens: Tokens) -> Box<Given> {
+        let passed = self.limits.pass(now, judged);
+        Box::new(Given { judged: std::mem::replace(judged, Judged::new()), tokens, passed })
+    }
+
+    /// Puts back what the breaker and the tiers gave, and refuses.
+    #[cold]
+    #[inline(never)]
+    fn turn_away(
+        &self,
+        now: Tick,
+        class: PriorityClass,
+        call: Option<Call>,
+        tokens: Tokens,
+        refusal: Refusal,
+    ) -> Decision {
+        self.give_back(class, tokens);
+        if let (Some(breaker), Some(call)) = (&self.breaker, call) {
+            breaker.give_back(now, call);
+        }
+        self.refuse(refusal)
     }
 
     /// The answer to a refused request.
     #[cold]
+    #[inline(never)]
     pub(super) fn refuse(&self, mut refusal: Refusal) -> Decision {
         if refusal.retry_after.is_zero() {
             refusal.retry_after = self.spread.over(UNKNOWN_WAIT);
@@ -101,6 +138,7 @@ impl Engine {
         }
     }
 
+    #[inline]
     fn ask_breaker(
         &self,
         now: Tick,
@@ -119,39 +157,8 @@ impl Engine {
         }
     }
 
-    /// Asks the tiers, the limits, and for a place in flight. What was taken comes back when a later one refuses. Without
-    /// a place the request queues up with all that it was given.
-    fn ask_rules(
-        &self,
-        now: Tick,
-        class: PriorityClass,
-        facts: &Facts<'_>,
-        judged: &mut Judged,
-        shadow: &mut Option<Refusal>,
-    ) -> Result<Seat, Refusal> {
-        let tokens = self.ask_tiers(now, class, shadow)?;
-        let found = match self.limits.take(now, class, judged, shadow) {
-            Ok(()) => self.find_place(class, shadow).inspect_err(|_| self.limits.give_back(judged)),
-            Err(refusal) => Err(refusal),
-        };
-        match found {
-            Ok(Found::Place(pool)) => {
-                let passed = self.limits.pass(now, judged);
-                Ok(Seat::Taken(Taken { pool, account: None, passed }))
-            }
-            Ok(Found::Queue(line)) => {
-                let passed = self.limits.pass(now, judged);
-                let judged = std::mem::replace(judged, Judged::new());
-                self.queue_up(now, class, line, facts, Given { judged, tokens, passed })
-            }
-            Err(refusal) => {
-                self.give_back(class, tokens);
-                Err(refusal)
-            }
-        }
-    }
-
     /// Takes the tokens that the tiers ask for, or carries their refusal out. In shadow mode it is noted.
+    #[inline]
     fn ask_tiers(
         &self,
         now: Tick,
@@ -175,6 +182,7 @@ impl Engine {
         self.tiers.as_ref().map(|tiers| self.shed(tiers, class, shed))
     }
 
+    #[inline]
     fn take(&self, now: Tick, class: PriorityClass, tiers: &TierRules) -> Result<Tokens, Refusal> {
         if class == PriorityClass::Low
             && let Some(shed) = self.gate.shed(now)

@@ -52,26 +52,15 @@ pub(super) enum Found<'a> {
     Queue(&'a Arc<Line>),
 }
 
-/// What it has in the end.
-pub(super) enum Seat {
-    Taken(Taken),
-    Queued(Queued),
-}
-
-/// A place in flight.
-pub(super) struct Taken {
-    pub(super) pool: Option<Pool>,
-    pub(super) account: Option<Account>,
-    pub(super) passed: Passed,
-}
-
-/// A place in the queue.
-pub(super) struct Queued {
-    line: Arc<Line>,
-    place: Place,
-    deadline: Tick,
-    account: Account,
-    given: Box<Given>,
+/// A request that is about to queue up.
+pub(super) struct Asking<'a> {
+    pub(super) now: Tick,
+    pub(super) class: PriorityClass,
+    pub(super) line: &'a Arc<Line>,
+    /// What it counts among those of other tenants.
+    pub(super) cost: u64,
+    pub(super) call: Option<Call>,
+    pub(super) shadow: Option<Refusal>,
 }
 
 /// A request that waits for a place in flight, with all that it holds meanwhile. Belongs to the engine that gave it,
@@ -91,17 +80,6 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(
-        since: Tick,
-        class: PriorityClass,
-        queued: Queued,
-        call: Option<Call>,
-        shadow: Option<Refusal>,
-    ) -> Self {
-        let Queued { line, place, deadline, account, given } = queued;
-        Self { line, place, class, since, deadline, account, given, call, shadow }
-    }
-
     /// Its place in the queue.
     pub const fn place(&self) -> Place {
         self.place
@@ -125,7 +103,7 @@ pub(super) fn concurrency(document: &PolicyDocument) -> Option<Concurrency> {
 }
 
 /// What a request counts among those of other tenants.
-fn cost(tokens: &Tokens) -> u64 {
+pub(super) fn queue_cost(tokens: &Tokens) -> u64 {
     let prompt = u64::from(tokens.input);
     (prompt + OUTPUT_WEIGHT * u64::from(tokens.output)).max(1)
 }
@@ -165,6 +143,7 @@ impl Places {
 
 impl Engine {
     /// Takes a place in flight, or says that there is a queue for one.
+    #[inline]
     pub(super) fn find_place(
         &self,
         class: PriorityClass,
@@ -190,31 +169,29 @@ impl Engine {
 
     /// Waits with all that was given, which comes back when the queue is full.
     #[cold]
-    pub(super) fn queue_up(
-        &self,
-        now: Tick,
-        class: PriorityClass,
-        line: &Arc<Line>,
-        facts: &Facts<'_>,
-        given: Given,
-    ) -> Result<Seat, Refusal> {
+    #[inline(never)]
+    pub(super) fn queue_up(&self, asking: Asking<'_>, facts: &Facts<'_>, given: Box<Given>) -> Decision {
+        let Asking { now, class, line, cost, call, shadow } = asking;
         let Key { place, tag } = Key::of(&line.tenant, &line.hasher, facts);
-        let account = Account { class, tenant: [place, tag], cost: cost(&facts.tokens) };
+        let account = Account { class, tenant: [place, tag], cost };
         let deadline = now + line.timeout;
         let newcomer = Newcomer { account, deadline };
         match self.queue.join(now, newcomer, line.most, &self.permits) {
             Joined::Go(pool) => {
-                let taken = Taken { pool: Some(pool), account: Some(account), passed: given.passed };
-                Ok(Seat::Taken(taken))
+                let passed = given.passed;
+                let leave =
+                    Leave { call, shadow, passed, pool: Some(pool), account: Some(Box::new(account)) };
+                Decision::Admit(self.let_in(now, Lane::of_this_thread(), class, leave, facts.tokens))
             }
             Joined::Waits(place) => {
-                let (line, given) = (Arc::clone(line), Box::new(given));
-                Ok(Seat::Queued(Queued { line, place, deadline, account, given }))
+                let line = Arc::clone(line);
+                let since = now;
+                Decision::Queue(Waiting { line, place, class, since, deadline, account, given, call, shadow })
             }
             Joined::Full(length) => {
-                self.refund(class, &given);
+                self.hand_back(now, class, &given, call);
                 self.flow.refuse(Lane::of_this_thread());
-                Err(self.unqueued(line, class, Cause::QueueFull, length as f64, line.most as f64))
+                self.refuse(self.unqueued(line, class, Cause::QueueFull, length as f64, line.most as f64))
             }
         }
     }
@@ -228,8 +205,8 @@ impl Engine {
             let tokens = given.judged.tokens();
             let Passed { wait, held } = given.passed;
             // It has waited for its turn with the others at the same time.
-            let wait = (since + wait).since(now);
-            let leave = Leave { call, shadow, wait, held, pool, account: Some(account) };
+            let passed = Passed { wait: (since + wait).since(now), held };
+            let leave = Leave { call, shadow, passed, pool, account: Some(Box::new(account)) };
             return Decision::Admit(self.let_in(now, Lane::of_this_thread(), class, leave, tokens));
         }
         self.hand_back(now, class, &given, call);
@@ -293,8 +270,8 @@ impl Engine {
             }
             _ => {}
         }
-        if let (Some(account), Some(used)) = (ticket.account, &completion.tokens) {
-            self.queue.settle(account, cost(used));
+        if let (Some(account), Some(used)) = (&ticket.account, &completion.tokens) {
+            self.queue.settle(**account, queue_cost(used));
         }
         if let Some(pool) = ticket.pool {
             self.permits.give_back(pool);
@@ -328,6 +305,7 @@ impl Engine {
     }
 
     #[cold]
+    #[inline(never)]
     fn no_place(&self, places: &Places, class: PriorityClass) -> Refusal {
         self.flow.refuse(Lane::of_this_thread());
         let (bounds, in_use) = (self.permits.bounds(), self.permits.in_use());

@@ -9,46 +9,51 @@ use super::table::Receipt;
 const KEPT: usize = 1024;
 
 std::thread_local! {
-    static FREE: RefCell<Vec<Vec<Hold>>> = const { RefCell::new(Vec::new()) };
+    #[allow(clippy::vec_box)] // what is spared is the box too
+    static FREE: RefCell<Vec<Box<List>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What is to be given back or settled when the request ends. Empty under limits that count each request as one.
+/// What is to be given back or settled when the request ends. Empty under limits that count each request as one, and
+/// one word wherever it goes.
 #[derive(Debug, Default)]
-pub(crate) struct Held(Vec<Hold>);
+pub(crate) struct Held(Option<Box<List>>);
+
+#[derive(Debug, Default)]
+struct List(Vec<Hold>);
 
 /// What it holds of one rule.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hold {
-    /// Number of the rule.
-    pub(crate) rule: usize,
     pub(crate) key: Key,
     pub(crate) receipt: Receipt,
     pub(crate) cost: u32,
+    /// Number of the rule.
+    pub(crate) rule: u32,
 }
 
 impl Held {
     /// Adds one. A thread allocates for this only until it has as many lists as it has had requests in flight.
+    #[inline]
     pub(crate) fn push(&mut self, hold: Hold) {
-        if self.0.capacity() == 0 {
-            self.0 = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-        }
-        self.0.push(hold);
+        let free = || FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        self.0.get_or_insert_with(free).0.push(hold);
     }
 
     /// What there is, as long as it is held.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Hold> {
-        self.0.iter()
+        self.0.iter().flat_map(|list| &list.0)
     }
 
     /// All of it, once.
-    pub(crate) fn release(mut self, mut each: impl FnMut(Hold)) {
-        self.0.drain(..).for_each(&mut each);
-        if self.0.capacity() > 0 {
-            FREE.with_borrow_mut(|free| {
-                if free.len() < KEPT {
-                    free.push(self.0);
-                }
-            });
-        }
+    #[inline]
+    pub(crate) fn release(self, each: impl FnMut(&Hold)) {
+        let Some(mut list) = self.0 else { return };
+        list.0.iter().for_each(each);
+        list.0.clear();
+        FREE.with_borrow_mut(|free| {
+            if free.len() < KEPT {
+                free.push(list);
+            }
+        });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use tidegate_policy::KeyPart;
+use tidegate_policy::{HeaderName, KeyPart};
 
 use super::hash::{Hasher, Hashing};
 use crate::Facts;
@@ -19,10 +19,14 @@ pub(crate) struct Key {
 impl Key {
     /// The hash of one string, or of none, which is another than the empty string's.
     pub(crate) fn of_bytes(bytes: Option<&[u8]>, hasher: &Hasher) -> Self {
-        let mut hashing = hasher.begin();
-        if let Some(bytes) = bytes {
-            hashing.write(bytes);
-        }
+        let hashing = hasher.begin();
+        Self::from(match bytes {
+            Some(bytes) => hashing.write(bytes),
+            None => hashing,
+        })
+    }
+
+    fn from(hashing: Hashing<'_>) -> Self {
         let [place, tag] = hashing.finish();
         Self { place, tag }
     }
@@ -30,35 +34,35 @@ impl Key {
     /// The hash of the parts in their order. A part that the request lacks counts as empty.
     #[inline]
     pub(crate) fn of(parts: &[KeyPart], hasher: &Hasher, facts: &Facts<'_>) -> Self {
-        let mut hashing = hasher.begin();
-        for part in parts {
-            let bytes = match part {
-                KeyPart::Header(name) => facts.headers.get(name.as_str()).unwrap_or_default(),
-                KeyPart::Method => facts.method.as_bytes(),
-                KeyPart::Path => facts.path.as_bytes(),
-                KeyPart::Model => facts.model.unwrap_or_default().as_bytes(),
-                KeyPart::ClientIp => {
-                    hashing.write_number(number(facts.client));
-                    continue;
-                }
-                KeyPart::JwtClaim(claim) => {
-                    write_all(&mut hashing, facts.claims.values(claim));
-                    continue;
-                }
-            };
-            hashing.write(bytes);
+        // Most keys are one of these two, and need no walk over parts.
+        match parts {
+            [KeyPart::Header(name)] => Self::from(hasher.begin().write(header(name, facts))),
+            [KeyPart::ClientIp] => Self::from(hasher.begin().write_number(number(facts.client))),
+            _ => Self::of_any(parts, hasher, facts),
         }
-        let [place, tag] = hashing.finish();
-        Self { place, tag }
+    }
+
+    #[inline(never)]
+    fn of_any(parts: &[KeyPart], hasher: &Hasher, facts: &Facts<'_>) -> Self {
+        Self::from(parts.iter().fold(hasher.begin(), |hashing, part| match part {
+            KeyPart::Header(name) => hashing.write(header(name, facts)),
+            KeyPart::Method => hashing.write(facts.method.as_bytes()),
+            KeyPart::Path => hashing.write(facts.path.as_bytes()),
+            KeyPart::Model => hashing.write(facts.model.unwrap_or_default().as_bytes()),
+            KeyPart::ClientIp => hashing.write_number(number(facts.client)),
+            KeyPart::JwtClaim(claim) => write_all(hashing, facts.claims.values(claim)),
+        }))
     }
 }
 
-#[inline(never)]
-fn write_all(hashing: &mut Hashing<'_>, values: &[Box<str>]) {
-    hashing.write_number(values.len() as u128);
-    for value in values {
-        hashing.write(value.as_bytes());
-    }
+#[inline]
+fn header<'a>(name: &HeaderName, facts: &Facts<'a>) -> &'a [u8] {
+    facts.headers.get(name.as_str()).unwrap_or_default()
+}
+
+fn write_all<'a>(hashing: Hashing<'a>, values: &[Box<str>]) -> Hashing<'a> {
+    let hashing = hashing.write_number(values.len() as u128);
+    values.iter().fold(hashing, |hashing, value| hashing.write(value.as_bytes()))
 }
 
 /// An IPv4 client is the same client when it comes over an IPv6 socket.
@@ -74,7 +78,6 @@ fn number(address: IpAddr) -> u128 {
 mod tests {
     use super::*;
     use crate::testing::Request;
-    use tidegate_policy::HeaderName;
 
     fn header(name: &str) -> KeyPart {
         KeyPart::Header(HeaderName::new(name).unwrap())

@@ -111,7 +111,6 @@ impl LimitRule {
         self.when.as_ref().is_none_or(|when| when.hold(facts))
     }
 
-    #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Place> {
         if self.together { None } else { self.table.find(key) }
     }
@@ -123,12 +122,19 @@ impl LimitRule {
         self.table.judge(&self.law, now, cost, place)
     }
 
-    #[inline]
-    pub(crate) fn take(&self, now: Tick, key: Key, cost: u32, place: Option<Place>) -> Result<Receipt, Tick> {
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // what it gives is written once, where it is kept
+    pub(crate) fn take(&self, now: Tick, key: Key, cost: u32) -> Result<Receipt, Tick> {
         if self.together {
             return self.table.take_together(&self.law, now, cost);
         }
-        self.table.take(&self.law, now, key, cost, place)
+        self.table.take(&self.law, now, key, cost)
+    }
+
+    /// Has the memory of a key sent. Nothing waits for it.
+    #[inline]
+    pub(crate) fn send_for(&self, key: Key) {
+        self.table.send_for(key);
     }
 
     /// Gives `amount` of what was taken back.

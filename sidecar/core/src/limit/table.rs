@@ -2,11 +2,13 @@
 //!
 //! A key's tag and its state lie side by side, so that to find a key is to have its state: in one cache line, for all
 //! algorithms but the exact log and windows of very many parts. Keys live in buckets of [`WAYS`], each at home in one
-//! line of its bucket, where the search for it begins.
+//! way of its bucket, where the search for it begins.
 //!
 //! There are up to three generations of buckets: a pod with few keys touches little memory, and one with many finds
 //! nearly all of them in the last, where it looks first. The memory of the last is the system's until a key comes to
-//! lie there. A key that finds no room in a generation has a second bucket to choose in the last one.
+//! lie there. A key that finds no room in a generation has a second bucket to choose in the last one. The few keys of
+//! the first have a cache line each, since each of them may be hot, and threads that write to one line wait for each
+//! other whatever they write there; of many keys as many share a line as there is room for.
 //!
 //! A key may take the place of one whose state says no more than that of a key never seen; nobody else is ever put
 //! out. As long as there is room, that state must have said so for a while, so that keys in use stay where they are.
@@ -19,6 +21,7 @@
 mod generation;
 mod insertion;
 
+use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -29,7 +32,7 @@ use super::law::{Law, Taken};
 use super::quota::Left;
 use crate::Tick;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, in_total_order};
-use generation::{Generation, Layout, zeroes};
+use generation::{Entry, Generation, Layout, zeroes};
 
 /// Keys in a bucket.
 const WAYS: usize = if cfg!(loom) { 1 } else { Limit::BUCKET as usize };
@@ -46,13 +49,17 @@ const KEPT: Duration = Duration::from_secs(10);
 /// How far a key's hash is turned to pick its second bucket.
 const SECOND: u32 = 32;
 
+/// No key has been here.
 const EMPTY: u64 = 0;
+/// No key is here any more.
+const VACANT: u64 = 1;
 const LEAVING: u64 = u64::MAX;
 
 /// The states of all keys of one rule.
 pub(crate) struct Table {
     generations: [OnceLock<Generation>; GENERATIONS],
-    layout: Layout,
+    /// Words of a key's state.
+    words: usize,
     /// Buckets of each generation; the first that has none ends them.
     buckets: [u32; GENERATIONS],
     /// Number of the last generation that has buckets.
@@ -62,11 +69,28 @@ pub(crate) struct Table {
     overflow: Box<[AtomicU64]>,
 }
 
-/// Where a key is.
+/// Where a key is: the number of its generation above that of its way, and a one below, so that none is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    generation: u8,
-    way: u32,
+pub(crate) struct Place(NonZeroU32);
+
+impl Place {
+    /// Above it lies the number of the generation.
+    const WAYS_END: u32 = 30;
+
+    #[inline]
+    fn new(generation: usize, way: u32) -> Self {
+        Self(NonZeroU32::MIN | (generation as u32) << Self::WAYS_END | way << 1)
+    }
+
+    #[inline]
+    fn generation(self) -> usize {
+        (self.0.get() >> Self::WAYS_END) as usize
+    }
+
+    #[inline]
+    fn way(self) -> u32 {
+        (self.0.get() & ((1 << Self::WAYS_END) - 1)) >> 1
+    }
 }
 
 /// A spent request, to be given back.
@@ -88,9 +112,13 @@ impl std::fmt::Debug for Table {
     }
 }
 
-/// Two values mark ways without a key.
+/// Three values mark ways without a key.
+#[inline]
 fn tag_of(key: Key) -> u64 {
-    if key.tag == EMPTY || key.tag == LEAVING { 1 } else { key.tag }
+    match key.tag {
+        EMPTY | VACANT | LEAVING => VACANT + 1,
+        tag => tag,
+    }
 }
 
 impl Table {
@@ -98,7 +126,7 @@ impl Table {
     pub(crate) fn new(law: Law, buckets: [u32; GENERATIONS]) -> Self {
         let buckets = if cfg!(loom) { std::array::from_fn(|g| u32::from(g == 0)) } else { buckets };
         let table = Self {
-            layout: Layout::new(law.words()),
+            words: law.words(),
             last: buckets.iter().take_while(|buckets| **buckets > 0).count().saturating_sub(1),
             buckets,
             generations: std::array::from_fn(|_| OnceLock::new()),
@@ -121,17 +149,32 @@ impl Table {
     }
 
     /// The place of a key that is known.
-    #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Place> {
+        let place = |(g, entry): (usize, Entry<'_>)| Place::new(g, entry.way);
+        self.look(key).map(place).or_else(|| {
+            let entry = self.generations[self.last].get()?.find(key, SECOND)?;
+            Some(place((self.last, entry)))
+        })
+    }
+
+    /// A key in the first bucket that it may be in, of any generation.
+    #[inline]
+    fn look(&self, key: Key) -> Option<(usize, Entry<'_>)> {
         for (g, generation) in self.generations.iter().enumerate().rev() {
             let Some(generation) = generation.get() else { continue };
-            if let Some(way) = generation.find(self.layout, key, 0) {
-                return Some(Place { generation: g as u8, way });
+            if let Some(entry) = generation.find(key, 0) {
+                return Some((g, entry));
             }
         }
-        let generation = self.generations[self.last].get()?;
-        let way = generation.find(self.layout, key, SECOND)?;
-        Some(Place { generation: self.last as u8, way })
+        None
+    }
+
+    /// Has the memory sent where a key is likely to be. Nothing waits for it.
+    #[inline]
+    pub(crate) fn send_for(&self, key: Key) {
+        if let Some(generation) = self.generations.iter().rev().find_map(OnceLock::get) {
+            generation.send_for(key);
+        }
     }
 
     /// Whether a request on the key at `place` would pass.
@@ -157,18 +200,13 @@ impl Table {
         law.left(now, self.state(place))
     }
 
-    /// Spends on a key. `hint` is where it was found.
+    /// Spends on a key.
     #[inline]
-    pub(crate) fn take(
-        &self,
-        law: &Law,
-        now: Tick,
-        key: Key,
-        cost: u32,
-        hint: Option<Place>,
-    ) -> Result<Receipt, Tick> {
+    pub(crate) fn take(&self, law: &Law, now: Tick, key: Key, cost: u32) -> Result<Receipt, Tick> {
         let take = |state: &[AtomicU64]| law.take(now, cost, state);
-        if let Some(verdict) = hint.and_then(|place| self.spend_at(law, key, cost, place, take)) {
+        if let Some((g, entry)) = self.look(key)
+            && let Some(verdict) = spend_at(law, key, cost, g, &entry, take)
+        {
             return verdict;
         }
         self.spend(law, now, key, cost, take)
@@ -197,7 +235,7 @@ impl Table {
         let _ = self.spend(law, now, key, amount, |state| Ok(law.charge(now, amount, state)));
     }
 
-    /// Spends on a key that is not known, or was put out a moment ago.
+    /// Spends on a key that is not known, or was put out a moment ago, or is in its second bucket.
     #[cold]
     fn spend(
         &self,
@@ -209,33 +247,13 @@ impl Table {
     ) -> Result<Receipt, Tick> {
         for _ in 0..PATIENCE {
             let Some(place) = self.find(key).or_else(|| self.insert(law, now, key)) else { break };
-            if let Some(verdict) = self.spend_at(law, key, cost, place, &take) {
+            let Some((tag, state)) = self.entry(place) else { break };
+            let entry = Entry { way: place.way(), tag, state };
+            if let Some(verdict) = spend_at(law, key, cost, place.generation(), &entry, &take) {
                 return verdict;
             }
         }
         take(&self.overflow).map(|taken| Receipt { place: None, taken })
-    }
-
-    /// Spends at a place. None: it was not the key's any more, and nothing is spent.
-    #[inline]
-    fn spend_at(
-        &self,
-        law: &Law,
-        key: Key,
-        cost: u32,
-        place: Place,
-        take: impl Fn(&[AtomicU64]) -> Result<Taken, Tick>,
-    ) -> Option<Result<Receipt, Tick>> {
-        let (tag, state) = self.entry(place)?;
-        let verdict = take(state);
-        in_total_order();
-        if tag.load(Ordering::SeqCst) == tag_of(key) {
-            return Some(verdict.map(|taken| Receipt { place: Some(place), taken }));
-        }
-        if let Ok(taken) = verdict {
-            law.give_back(taken, cost, state);
-        }
-        None
     }
 
     /// Undoes `amount` of a `take`. If the key has lost its place meanwhile, its state was that of a key never seen,
@@ -263,12 +281,13 @@ impl Table {
             let Some(from) = from.get().filter(|_| table.buckets[g] == self.buckets[g]) else { break };
             let to = table.generation_or_new(g);
             for way in 0..from.buckets * WAYS as u32 {
-                let Some((tag, state)) = from.entry(self.layout, way) else { break };
+                let Some((tag, state)) = from.entry(way) else { break };
                 let tag = tag.load(Ordering::SeqCst);
-                if tag == EMPTY || tag == LEAVING {
-                    continue;
-                }
-                if let Some((to_tag, to_state)) = to.entry(table.layout, way) {
+                let Some((to_tag, to_state)) = to.entry(way).filter(|_| tag != EMPTY) else { continue };
+                if tag == LEAVING {
+                    // What lies behind it must be found all the same.
+                    to_tag.store(VACANT, Ordering::SeqCst);
+                } else {
                     new.convert(old, now, state, to_state);
                     to_tag.store(tag, Ordering::SeqCst);
                 }
@@ -292,13 +311,36 @@ impl Table {
     }
 
     fn generation_or_new(&self, g: usize) -> &Generation {
-        self.generations[g].get_or_init(|| Generation::new(self.buckets[g].max(1), self.layout))
+        let layout = if g == 0 { Layout::apart(self.words) } else { Layout::packed(self.words) };
+        self.generations[g].get_or_init(|| Generation::new(self.buckets[g].max(1), layout))
     }
 
     #[inline]
     fn entry(&self, place: Place) -> Option<(&AtomicU64, &[AtomicU64])> {
-        self.generations[place.generation as usize].get()?.entry(self.layout, place.way)
+        self.generations[place.generation()].get()?.entry(place.way())
     }
+}
+
+/// Spends where a key was found. None: it was not the key's any more, and nothing is spent.
+#[inline]
+fn spend_at(
+    law: &Law,
+    key: Key,
+    cost: u32,
+    generation: usize,
+    entry: &Entry<'_>,
+    take: impl Fn(&[AtomicU64]) -> Result<Taken, Tick>,
+) -> Option<Result<Receipt, Tick>> {
+    let verdict = take(entry.state);
+    in_total_order();
+    if entry.tag.load(Ordering::SeqCst) == tag_of(key) {
+        let place = Some(Place::new(generation, entry.way));
+        return Some(verdict.map(|taken| Receipt { place, taken }));
+    }
+    if let Ok(taken) = verdict {
+        law.give_back(taken, cost, entry.state);
+    }
+    None
 }
 
 #[cfg(test)]

@@ -42,17 +42,16 @@ fn user(name: &str) -> Request {
 fn admit(limits: &Limits, now: Tick, request: &Request) -> Result<Option<Refusal>, Refusal> {
     let (mut judged, mut shadow) = (Judged::new(), None);
     limits.find(&request.facts(), &mut judged);
-    limits.take(now, PriorityClass::Medium, &mut judged, &mut shadow).map(|()| shadow)
+    limits.take(now, PriorityClass::Medium, &request.facts(), &mut judged, &mut shadow).map(|()| shadow)
 }
 
 /// Whether the request would pass, without spending.
 fn would_pass(limits: &Limits, now: Tick, request: &Request) -> bool {
     let mut judged = Judged::new();
     limits.find(&request.facts(), &mut judged);
-    let passes = |(rule, found): (&LimitRule, &Option<Found>)| {
-        found.is_none_or(|place| rule.judge(now, 1, place).is_ok())
-    };
-    limits.rules.iter().zip(&judged.places).all(passes)
+    limits.rules.iter().all(|rule| {
+        !rule.is_for(&request.facts()) || rule.judge(now, 1, rule.find(judged.keys[rule.key])).is_ok()
+    })
 }
 
 #[test]
@@ -143,7 +142,7 @@ fn with(algorithm: Algorithm, limit: u64) -> Limit {
 fn enter(limits: &Limits, now: Tick, request: &Request) -> Result<Passed, Refusal> {
     let mut judged = Judged::new();
     limits.find(&request.facts(), &mut judged);
-    limits.take(now, PriorityClass::Medium, &mut judged, &mut None)?;
+    limits.take(now, PriorityClass::Medium, &request.facts(), &mut judged, &mut None)?;
     Ok(limits.pass(now, &judged))
 }
 

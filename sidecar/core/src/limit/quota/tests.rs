@@ -32,7 +32,7 @@ fn passes(limits: &Limits, now: Tick) -> bool {
     let mut judged = Judged::new();
     limits.find(&request.facts(), &mut judged);
     // What is in flight stays in flight.
-    limits.take(now, class, &mut judged, &mut None).is_ok()
+    limits.take(now, class, &request.facts(), &mut judged, &mut None).is_ok()
 }
 
 /// Limits after requests with these pauses before them, and when the last one came.
@@ -149,7 +149,7 @@ fn a_limit_in_shadow_is_not_told_and_every_other_says_what_it_counts() {
     let request = Request::from("10.0.0.1").with("x-api-key", "ann").estimated(estimate);
     let mut judged = Judged::new();
     limits.find(&request.facts(), &mut judged);
-    limits.take(now, PriorityClass::Medium, &mut judged, &mut None).unwrap();
+    limits.take(now, PriorityClass::Medium, &request.facts(), &mut judged, &mut None).unwrap();
     let keys = limits.quota_keys(&request.facts());
     let mut told: Vec<_> = limits
         .quotas(now, &keys)

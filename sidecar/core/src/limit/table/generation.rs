@@ -1,6 +1,6 @@
 //! Where keys lie: buckets in one piece of memory.
 
-use super::{WAYS, tag_of};
+use super::{EMPTY, WAYS, tag_of};
 use crate::limit::key::Key;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -14,16 +14,22 @@ pub(super) struct Layout {
     words: usize,
     /// Words from one key to the next.
     pub(super) stride: usize,
-    /// Keys in a cache line, less one.
-    neighbours: u32,
 }
 
 /// So many buckets.
 pub(super) struct Generation {
     pub(super) buckets: u32,
+    layout: Layout,
     words: Box<[AtomicU64]>,
     /// Where the first cache line begins.
     start: usize,
+}
+
+/// A key where it was found.
+pub(super) struct Entry<'a> {
+    pub(super) way: u32,
+    pub(super) tag: &'a AtomicU64,
+    pub(super) state: &'a [AtomicU64],
 }
 
 /// Memory that is the system's until somebody writes to it.
@@ -40,18 +46,25 @@ pub(super) fn zeroes(n: usize) -> Box<[AtomicU64]> {
 }
 
 impl Layout {
-    pub(super) fn new(words: usize) -> Self {
+    /// As many keys in a cache line as there is room for.
+    pub(super) fn packed(words: usize) -> Self {
         let entry = words + 1;
         let stride = if entry > LINE { entry.next_multiple_of(LINE) } else { entry.next_power_of_two() };
-        Self { words, stride, neighbours: (LINE / stride).max(1) as u32 - 1 }
+        Self { words, stride }
     }
 
-    /// The ways of a bucket in the order in which a key looks for itself: its home line first.
-    #[inline]
-    pub(super) fn ways(self, bucket: u32, key: Key) -> impl Iterator<Item = u32> + Clone {
-        let home = key.place as u32 & !self.neighbours;
-        (0..WAYS as u32).map(move |n| bucket * WAYS as u32 + (home.wrapping_add(n) & (WAYS as u32 - 1)))
+    /// A line for each key: threads that have keys of their own do not meet in one.
+    pub(super) fn apart(words: usize) -> Self {
+        Self { words, stride: (words + 1).next_multiple_of(LINE) }
     }
+}
+
+/// The ways of a bucket in the order in which a key looks for itself: its own first, then the others of its cache
+/// line, of which there are one, two, four or eight, then those of the other lines.
+#[inline]
+fn ways(key: Key) -> impl Iterator<Item = usize> + Clone {
+    let home = key.place as usize & (WAYS - 1);
+    (0..WAYS).map(move |n| home ^ n)
 }
 
 impl Generation {
@@ -59,31 +72,60 @@ impl Generation {
         let words = zeroes(buckets as usize * WAYS * layout.stride + LINE - 1);
         // Where lines cannot be had, keys lie across them.
         let start = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
-        Self { buckets, words, start }
+        Self { buckets, layout, words, start }
     }
 
     /// The bucket of a key, by the upper bits of its hash turned so far.
     #[inline]
-    pub(super) fn bucket(&self, key: Key, turn: u32) -> u32 {
+    fn bucket(&self, key: Key, turn: u32) -> u32 {
         ((u128::from(key.place.rotate_left(turn)) * u128::from(self.buckets)) >> 64) as u32
+    }
+
+    /// The ways where a key may be.
+    pub(super) fn ways(&self, key: Key, turn: u32) -> impl Iterator<Item = u32> + Clone {
+        let first = self.bucket(key, turn) * WAYS as u32;
+        ways(key).map(move |way| first + way as u32)
     }
 
     /// The tag and the state of a way.
     #[inline]
-    pub(super) fn entry(&self, layout: Layout, way: u32) -> Option<(&AtomicU64, &[AtomicU64])> {
-        let at = self.start + way as usize * layout.stride;
-        self.words.get(at..=at + layout.words)?.split_first()
+    pub(super) fn entry(&self, way: u32) -> Option<(&AtomicU64, &[AtomicU64])> {
+        let at = self.start + way as usize * self.layout.stride;
+        self.words.get(at..=at + self.layout.words)?.split_first()
     }
 
     #[inline]
-    pub(super) fn tag(&self, layout: Layout, way: u32) -> &AtomicU64 {
-        &self.words[self.start + way as usize * layout.stride]
+    pub(super) fn tag(&self, way: u32) -> &AtomicU64 {
+        &self.words[self.start + way as usize * self.layout.stride]
     }
 
     #[inline]
-    pub(super) fn find(&self, layout: Layout, key: Key, turn: u32) -> Option<u32> {
-        let tag = tag_of(key);
-        let mut ways = layout.ways(self.bucket(key, turn), key);
-        ways.find(|way| self.tag(layout, *way).load(Ordering::SeqCst) == tag)
+    pub(super) fn find(&self, key: Key, turn: u32) -> Option<Entry<'_>> {
+        let (tag, stride) = (tag_of(key), self.layout.stride);
+        let bucket = self.bucket(key, turn) as usize * WAYS;
+        let words = self.words.get(self.start + bucket * stride..)?;
+        for way in ways(key) {
+            let entry = words.get(way * stride..)?;
+            match entry.first()?.load(Ordering::SeqCst) {
+                // A key takes the first way on its way that is empty, and none becomes empty again.
+                EMPTY => return None,
+                known if known == tag => {
+                    let (tag, state) = entry.get(..=self.layout.words)?.split_first()?;
+                    return Some(Entry { way: (bucket + way) as u32, tag, state });
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Has the memory sent where a key looks for itself first. A load of which nobody waits for the result is the
+    /// one way to say so.
+    #[inline]
+    pub(super) fn send_for(&self, key: Key) {
+        let home = self.bucket(key, 0) as usize * WAYS + (key.place as usize & (WAYS - 1));
+        if let Some(word) = self.words.get(self.start + home * self.layout.stride) {
+            _ = word.load(Ordering::Relaxed);
+        }
     }
 }

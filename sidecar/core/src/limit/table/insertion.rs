@@ -63,10 +63,10 @@ impl Table {
     /// grows with the keys that are in use and not with those that ever came.
     fn settle_in(&self, law: &Law, whole: Tick, (g, turn): (usize, u32), key: Key) -> Option<Place> {
         let generation = self.generation_or_new(g);
-        let mut ways = self.layout.ways(generation.bucket(key, turn), key);
-        let forgotten = ways.clone().find(|&way| self.replace(law, whole, generation, way, key));
+        let mut ways = generation.ways(key, turn);
+        let forgotten = ways.clone().find(|&way| replace(law, whole, generation, way, key));
         let way = forgotten.or_else(|| ways.find(|&way| self.occupy(generation, way, key)))?;
-        Some(Place { generation: g as u8, way })
+        Some(Place::new(g, way))
     }
 
     /// Looks for a key where it may be, and for keys that are being put out there.
@@ -75,10 +75,10 @@ impl Table {
         let mut leaving = false;
         for (g, turn) in self.probes() {
             let Some(generation) = self.generations[g].get() else { continue };
-            for way in self.layout.ways(generation.bucket(key, turn), key) {
-                let known = generation.tag(self.layout, way).load(Ordering::SeqCst);
+            for way in generation.ways(key, turn) {
+                let known = generation.tag(way).load(Ordering::SeqCst);
                 if known == tag {
-                    return Scan::Found(Place { generation: g as u8, way });
+                    return Scan::Found(Place::new(g, way));
                 }
                 leaving |= known == LEAVING;
             }
@@ -87,28 +87,28 @@ impl Table {
     }
 
     fn occupy(&self, generation: &Generation, way: u32, key: Key) -> bool {
-        let tag = generation.tag(self.layout, way);
+        let tag = generation.tag(way);
         let won = tag.compare_exchange(EMPTY, tag_of(key), Ordering::SeqCst, Ordering::Relaxed).is_ok();
         if won {
             self.keys.fetch_add(1, Ordering::Relaxed);
         }
         won
     }
+}
 
-    fn replace(&self, law: &Law, whole: Tick, generation: &Generation, way: u32, key: Key) -> bool {
-        let Some((tag, state)) = generation.entry(self.layout, way) else { return false };
-        let old = tag.load(Ordering::SeqCst);
-        if old == EMPTY || old == LEAVING || !law.is_fresh(whole, state) {
-            return false;
-        }
-        if tag.compare_exchange(old, LEAVING, Ordering::SeqCst, Ordering::Relaxed).is_err() {
-            return false;
-        }
-        in_total_order();
-        let fresh = law.is_fresh(whole, state);
-        tag.store(if fresh { tag_of(key) } else { old }, Ordering::SeqCst);
-        fresh
+fn replace(law: &Law, whole: Tick, generation: &Generation, way: u32, key: Key) -> bool {
+    let Some((tag, state)) = generation.entry(way) else { return false };
+    let old = tag.load(Ordering::SeqCst);
+    if old == EMPTY || old == LEAVING || !law.is_fresh(whole, state) {
+        return false;
     }
+    if tag.compare_exchange(old, LEAVING, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+        return false;
+    }
+    in_total_order();
+    let fresh = law.is_fresh(whole, state);
+    tag.store(if fresh { tag_of(key) } else { old }, Ordering::SeqCst);
+    fresh
 }
 
 fn wait_a_moment() {
