@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     CircuitBreakerPolicyStatus, Decimal, Duration, Fallback, HeaderName, Hook, Mode, Percentage, PodSelector,
-    StatusMatch, TargetRef, defaults,
+    StageBreaker, StatusMatch, TargetRef, defaults,
 };
 
 /// Stops sending requests to an engine that fails, and tries it again later. Each pod has a breaker of its own.
@@ -49,7 +49,7 @@ use crate::{
 #[x_kube(validation = Rule::new(
     "[has(self.targetService), has(self.targetRefs) && size(self.targetRefs) > 0, has(self.selector)].filter(named, named).size() <= 1"
 ).message(CircuitBreakerPolicySpec::ONE_TARGET))]
-#[x_kube(validation = Rule::new("has(self.failureThreshold) || has(self.trip)").message(CircuitBreakerPolicySpec::NOTHING))]
+#[x_kube(validation = Rule::new("has(self.failureThreshold) || has(self.trip) || (has(self.stages) && size(self.stages) > 0)").message(CircuitBreakerPolicySpec::NOTHING))]
 #[x_kube(validation = Rule::new(
     "!has(self.fallback) || !has(self.fallbackEndpoint)"
 ).message(CircuitBreakerPolicySpec::ONE_FALLBACK))]
@@ -115,6 +115,11 @@ pub struct CircuitBreakerPolicySpec {
     /// What else opens the breaker; any one is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trip: Option<Trip>,
+    /// Breakers over the stages of the engine's pipeline, each with a state of its own and `open` and `halfOpen` of
+    /// this policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub stages: Vec<StageBreaker>,
     /// The open state.
     #[serde(default)]
     pub open: Open,
@@ -135,7 +140,7 @@ impl CircuitBreakerPolicySpec {
     /// What is said about several ways of naming the pods at once.
     pub const ONE_TARGET: &str = "targetService, targetRefs and selector exclude each other: write one of them, or none for the whole namespace";
     /// What is said about a breaker that never opens.
-    pub const NOTHING: &str = "nothing opens this breaker: write failureThreshold: 5, trip.errorRatio, trip.slowCallRatio, trip.latency, trip.inFlight or several of them";
+    pub const NOTHING: &str = "nothing opens this breaker: write failureThreshold: 5, trip.errorRatio, trip.slowCallRatio, trip.latency, trip.inFlight, stages or several of them";
     /// What is said about fallbacks in both forms.
     pub const ONE_FALLBACK: &str =
         "fallbackEndpoint and fallback exclude each other: write it as fallback.to[].path";

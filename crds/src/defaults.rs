@@ -150,6 +150,22 @@ pub(crate) fn trip_latency() -> Duration {
     "800ms".into()
 }
 
+pub(crate) fn stage_percentile() -> Decimal {
+    Decimal::Text("99".to_owned())
+}
+
+pub(crate) fn stage_window() -> Duration {
+    "30s".into()
+}
+
+pub(crate) fn out_of_memory_count() -> i32 {
+    3
+}
+
+pub(crate) fn out_of_memory_window() -> Duration {
+    "5m".into()
+}
+
 pub(crate) fn trip_in_flight() -> i32 {
     200
 }

@@ -29,6 +29,7 @@ mod priority;
 mod rate_limit;
 mod reference;
 mod scalar;
+mod stage;
 mod status;
 mod target;
 mod tiers;
@@ -52,6 +53,7 @@ pub use priority::{
 pub use rate_limit::{RateLimitHeaders, RateLimitPolicy, RateLimitPolicySpec};
 pub use reference::reference;
 pub use scalar::{Bytes, Decimal, Duration, HeaderName, Mode, Percentage, StatusMatch};
+pub use stage::{OutOfMemory, StageBreaker, StageLatency};
 pub use status::{CircuitBreakerPolicyStatus, PodCounts, RateLimitPolicyStatus, TierCounts};
 pub use target::{PodSelector, SelectorOperator, SelectorRequirement, TargetRef};
 pub use tiers::{

@@ -9,7 +9,7 @@ use tidegate_crds::{
     Bytes, CircuitBreakerPolicySpec, Claimant, Concurrency, Decimal, Duration, FallbackService,
     FallbackTarget, GpuMemoryTier, HeaderName, Hook, Identity, Jwks, KeyPart, LatencyTier, Limit, Percentage,
     PlanSource, Plans, PriorityNumber, PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement,
-    StaticAnswer, StatusMatch, TargetRef, Tiers, Timeouts, Trip, When,
+    StageBreaker, StaticAnswer, StatusMatch, TargetRef, Tiers, Timeouts, Trip, When,
 };
 
 const RATE_LIMIT: &str = "RateLimitPolicy";
@@ -126,6 +126,11 @@ const ACCEPTED: &[(&str, &str)] = &[
     (BREAKER, "{failureThreshold: 1, fallbackEndpoint: '/fallback/payment?why=open'}"),
     (RATE_LIMIT, "{priority: {highAllowedFrom: [{cidr: 'fd00::/8'}]}}"),
     (BREAKER, "{trip: {latency: {}, inFlight: {}}}"),
+    (
+        BREAKER,
+        "{stages: [{name: attention, latency: {percentile: 99, above: 800ms}, outOfMemory: {count: 3, window: 5m}}]}",
+    ),
+    (BREAKER, "{stages: [{name: prefill, latency: {}}, {name: tokenizer.encode, outOfMemory: {}}]}"),
     (BREAKER, "{trip: {errorRatio: {windowCalls: 20}}}"),
     (BREAKER, "{failureThreshold: 1, failureStatuses: [5xx, '429'], backpressureStatuses: ['503']}"),
     (BREAKER, "{failureThreshold: 1, groupBy: {header: x-canary}, halfOpen: {ramp: 0s}}"),
@@ -258,6 +263,9 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (BREAKER, "{}", CircuitBreakerPolicySpec::NOTHING),
     (BREAKER, "{timeoutMs: 1, fallbackEndpoint: /f}", CircuitBreakerPolicySpec::NOTHING),
     (BREAKER, "{trip: {}}", Trip::NOTHING),
+    (BREAKER, "{stages: []}", CircuitBreakerPolicySpec::NOTHING),
+    (BREAKER, "{stages: [{name: decode}]}", StageBreaker::NOTHING),
+    (BREAKER, "{stages: [{name: Decode, latency: {}}]}", StageBreaker::NAME),
     (BREAKER, "{failureThreshold: 1, timeouts: {}}", Timeouts::NOTHING),
     (BREAKER, "{failureThreshold: 1, timeouts: {firstByte: 1d}}", Duration::FORM),
     (BREAKER, "{trip: {errorRatio: {window: 1s, windowCalls: 30}}}", Trip::ONE_WINDOW),

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use crate::loopback;
 use crate::shared::Shared;
+use crate::stages::Histograms;
 use crate::transport::Driven;
 use series::{Engine, Load};
 
@@ -49,14 +50,17 @@ pub struct Source {
 pub async fn follow(source: Source, shared: Arc<Shared>) {
     let mut reader = Reader { source, found: None };
     let mut told = None;
+    let mut histograms = Histograms::default();
     loop {
         let began = Instant::now();
         let read = reader.read().await;
         tell_change(&mut told, &read);
         match read {
-            Ok((_, load)) => {
+            Ok(Read { of, load, exposition }) => {
                 let now = shared.clock.now();
-                shared.engine.load().observe(now, Signal::Engine(reading(load, now)));
+                let engine = shared.engine.load_full();
+                engine.observe(now, Signal::Engine(reading(load, now)));
+                histograms.look(&engine, now, |stage| of.times(&exposition, stage));
             }
             Err(_) => shared.metrics.engine_load_unknown(),
         }
@@ -67,11 +71,11 @@ pub async fn follow(source: Source, shared: Arc<Shared>) {
 
 /// One line for each change between known and unknown, not for each reading. Many engines have no metrics, so
 /// never to have found any is no reason to warn.
-fn tell_change(told: &mut Option<bool>, read: &Result<(&'static Engine, Load)>) {
+fn tell_change(told: &mut Option<bool>, read: &Result<Read>) {
     let before = told.replace(read.is_ok());
     match read {
         _ if before == Some(read.is_ok()) => {}
-        Ok((engine, load)) => info!(engine = ?engine.kind, ?load, "the engine's own metrics are known"),
+        Ok(Read { of, load, .. }) => info!(engine = ?of.kind, ?load, "the engine's own metrics are known"),
         Err(error) => {
             let cause = format!("{error:#}");
             if before.is_some() {
@@ -94,6 +98,13 @@ fn reading(load: Load, at: tidegate_core::Tick) -> EngineReading {
     }
 }
 
+/// One reading.
+struct Read {
+    of: &'static Engine,
+    load: Load,
+    exposition: String,
+}
+
 struct Reader {
     source: Source,
     found: Option<Found>,
@@ -108,28 +119,28 @@ struct Found {
 }
 
 impl Reader {
-    async fn read(&mut self) -> Result<(&'static Engine, Load)> {
+    async fn read(&mut self) -> Result<Read> {
         timeout(PERIOD, self.read_or_find()).await.context("no answer within a second")?
     }
 
     /// Reads on the connection that is there. A lost one, or an engine that no longer has its metrics, is looked
     /// for anew.
-    async fn read_or_find(&mut self) -> Result<(&'static Engine, Load)> {
+    async fn read_or_find(&mut self) -> Result<Read> {
         // Taken out, so that a reading that is given up on does not leave a connection in the middle of an answer.
         if let Some(mut found) = self.found.take()
             && let Ok(exposition) = ask(&mut found.sender, found.port).await
         {
             let load = found.engine.read(&exposition);
             if load != Load::default() {
-                let engine = found.engine;
+                let of = found.engine;
                 self.found = Some(found);
-                return Ok((engine, load));
+                return Ok(Read { of, load, exposition });
             }
         }
         self.find().await
     }
 
-    async fn find(&mut self) -> Result<(&'static Engine, Load)> {
+    async fn find(&mut self) -> Result<Read> {
         let mut problems = Vec::new();
         for port in self.source.ports.clone() {
             match self.try_port(port).await {
@@ -140,7 +151,7 @@ impl Reader {
         bail!("{}", problems.join("; "))
     }
 
-    async fn try_port(&mut self, port: u16) -> Result<(&'static Engine, Load)> {
+    async fn try_port(&mut self, port: u16) -> Result<Read> {
         let stream = loopback::connect(port).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driven = Driven::spawn(connection);
@@ -153,7 +164,7 @@ impl Reader {
             bail!("no metrics of {:?}", engine.kind);
         }
         self.found = Some(Found { port, engine, sender, _driven: driven });
-        Ok((engine, load))
+        Ok(Read { of: engine, load, exposition })
     }
 }
 

@@ -34,6 +34,7 @@ pub mod refusal;
 pub mod request_log;
 pub mod route;
 pub mod shared;
+pub mod stages;
 pub mod supervisor;
 pub mod tokens;
 pub mod trace;

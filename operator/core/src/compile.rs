@@ -10,6 +10,7 @@ mod identity;
 mod problems;
 mod rate_limit;
 mod scalar;
+mod stages;
 mod target;
 
 use std::collections::BTreeSet;

@@ -54,7 +54,7 @@ pub(crate) struct Call {
     answered: bool,
     /// Holds a place in flight.
     in_flight: bool,
-    stages: [Option<Permit>; Stage::ALL.len()],
+    stages: [Option<Permit>; Stage::MOST],
 }
 
 /// How long a call took until the first byte of the response's body.
@@ -294,9 +294,9 @@ impl Breaker {
         self.give_back(now, call);
     }
 
-    /// Takes what the engine tells of a stage. A stage without a breaker says nothing to anybody.
-    pub(crate) fn observe(&self, now: Tick, reading: &StageReading) {
-        if let Some(stage) = self.stages.iter().find(|stage| stage.stage() == reading.stage) {
+    /// Takes what is heard of the `i`th stage of the policy.
+    pub(crate) fn observe(&self, now: Tick, i: usize, reading: StageReading) {
+        if let Some(stage) = self.stages.get(i) {
             stage.observe(now, self.stage_timing(), reading);
         }
     }
@@ -371,7 +371,7 @@ impl Breaker {
     fn settle_stages(&self, now: Tick, call: &mut Call, verdict: Verdict) {
         for (stage, permit) in self.stages.iter().zip(&mut call.stages) {
             if let Some(permit) = permit.take() {
-                stage.state.settle(now, self.stage_timing(), permit, verdict);
+                stage.settle(now, self.stage_timing(), permit, verdict);
             }
         }
     }

@@ -23,7 +23,9 @@ use crate::priority::Classifier;
 use crate::queue::{Account, Place, Queue};
 use crate::ramp::Ramp;
 use crate::spread::Spread;
-use crate::{Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, Tick, TimeLimits, Tokens};
+use crate::{
+    Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, StageReading, Tick, TimeLimits, Tokens,
+};
 use ask::Leave;
 use control::Control;
 use latencies::LatencyMeter;
@@ -342,12 +344,16 @@ impl Engine {
 
     /// Takes a reading.
     pub fn observe(&self, now: Tick, signal: Signal) {
-        if let (Signal::Stage(reading), Some(breaker)) = (&signal, &self.breaker) {
-            breaker.observe(now, reading);
-        }
         let mut control = self.control();
         control.observe(now, signal, &self.meter);
         self.refresh(now, &mut control);
+    }
+
+    /// Takes what is heard of the stage that stands `i`th in the breaker's policy.
+    pub fn observe_stage(&self, now: Tick, i: usize, reading: StageReading) {
+        if let Some(breaker) = &self.breaker {
+            breaker.observe(now, i, reading);
+        }
     }
 
     /// Closes samples and periods, learns, trips and recovers. To be called every 100 ms by one thread. Returns those

@@ -3,8 +3,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tidegate_policy::Stage;
-
 use crate::Tick;
 
 /// Header fields of a request. Names are asked for in lower case.
@@ -91,21 +89,23 @@ pub enum Signal {
     GpuMemory(GpuMemoryReading),
     /// What the inference engine says about its own load.
     Engine(EngineReading),
-    /// What the inference engine says about a stage of its pipeline.
-    Stage(StageReading),
 }
 
-/// What the inference engine says about a stage of its pipeline. A number that it does not tell is absent.
+/// What is heard of a stage of the inference engine's pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StageReading {
-    /// Which one.
-    pub stage: Stage,
-    /// The 99th percentile of the times it took lately.
-    pub p99: Option<Duration>,
-    /// How often it ran out of memory since the engine started.
-    pub out_of_memory: Option<u64>,
-    /// When it was read.
-    pub at: Tick,
+pub enum StageReading {
+    /// It took so long, once.
+    Took(Duration),
+    /// It was passed so often since the last reading, and `over` times it took longer than its breaker allows. Also
+    /// nothing is something: whoever says it is there.
+    Counted {
+        /// How often.
+        times: u64,
+        /// How often of those it took too long.
+        over: u64,
+    },
+    /// It ran out of memory, once.
+    OutOfMemory,
 }
 
 /// What the inference engine says about its own load. A number that this kind of engine does not tell is absent.

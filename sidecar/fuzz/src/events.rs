@@ -225,14 +225,19 @@ impl World {
                 preemptions: Some(bytes.number()),
                 at,
             }),
-            _ => Signal::Stage(StageReading {
-                stage: Stage::ALL[bytes.below(Stage::ALL.len())],
-                p99: Some(Duration::from_millis(bytes.number())),
-                out_of_memory: Some(bytes.number()),
-                at,
-            }),
+            _ => return self.observe_stage(bytes),
         };
         self.both(|engine, now| engine.observe(now, signal));
+    }
+
+    fn observe_stage(&self, bytes: &mut Bytes<'_>) {
+        let reading = match bytes.below(3) {
+            0 => StageReading::Took(Duration::from_millis(bytes.number())),
+            1 => StageReading::Counted { times: bytes.number(), over: bytes.number() },
+            _ => StageReading::OutOfMemory,
+        };
+        let i = bytes.below(Stage::MOST);
+        self.both(|engine, now| engine.observe_stage(now, i, reading));
     }
 
     fn succeed(&mut self, bytes: &mut Bytes<'_>) {

@@ -39,7 +39,7 @@ const EVERYTHING: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"e
       "algorithm":{"tokenBucket":{"burst":1000}},"cost":"totalTokens"}],
     "breaker":{"policy":"a/b","mode":"Enforce","openMillis":1000,"halfOpen":{"probes":1},
      "trip":{"inFlight":{"max":5},"consecutiveFailures":{"count":2}},
-     "stages":[{"stage":"Attention","p99OverMillis":800,"staleAfterMillis":5000,
+     "stages":[{"stage":"attention","overMillis":800,"minimumRequests":2,
       "outOfMemory":{"count":2,"windowMillis":5000}}]}}"#;
 
 /// Nothing.

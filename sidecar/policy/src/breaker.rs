@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerCache, Fallback, FallbackOn, FallbackPath, Fallbacks, Hook, KeyPart, Millis, Mode, Ratio,
+    AnswerCache, Fallback, FallbackOn, FallbackPath, Fallbacks, Hook, KeyPart, Millis, Mode, Ratio, Stage,
     StatusMatch,
 };
 
@@ -209,19 +209,41 @@ pub struct Per {
 
 /// Stops the pod while one stage of its pipeline is slow or runs out of memory. At least one of both conditions is
 /// set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StageBreaker {
     /// Which one.
     pub stage: Stage,
-    /// Trips when a reading's P99 is over this.
+    /// Trips when the percentile of its times in the window is over this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p99_over_millis: Option<Millis>,
+    pub over_millis: Option<Millis>,
+    /// The percentile as a share, below 1; 0.99 when absent.
+    #[serde(default = "p99")]
+    pub percentile: Ratio,
+    /// The trailing window; 30 s when absent.
+    #[serde(default = "half_a_minute")]
+    pub window_millis: Millis,
+    /// Fewer times in the window give no verdict, 1 to 1000000; 20 when absent.
+    #[serde(default = "twenty")]
+    pub minimum_requests: u32,
     /// Trips when the stage ran out of memory too often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_memory: Option<OutOfMemory>,
-    /// Age at which the last reading no longer says anything.
-    pub stale_after_millis: Millis,
+    /// How long after the last of its times it has no signal; the window when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_after_millis: Option<Millis>,
+}
+
+const fn p99() -> Ratio {
+    Ratio::P99
+}
+
+const fn half_a_minute() -> Millis {
+    Millis::HALF_A_MINUTE
+}
+
+const fn twenty() -> u32 {
+    20
 }
 
 /// Trips at `count` events in a trailing window.
@@ -232,41 +254,6 @@ pub struct OutOfMemory {
     pub count: u32,
     /// The trailing window.
     pub window_millis: Millis,
-}
-
-/// A stage of an inference engine's pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Stage {
-    /// Text to tokens.
-    Tokenizer,
-    /// Tokens to vectors.
-    Embedding,
-    /// The attention layers.
-    Attention,
-    /// Of the prompt, where the engine tells prefill and decode apart.
-    Prefill,
-    /// Of the output, where the engine tells prefill and decode apart.
-    Decode,
-    /// Sampling of output tokens.
-    Generation,
-}
-
-impl Stage {
-    /// Every stage.
-    pub const ALL: [Self; 6] =
-        [Self::Tokenizer, Self::Embedding, Self::Attention, Self::Prefill, Self::Decode, Self::Generation];
-
-    /// As in reasons and names of rules.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tokenizer => "tokenizer",
-            Self::Embedding => "embedding",
-            Self::Attention => "attention",
-            Self::Prefill => "prefill",
-            Self::Decode => "decode",
-            Self::Generation => "generation",
-        }
-    }
 }
 
 /// How long the engine may take. What is absent may take as long as it likes.

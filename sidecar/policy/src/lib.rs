@@ -22,6 +22,7 @@ mod limit;
 mod priority;
 mod resource;
 mod scalar;
+mod stage;
 mod tiers;
 mod validate;
 
@@ -30,7 +31,7 @@ pub mod stream;
 
 pub use breaker::{
     Breaker, ConsecutiveFailures, ErrorRatio, HalfOpen, InFlight, LatencyPercentile, OutOfMemory, Per,
-    SlowCallRatio, Stage, StageBreaker, Timeouts, Trip,
+    SlowCallRatio, StageBreaker, Timeouts, Trip,
 };
 pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use document::{API_VERSION, PolicyDocument, RateLimitHeaders};
@@ -46,6 +47,7 @@ pub use resource::{Quota, ResourceLimits};
 pub use scalar::{
     Factor, HeaderName, HttpUrl, Millis, Mode, Rate, Ratio, RelativePath, ScalarError, StatusMatch, Weight,
 };
+pub use stage::Stage;
 pub use tiers::{
     GpuMemoryTier, KvCache, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, MemorySource, OnStale,
     Plateau, QpsTier, Recovery, Tiers,

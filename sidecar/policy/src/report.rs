@@ -375,25 +375,31 @@ pub struct BreakerGroups {
 }
 
 /// State of the breaker of a stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StageStatus {
     /// Which one.
     pub stage: Stage,
     /// Its state.
     pub state: StageState,
-    /// Why it opened last, such as `attention_p99_950ms_over_800ms`.
+    /// Why it opened last, such as `attention_p99_over_800ms_by_12%_in_30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_trigger_reason: Option<String>,
-    /// Age of the last reading.
+    /// Since one of its times was last heard of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal_age_millis: Option<u64>,
+    /// Share of its times in the window that are over the threshold, where it has one and there are times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_ratio: Option<f64>,
+    /// How often it ran out of memory in the window, where that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<u64>,
 }
 
 /// State of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StageState {
-    /// No reading, or the last one is too old: requests pass.
+    /// Nobody tells its times, or has lately: requests pass.
     NoSignal,
     /// Requests pass.
     Closed,

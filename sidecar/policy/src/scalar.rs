@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Why a scalar was refused. The text says what to write instead.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub struct ScalarError(String);
+pub struct ScalarError(pub(crate) String);
 
 /// Whether a policy is enforced or only decides, counts and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -27,6 +27,7 @@ pub struct Millis(u64);
 impl Millis {
     /// The longest duration a document may hold: 31 days.
     pub const MAX: u64 = 31 * 24 * 3600 * 1000;
+    pub(crate) const HALF_A_MINUTE: Self = Self(30_000);
 
     /// Milliseconds, from 1 to [`Millis::MAX`].
     pub fn new(millis: u64) -> Result<Self, ScalarError> {
@@ -116,6 +117,10 @@ float_scalar!(
     /// Requests per second: more than 0, at most a thousand million.
     Rate, |v| v > 0.0 && v <= 1e9, "a number of requests per second over 0 and up to 1000000000"
 );
+
+impl Ratio {
+    pub(crate) const P99: Self = Self(0.99);
+}
 
 /// The name of an HTTP header field, in lower case (RFC 9110 §5.1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

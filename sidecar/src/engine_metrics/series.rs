@@ -3,6 +3,7 @@
 //! An engine is known by the label `llm-d.ai/engine-type`, or by the first of its series that is found.
 
 use super::text::{Sample, samples};
+use crate::stages::Told;
 
 /// One time series, or several that differ in labels that are not named here.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,10 @@ pub(super) struct Engine {
     /// Used share of the KV cache, 0 to 1.
     kv_cache_usage: &'static [Series],
     preemptions: &'static [Series],
+    /// Histograms of the times of stages, in seconds.
+    stages: &'static [(&'static str, Series)],
+    /// One that has the stage as a label.
+    by_stage: Option<(&'static str, &'static str)>,
 }
 
 /// What an exposition says of the engine's load. A value that the engine does not tell is absent.
@@ -65,6 +70,12 @@ static ENGINES: [Engine; 6] = [
         // The second is what versions before v1 of the engine say.
         kv_cache_usage: &[plain("vllm:kv_cache_usage_perc"), plain("vllm:gpu_cache_usage_perc")],
         preemptions: &[plain("vllm:num_preemptions_total")],
+        stages: &[
+            ("queue", plain("vllm:request_queue_time_seconds")),
+            ("prefill", plain("vllm:request_prefill_time_seconds")),
+            ("decode", plain("vllm:request_decode_time_seconds")),
+        ],
+        by_stage: None,
     },
     Engine {
         kind: EngineType::Sglang,
@@ -72,6 +83,11 @@ static ENGINES: [Engine; 6] = [
         running: &[plain("sglang:num_running_reqs")],
         kv_cache_usage: &[plain("sglang:token_usage")],
         preemptions: &[],
+        stages: &[
+            ("queue", plain("sglang:queue_time_seconds")),
+            ("prefill", labelled("sglang:per_stage_req_latency_seconds", "stage", "prefill_forward")),
+        ],
+        by_stage: Some(("sglang:per_stage_req_latency_seconds", "stage")),
     },
     Engine {
         kind: EngineType::Tgi,
@@ -79,6 +95,13 @@ static ENGINES: [Engine; 6] = [
         running: &[plain("tgi_batch_current_size")],
         kv_cache_usage: &[],
         preemptions: &[],
+        stages: &[
+            ("queue", plain("tgi_request_queue_duration")),
+            // Of a batch, which is what TGI times: all requests in it wait for it.
+            ("prefill", labelled("tgi_batch_inference_duration", "method", "prefill")),
+            ("decode", labelled("tgi_batch_inference_duration", "method", "decode")),
+        ],
+        by_stage: None,
     },
     Engine {
         kind: EngineType::TrtllmServe,
@@ -86,6 +109,12 @@ static ENGINES: [Engine; 6] = [
         running: &[plain("trtllm_num_requests_running")],
         kv_cache_usage: &[plain("trtllm_kv_cache_utilization")],
         preemptions: &[],
+        stages: &[
+            ("queue", plain("trtllm_request_queue_time_seconds")),
+            ("prefill", plain("trtllm_request_prefill_time_seconds")),
+            ("decode", plain("trtllm_request_decode_time_seconds")),
+        ],
+        by_stage: None,
     },
     Engine {
         kind: EngineType::TritonTensorrtLlm,
@@ -93,6 +122,8 @@ static ENGINES: [Engine; 6] = [
         running: &[labelled("nv_trt_llm_request_metrics", "request_type", "scheduled")],
         kv_cache_usage: &[labelled("nv_trt_llm_kv_cache_block_metrics", "kv_cache_block_type", "fraction")],
         preemptions: &[],
+        stages: &[],
+        by_stage: None,
     },
     // After the one before, which has these too.
     Engine {
@@ -101,6 +132,8 @@ static ENGINES: [Engine; 6] = [
         running: &[],
         kv_cache_usage: &[],
         preemptions: &[],
+        stages: &[],
+        by_stage: None,
     },
 ];
 
@@ -138,6 +171,26 @@ impl Engine {
             }
         }
         load
+    }
+
+    /// What an exposition tells of the times of a stage; nothing where the engine keeps no histogram of them.
+    pub(super) fn times(&self, exposition: &str, stage: &str) -> Told {
+        let named = self.stages.iter().find(|(name, _)| *name == stage).map(|(_, series)| *series);
+        let (name, label) = match (named, self.by_stage) {
+            (Some(series), _) => (series.name, series.label),
+            (None, Some((name, label))) => (name, Some((label, stage))),
+            (None, None) => return Told::default(),
+        };
+        let mut told = Told::default();
+        for sample in samples(exposition).filter(|sample| sample.value.is_finite() && sample.value >= 0.0) {
+            let is_bucket = sample.name.strip_suffix("_bucket") == Some(name)
+                && label.is_none_or(|(label, value)| sample.has(label, value));
+            let bound = sample.get("le").filter(|_| is_bucket).and_then(|bound| bound.parse().ok());
+            if let Some(bound) = bound {
+                told.bucket(bound, sample.value);
+            }
+        }
+        told
     }
 }
 
@@ -206,5 +259,33 @@ vllm:num_preemptions_created{engine="0",model_name="llama"} 1.7e+09
         let text = "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"max\"} 999\n\
                     nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"fraction\"} 0.25\n";
         assert_eq!(read(text).1, Load { kv_cache_usage: Some(0.25), ..Load::default() });
+    }
+
+    fn told(buckets: &[(f64, f64)]) -> Told {
+        let mut told = Told::default();
+        for (bound, count) in buckets {
+            told.bucket(*bound, *count);
+        }
+        told
+    }
+
+    #[test]
+    fn times_of_stages_are_read_by_the_names_of_each_engine() {
+        let text = "vllm:request_prefill_time_seconds_bucket{le=\"0.3\",model_name=\"a\"} 1\n\
+                    vllm:request_prefill_time_seconds_bucket{le=\"+Inf\",model_name=\"a\"} 2\n\
+                    vllm:request_prefill_time_seconds_bucket{le=\"+Inf\",model_name=\"b\"} 3\n\
+                    vllm:request_prefill_time_seconds_count{model_name=\"a\"} 2\n\
+                    vllm:request_decode_time_seconds_bucket{le=\"+Inf\"} 9\n";
+        let vllm = Engine::of(EngineType::Vllm).unwrap();
+        assert_eq!(vllm.times(text, "prefill"), told(&[(0.3, 1.0), (f64::INFINITY, 5.0)]));
+        assert_eq!(vllm.times(text, "queue"), Told::default());
+        assert_eq!(vllm.times(text, "attention"), Told::default());
+        let text = "sglang:per_stage_req_latency_seconds_bucket{stage=\"prefill_forward\",le=\"1\"} 4\n\
+                    sglang:per_stage_req_latency_seconds_bucket{stage=\"tokenize\",le=\"1\"} 5\n";
+        let sglang = Engine::of(EngineType::Sglang).unwrap();
+        assert_eq!(sglang.times(text, "prefill"), told(&[(1.0, 4.0)]));
+        assert_eq!(sglang.times(text, "tokenize"), told(&[(1.0, 5.0)]));
+        let text = "tgi_batch_inference_duration_bucket{method=\"decode\",le=\"1\"} 6\n";
+        assert_eq!(Engine::of(EngineType::Tgi).unwrap().times(text, "decode"), told(&[(1.0, 6.0)]));
     }
 }

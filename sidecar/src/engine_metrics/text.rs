@@ -49,18 +49,23 @@ fn closing_brace(labels: &str) -> Option<usize> {
     None
 }
 
-impl Sample<'_> {
-    /// Whether it has this label with this value, neither of which needs escapes.
+impl<'a> Sample<'a> {
+    /// Whether it has this label with this value, which needs no escapes.
     pub(super) fn has(&self, label: &str, value: &str) -> bool {
+        self.get(label) == Some(value)
+    }
+
+    /// The value of a label, with its escapes.
+    pub(super) fn get(&self, label: &str) -> Option<&'a str> {
         let mut rest = self.labels;
         while let Some((name, after)) = rest.split_once("=\"") {
             let end = closing_quote(after);
-            if name.trim_start_matches([',', ' ']) == label && &after[..end] == value {
-                return true;
+            if name.trim_start_matches([',', ' ']) == label {
+                return Some(&after[..end]);
             }
             rest = after.get(end + 1..).unwrap_or_default();
         }
-        false
+        None
     }
 }
 

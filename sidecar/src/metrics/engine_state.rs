@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tidegate_policy::report::{BreakerState, BreakerStatus, LimitStatus, StageState, Status};
+use tidegate_policy::report::{BreakerState, BreakerStatus, LimitStatus, StageState, StageStatus, Status};
 
 use super::engine_load::{Exported, Load};
 use super::tiers::Tiers;
@@ -28,6 +28,8 @@ pub(super) struct EngineState {
     breaker_transitions: Family<[Label; 2], Counter>,
     breaker_groups: Family<[Label; 1], Gauge>,
     breaker_stage_state: Family<[Owned; 2], Gauge>,
+    breaker_stage_over: Family<[Owned; 1], Real>,
+    breaker_stage_out_of_memory: Family<[Owned; 1], Gauge>,
     limit_size: Family<[Owned; 2], Gauge>,
     limit_remaining: Family<[Owned; 2], Gauge>,
     /// Without labels; none where nothing is configured.
@@ -57,6 +59,10 @@ impl EngineState {
         registry.register("breaker_groups", help, this.breaker_groups.clone());
         let help = "1 for the state that the breaker of a stage is in";
         registry.register("breaker_stage_state", help, this.breaker_stage_state.clone());
+        let help = "Share of a stage's times in its window that are over what its breaker allows";
+        registry.register("breaker_stage_over_ratio", help, this.breaker_stage_over.clone());
+        let help = "How often the engine ran out of memory in the window of a stage's breaker";
+        registry.register("breaker_stage_out_of_memory", help, this.breaker_stage_out_of_memory.clone());
         let help = "What may count at once for one key of a limit";
         registry.register("limit_size", help, this.limit_size.clone());
         let help = "How much of that is left, where all requests of the pod count together";
@@ -90,6 +96,8 @@ impl EngineState {
         self.breaker_failure_ratio.clear();
         self.breaker_groups.clear();
         self.breaker_stage_state.clear();
+        self.breaker_stage_over.clear();
+        self.breaker_stage_out_of_memory.clear();
         if let Some(breaker) = &status.breaker {
             self.set_breaker(breaker);
         }
@@ -147,12 +155,20 @@ impl EngineState {
                 self.breaker_groups.get_or_create(&[("state", state.as_str())]).set(number(count));
             }
         }
-        for stage in &breaker.stages {
-            for state in StageState::ALL {
-                let labels =
-                    [("stage", stage.stage.as_str().to_owned()), ("state", state.as_str().to_owned())];
-                self.breaker_stage_state.get_or_create(&labels).set(i64::from(state == stage.state));
-            }
+        breaker.stages.iter().for_each(|stage| self.set_stage(stage));
+    }
+
+    fn set_stage(&self, stage: &StageStatus) {
+        let name = || ("stage", stage.stage.as_str().to_owned());
+        for state in StageState::ALL {
+            let labels = [name(), ("state", state.as_str().to_owned())];
+            self.breaker_stage_state.get_or_create(&labels).set(i64::from(state == stage.state));
+        }
+        if let Some(over) = stage.over_ratio {
+            self.breaker_stage_over.get_or_create(&[name()]).set(over);
+        }
+        if let Some(count) = stage.out_of_memory {
+            self.breaker_stage_out_of_memory.get_or_create(&[name()]).set(number(count));
         }
     }
 }

@@ -54,7 +54,7 @@ impl Answered {
     }
 
     /// Its header fields.
-    fn headers(&self) -> &HeaderMap {
+    pub(super) fn headers(&self) -> &HeaderMap {
         match self {
             Self::Http1(_, head) => &head.headers,
             Self::Http2(response, _) => response.headers(),
@@ -62,7 +62,7 @@ impl Answered {
     }
 
     /// Whether its body comes as it is made: events, lines of JSON, or messages of gRPC.
-    fn is_stream(&self) -> bool {
+    pub(super) fn is_stream(&self) -> bool {
         let kinds: [&[u8]; 3] = [EVENTS, b"application/x-ndjson", b"application/jsonl"];
         matches!(self, Self::Http2(_, Dialect::Grpc))
             || kinds.iter().any(|kind| is_kind(self.headers(), kind))

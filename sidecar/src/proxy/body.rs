@@ -106,7 +106,10 @@ impl EngineBody {
                     }
                 }
             }
-            Piece::Trailers(trailers) => Some(Frame::trailers(trailers)),
+            Piece::Trailers(trailers) => {
+                live.progress.trailers(&trailers);
+                Some(Frame::trailers(trailers))
+            }
             Piece::End => None,
         };
         if live.exchange.is_done() {

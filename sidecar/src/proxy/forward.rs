@@ -79,6 +79,7 @@ impl Arrived {
         let (outcome, on, trouble) = match self.send(None, &mut limits).await {
             Ok(answered) => {
                 let outcome = answered.outcome();
+                progress.hears(outcome, answered.headers(), answered.is_stream());
                 return match progress.engine_that_falls_back(outcome) {
                     Some(engine) => {
                         progress.responded(outcome);

@@ -16,6 +16,7 @@ use crate::metrics::End;
 use crate::request_log;
 use crate::route::Operation;
 use crate::shared::Shared;
+use crate::stages::{self, Complaint};
 use crate::tokens::{Account, Meter, ending};
 use crate::trace::Span;
 
@@ -43,6 +44,8 @@ pub(super) struct Progress {
     account: Option<Box<Account>>,
     /// The limit whose tokens have run out under it.
     exhausted: Option<Arc<Rule>>,
+    /// Where breakers of stages count how often the engine runs out of memory.
+    complaint: Option<Box<Complaint>>,
     /// It has not been sent yet, and may not be before its turn.
     waiting: bool,
     ended: bool,
@@ -85,6 +88,7 @@ impl Progress {
             told: false,
             account: None,
             exhausted: None,
+            complaint: None,
             waiting: false,
             ended: false,
             _in_flight: in_flight,
@@ -134,6 +138,33 @@ impl Progress {
         self.note(outcome);
         if let Some((engine, ticket)) = &mut self.ticket {
             engine.responded(self.shared.clock.now(), ticket, outcome);
+        }
+    }
+
+    /// The head of the engine's own answer: before it is judged, so that a probe that found a stage slow closes nothing.
+    pub(super) fn hears(&mut self, outcome: HeadOutcome, headers: &HeaderMap, is_stream: bool) {
+        let Some((engine, _)) = &self.ticket else { return };
+        stages::hear(engine, self.shared.clock.now(), headers);
+        if let HeadOutcome::Status(status) = outcome
+            && stages::counts_memory(engine)
+        {
+            self.complaint = Complaint::of(status, is_stream).map(Box::new);
+            self.complains(|complaint| complaint.message(headers));
+        }
+    }
+
+    /// What stands behind the body of the engine's answer.
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        let Some((engine, _)) = &self.ticket else { return };
+        stages::hear(engine, self.shared.clock.now(), trailers);
+        self.complains(|complaint| complaint.message(trailers));
+    }
+
+    fn complains(&mut self, says_so: impl FnOnce(&mut Complaint) -> bool) {
+        if let (Some(complaint), Some((engine, _))) = (&mut self.complaint, &self.ticket)
+            && says_so(complaint)
+        {
+            stages::ran_out_of_memory(engine, self.shared.clock.now());
         }
     }
 
@@ -239,6 +270,7 @@ impl Progress {
         if let Some(events) = &mut self.events {
             events.feed(data);
         }
+        self.complains(|complaint| complaint.feed(data));
         self.count_tokens(data)
     }
 

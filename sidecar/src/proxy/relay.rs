@@ -102,6 +102,9 @@ impl RelayBody {
 
     /// A call that failed at its end is no whole answer.
     fn end(&mut self, trailers: &HeaderMap) {
+        if let Some((_, progress)) = &mut self.live {
+            progress.trailers(trailers);
+        }
         let failed = grpc::status(trailers).is_some_and(|status| status >= 500);
         if self.dialect == Dialect::Grpc && failed {
             self.live = None;

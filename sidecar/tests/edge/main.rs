@@ -24,4 +24,5 @@ mod probe;
 mod refusal;
 mod server;
 mod sidecar;
+mod stages;
 mod trace;

@@ -52,7 +52,9 @@ fn answer(request: &str) -> String {
         "/v1/completions" => ("500 Internal Server Error", "text/plain", "no"),
         _ => ("200 OK", "text/event-stream", events),
     };
-    format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    let length = body.len();
+    let timing = "server-timing: attention;dur=1";
+    format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n{timing}\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
 /// A document with everything that has a metric.
@@ -85,7 +87,7 @@ fn document() -> Value {
             "policy": "shop/pay", "mode": "Enforce",
             "trip": {"errorRatio": {"threshold": 0.9, "windowMillis": 30_000, "minimumRequests": 20}},
             "per": {"key": [{"header": "x-canary"}], "max": 8},
-            "stages": [{"stage": "Attention", "p99OverMillis": 800, "staleAfterMillis": 10_000}],
+            "stages": [{"stage": "attention", "overMillis": 800, "outOfMemory": {"count": 3, "windowMillis": 60_000}}],
             "openMillis": 60_000, "halfOpen": {"probes": 1},
         },
     })

@@ -9,7 +9,8 @@ use tidegate_policy::{
 use super::Parts;
 use super::fallback::{fallbacks, hooks};
 use super::problems::{Problems, optional};
-use super::scalar::{count, count32, header, millis, millis_or_none, mode, percentile, ratio};
+use super::scalar::{count, count32, header, millis, millis_or_none, mode, percentile_below_all, ratio};
+use super::stages::stages;
 
 const MOST_CALLS: i32 = 1_000_000;
 const LONGEST_TIMEOUT_MS: i64 = 3_600_000;
@@ -37,6 +38,7 @@ pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mu
     });
     let failures = statuses("spec.failureStatuses", &spec.failure_statuses, problems);
     let backpressure = statuses("spec.backpressureStatuses", &spec.backpressure_statuses, problems);
+    let stages = stages(&spec.stages, problems);
     let per = optional(spec.group_by.as_ref(), |group_by| per(group_by, problems));
     let (open, ramp) = (open?, ramp?);
     let breaker = Breaker {
@@ -46,7 +48,7 @@ pub(super) fn parts(policy: &str, spec: &CircuitBreakerPolicySpec, problems: &mu
         failure_statuses: failures?,
         backpressure_statuses: backpressure?,
         per: per?,
-        stages: Vec::new(),
+        stages: stages?,
         open_millis: open,
         half_open: HalfOpen { probes: probes?, ramp_millis: ramp.unwrap_or_else(|| tenth(open)) },
         timeout_millis: timeout?,
@@ -111,7 +113,7 @@ fn timeouts(spec: Option<&crd::Timeouts>, problems: &mut Problems) -> Option<Tim
 
 fn trip(spec: &CircuitBreakerPolicySpec, problems: &mut Problems) -> Option<Trip> {
     match &spec.trip {
-        None if spec.failure_threshold.is_none() => {
+        None if spec.failure_threshold.is_none() && spec.stages.is_empty() => {
             problems.add("spec", CircuitBreakerPolicySpec::NOTHING);
         }
         Some(crd::Trip { error_ratio: None, slow_call_ratio: None, latency: None, in_flight: None }) => {
@@ -171,11 +173,7 @@ fn slow_call_ratio(spec: &crd::SlowCallRatio, problems: &mut Problems) -> Option
 
 fn latency_percentile(spec: &crd::LatencyPercentile, problems: &mut Problems) -> Option<LatencyPercentile> {
     let field = "spec.trip.latency";
-    let percentile = percentile(&spec.percentile).and_then(|percentile| {
-        let below = (percentile.get() < 1.0).then_some(percentile);
-        below.ok_or_else(|| format!("{} is never exceeded: write one below 100, such as 95", spec.percentile))
-    });
-    let percentile = problems.keep(format!("{field}.percentile"), percentile);
+    let percentile = problems.keep(format!("{field}.percentile"), percentile_below_all(&spec.percentile));
     let over = problems.keep(format!("{field}.over"), millis(&spec.over));
     let window =
         window(field, (spec.window.as_ref(), spec.window_calls, spec.minimum_requests), "30s", problems);

@@ -95,6 +95,13 @@ pub(super) fn percentile(decimal: &Decimal) -> Result<Ratio, String> {
         .map_err(|_| format!("{decimal} is out of range: write a percentile over 0 and up to 100"))
 }
 
+/// A percentile that something can exceed.
+pub(super) fn percentile_below_all(decimal: &Decimal) -> Result<Ratio, String> {
+    let below = percentile(decimal)?;
+    let below = (below.get() < 1.0).then_some(below);
+    below.ok_or_else(|| format!("{decimal} is never exceeded: write one below 100, such as 95"))
+}
+
 /// `resource.Quantity`; a fraction of a byte is rounded up.
 pub(super) fn bytes(quantity: &Bytes) -> Result<u64, String> {
     let text = quantity.to_string();

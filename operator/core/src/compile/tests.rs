@@ -6,10 +6,10 @@ use tidegate_policy::{
     Destination, ErrorRatio, Factor, Fallback, FallbackOn, FallbackPath, Fallbacks, ForwardedBy,
     GpuMemoryTier, HalfOpen, HeaderName, Hook, HookEvent, HookMode, HttpUrl, Identity, InFlight,
     JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, KvCache, LatencyPercentile, LatencySignal, LatencyTier,
-    LearnedLatency, LearnedQps, Limit, Match, MemorySource, Millis, Mode, Number, OnExhausted, OnStale, Per,
-    Plateau, Priority, PriorityClass, PrioritySource, QpsTier, Rate, RateLimitHeaders, Ratio, Recovery,
-    RelativePath, SlowCallRatio, StaticAnswer, StatusMatch, Subject, Tiers, Timeouts, TokenWeights, Trip,
-    Weight,
+    LearnedLatency, LearnedQps, Limit, Match, MemorySource, Millis, Mode, Number, OnExhausted, OnStale,
+    OutOfMemory, Per, Plateau, Priority, PriorityClass, PrioritySource, QpsTier, Rate, RateLimitHeaders,
+    Ratio, Recovery, RelativePath, SlowCallRatio, Stage, StageBreaker, StaticAnswer, StatusMatch, Subject,
+    Tiers, Timeouts, TokenWeights, Trip, Weight,
 };
 
 use super::*;
@@ -387,6 +387,40 @@ fn send(url: Option<&str>, in_cluster: bool, path: Option<&str>, model: Option<&
     })
 }
 
+fn stage(name: &str) -> StageBreaker {
+    StageBreaker {
+        stage: Stage::new(name).unwrap(),
+        over_millis: None,
+        percentile: ratio(0.99),
+        window_millis: millis(30_000),
+        minimum_requests: 20,
+        out_of_memory: None,
+        stale_after_millis: None,
+    }
+}
+
+#[test]
+fn a_stage_that_cannot_be_obeyed_is_refused_where_it_stands() {
+    let compiled = breaker_of(
+        "
+  stages:
+  - {name: a, latency: {percentile: 100, above: 0s, minimumRequests: 0}}
+  - {name: 'a b', outOfMemory: {count: 0}}
+  - {name: b}",
+    );
+    let problems = compiled.unwrap_err().to_string();
+    for field in [
+        "spec.stages[0].latency.percentile",
+        "spec.stages[0].latency.above",
+        "spec.stages[0].latency.minimumRequests",
+        "spec.stages[1].name",
+        "spec.stages[1].outOfMemory.count",
+        "spec.stages[2]",
+    ] {
+        assert!(problems.contains(field), "{field}: {problems}");
+    }
+}
+
 #[test]
 #[allow(clippy::too_many_lines)] // one document
 fn every_field_of_a_breaker_reaches_the_document() {
@@ -416,6 +450,10 @@ fn every_field_of_a_breaker_reaches_the_document() {
     - {static: {body: '{}'}}
     - {cache: {}}
   timeouts: {connect: 500ms, firstByte: 5s, betweenChunks: 10s, total: 10m}
+  stages:
+  - {name: attention, latency: {percentile: '99.9', above: 2s, window: 1m, minimumRequests: 5}, outOfMemory: {count: 2, window: 1m}}
+  - {name: prefill, latency: {}}
+  - {name: generation, outOfMemory: {}}
   open: {duration: 30s}
   halfOpen: {probes: 5, ramp: 0s}",
     );
@@ -451,7 +489,21 @@ fn every_field_of_a_breaker_reaches_the_document() {
             failure_statuses: vec![StatusMatch::Class(4), StatusMatch::Exactly(500)],
             backpressure_statuses: vec![StatusMatch::Exactly(429)],
             per: Some(Per { key: vec![KeyPart::Header(HeaderName::new("x-canary").unwrap())], max: 8 }),
-            stages: Vec::new(),
+            stages: vec![
+                StageBreaker {
+                    over_millis: Some(millis(2000)),
+                    percentile: ratio(99.9 / 100.0),
+                    window_millis: millis(60_000),
+                    minimum_requests: 5,
+                    out_of_memory: Some(OutOfMemory { count: 2, window_millis: millis(60_000) }),
+                    ..stage("attention")
+                },
+                StageBreaker { over_millis: Some(millis(800)), ..stage("prefill") },
+                StageBreaker {
+                    out_of_memory: Some(OutOfMemory { count: 3, window_millis: millis(300_000) }),
+                    ..stage("generation")
+                },
+            ],
             open_millis: millis(30_000),
             half_open: HalfOpen { probes: 5, ramp_millis: None },
             timeout_millis: None,

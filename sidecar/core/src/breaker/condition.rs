@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_policy::{Millis, StatusMatch, Trip};
+use tidegate_policy::{Millis, StageBreaker, StatusMatch, Trip};
 
 use super::window::{Counts, Length};
 
@@ -82,6 +82,22 @@ impl Windowed {
             slower_than: Some(t.over_millis.duration()),
         });
         [errors, slow, latency]
+    }
+
+    /// The latency that a stage may have.
+    pub(super) fn of_stage(stage: &StageBreaker) -> Option<Self> {
+        stage.over_millis.map(|over| Self {
+            kind: Kind::Latency,
+            length: Length::Time(stage.window_millis.duration()),
+            minimum: stage.minimum_requests,
+            threshold: stage.percentile.get(),
+            slower_than: Some(over.duration()),
+        })
+    }
+
+    /// The same over any number of calls.
+    pub(super) fn at_once(self) -> Self {
+        Self { minimum: 1, ..self }
     }
 
     /// Whether what the windows of both have counted means the same.

@@ -1,18 +1,25 @@
-//! Breakers over what the engine tells of the stages of its pipeline.
+//! Breakers over what is heard of the stages of the engine's pipeline: how long each takes, and that it ran out of
+//! memory. Who hears of it, and from where, is no matter of these.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_policy::report::{BreakerState, StageState, StageStatus};
-use tidegate_policy::{Breaker as Policy, Stage, StageBreaker};
+use tidegate_policy::{Breaker as Policy, Stage, StageBreaker, StatusMatch};
 
 use super::cell::Record;
-use super::condition::{Cut, seconds};
-use super::state::{State, Timing};
+use super::condition::{Cut, Windowed, seconds};
+use super::state::{Permit, State, Timing, Verdict};
 use super::window::{Length, Window};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 use crate::{Rule, StageReading, Tick};
 
 /// Rules of stages stand after those of the conditions.
+const LATENCY: usize = 0;
 const OUT_OF_MEMORY: usize = 1;
+/// Of times that are told as counts so many are counted, and the others in proportion: beyond it the share is exact
+/// enough.
+const MOST_AT_ONCE: u64 = 1024;
 
 /// The breaker of one stage.
 #[derive(Debug)]
@@ -21,20 +28,15 @@ pub(super) struct StageCell {
     rules: [Arc<Rule>; 2],
     pub(super) state: Arc<State>,
     record: Arc<Record>,
-    seen: Arc<Mutex<Seen>>,
+    /// Nanoseconds of the clock at which one of its times was last heard of, and one more; 0: never.
+    heard: Arc<AtomicU64>,
+    latency: Option<(Windowed, Arc<Window>)>,
     out_of_memory: Option<Arc<Window>>,
-}
-
-/// The last reading.
-#[derive(Debug, Default)]
-struct Seen {
-    at: Option<Tick>,
-    out_of_memory: Option<u64>,
 }
 
 impl StageCell {
     pub(super) fn all(policy: &Policy) -> Box<[Self]> {
-        policy.stages.iter().map(|stage| Self::new(&policy.policy, *stage)).collect()
+        policy.stages.iter().take(Stage::MOST).map(|stage| Self::new(&policy.policy, stage.clone())).collect()
     }
 
     fn new(policy: &str, stage: StageBreaker) -> Self {
@@ -42,50 +44,66 @@ impl StageCell {
             let name = format!("stages.{}.{condition}", stage.stage.as_str());
             Arc::new(Rule { policy: policy.to_owned(), name })
         };
+        let latency = Windowed::of_stage(&stage);
         let window = stage.out_of_memory.map(|o| Window::new(Length::Time(o.window_millis.duration())));
         Self {
-            policy: stage,
-            rules: [rule("p99"), rule("outOfMemory")],
+            rules: [rule("latency"), rule("outOfMemory")],
             state: Arc::new(State::new()),
             record: Arc::new(Record::new()),
-            seen: Arc::default(),
+            heard: Arc::new(AtomicU64::new(0)),
+            latency: latency.map(|condition| (condition, Arc::new(Window::new(condition.length)))),
             out_of_memory: window.map(Arc::new),
+            policy: stage,
         }
     }
 
-    /// The breaker of the same stage in the next policy: with this one's state and all that it has seen.
+    /// The breaker of the same stage in the next policy: with this one's state and all counts that still mean the
+    /// same.
     pub(super) fn succeed(&self, next: Self, now: Tick) -> Self {
-        let lengths = (self.policy.out_of_memory, next.policy.out_of_memory);
-        let kept = self.out_of_memory.as_ref().zip(lengths.1).map(|(window, after)| {
-            let same = lengths.0.is_some_and(|before| before.window_millis == after.window_millis);
-            let length = Length::Time(after.window_millis.duration());
-            if same { Arc::clone(window) } else { Arc::new(window.resized(length, now)) }
+        let kept = |window: &Arc<Window>, before: Length, after: Length| {
+            if before == after { Arc::clone(window) } else { Arc::new(window.resized(after, now)) }
+        };
+        let latency = next.latency.map(|(after, fresh)| match &self.latency {
+            Some((before, window)) if before.counts_like(&after) => {
+                (after, kept(window, before.length, after.length))
+            }
+            _ => (after, fresh),
         });
+        let length = |stage: &StageBreaker| {
+            stage.out_of_memory.map(|condition| Length::Time(condition.window_millis.duration()))
+        };
+        let before = self.out_of_memory.as_ref().zip(length(&self.policy));
+        let out_of_memory = match (before, length(&next.policy)) {
+            (Some((window, before)), Some(after)) => Some(kept(window, before, after)),
+            _ => next.out_of_memory,
+        };
         Self {
             state: Arc::clone(&self.state),
             record: Arc::clone(&self.record),
-            seen: Arc::clone(&self.seen),
-            out_of_memory: kept.or(next.out_of_memory),
+            heard: Arc::clone(&self.heard),
+            latency,
+            out_of_memory,
             ..next
         }
     }
 
-    pub(super) fn stage(&self) -> Stage {
-        self.policy.stage
+    pub(super) fn stage(&self) -> &Stage {
+        &self.policy.stage
     }
 
-    /// Takes a reading: opens when it is over a threshold, also while probes are out.
-    pub(super) fn observe(&self, now: Tick, timing: Timing, reading: &StageReading) {
-        let since = {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = seen.out_of_memory;
-            *seen =
-                Seen { at: seen.at.max(Some(reading.at)), out_of_memory: reading.out_of_memory.or(before) };
-            // A count that falls began anew with the engine.
-            let events = |count: u64, before: u64| count.checked_sub(before).unwrap_or(count);
-            reading.out_of_memory.zip(before).map_or(0, |(count, before)| events(count, before))
+    /// Takes what is heard. What comes while it is open was sent before and says nothing about what comes next.
+    pub(super) fn observe(&self, now: Tick, timing: Timing, reading: StageReading) {
+        if !matches!(reading, StageReading::OutOfMemory) {
+            self.heard.fetch_max(now.as_nanos().saturating_add(1), Relaxed);
+        }
+        if self.state.state() == BreakerState::Open {
+            return;
+        }
+        let cut = match reading {
+            StageReading::Took(took) => self.took(now, took),
+            StageReading::Counted { times, over } => self.counted(now, times, over),
+            StageReading::OutOfMemory => self.exhausted(now),
         };
-        let cut = self.slow(reading).or_else(|| self.exhausted(now, since));
         if let Some(cut) = cut
             && self.state.trip_now(now, timing).is_some()
         {
@@ -93,24 +111,39 @@ impl StageCell {
         }
     }
 
-    fn slow(&self, reading: &StageReading) -> Option<Cut> {
-        let (p99, over) = (reading.p99?, self.policy.p99_over_millis?);
-        (p99 > over.duration()).then(|| Cut {
-            rule: 0,
-            observed: p99.as_secs_f64() * 1000.0,
-            limit: over.get() as f64,
-            reason: format!("{}_p99_{}ms_over_{}ms", self.stage().as_str(), p99.as_millis(), over.get()),
-        })
+    fn took(&self, now: Tick, took: Duration) -> Option<Cut> {
+        let (condition, _) = self.latency.as_ref()?;
+        let over = condition.slower_than.is_some_and(|slow| took > slow);
+        self.counted(now, 1, u64::from(over))
     }
 
-    fn exhausted(&self, now: Tick, events: u64) -> Option<Cut> {
-        let (window, policy) = (self.out_of_memory.as_ref()?, self.policy.out_of_memory?);
-        // More than trip it need not be counted one by one.
-        for _ in 0..events.min(u64::from(policy.count)) {
+    fn counted(&self, now: Tick, times: u64, over: u64) -> Option<Cut> {
+        let (condition, window) = self.latency.as_ref()?;
+        // A probe is judged by itself, as those of requests are.
+        if over > 0 && self.state.is_probed() {
+            window.clear();
             window.record(now, true);
+            return self.slow(&condition.at_once(), window, now);
         }
-        let seen = window.counts(now).bad;
-        (events > 0 && seen >= u64::from(policy.count)).then(|| Cut {
+        let counted = times.min(MOST_AT_ONCE);
+        let over = over.min(times).saturating_mul(counted).div_ceil(times.max(1));
+        for i in 0..counted {
+            window.record(now, i < over);
+        }
+        // Only what is over makes it worse.
+        (over > 0).then(|| self.slow(condition, window, now)).flatten()
+    }
+
+    fn slow(&self, condition: &Windowed, window: &Window, now: Tick) -> Option<Cut> {
+        let cut = condition.cut(window.counts(now), StatusMatch::FAILURES.as_slice())?;
+        let reason = format!("{}_{}", self.stage().as_str(), cut.reason);
+        Some(Cut { rule: LATENCY, reason, ..cut })
+    }
+
+    fn exhausted(&self, now: Tick) -> Option<Cut> {
+        let (window, policy) = (self.out_of_memory.as_ref()?, self.policy.out_of_memory?);
+        let seen = window.record(now, true)?.bad;
+        (seen >= u64::from(policy.count)).then(|| Cut {
             rule: OUT_OF_MEMORY,
             observed: seen as f64,
             limit: f64::from(policy.count),
@@ -122,6 +155,16 @@ impl StageCell {
         })
     }
 
+    /// Takes a permit back with what the call said.
+    pub(super) fn settle(&self, now: Tick, timing: Timing, permit: Permit, verdict: Verdict) {
+        if verdict == Verdict::Success && self.state.probes(permit) {
+            // What was seen before it opened does not open it again.
+            let windows = self.latency.iter().map(|(_, window)| window).chain(&self.out_of_memory);
+            windows.for_each(|window| window.clear());
+        }
+        self.state.settle(now, timing, permit, verdict);
+    }
+
     /// The rule that opened it, what it observed and its limit.
     pub(super) fn tripped_by(&self) -> (Arc<Rule>, f64, f64) {
         let (rule, observed, limit) = self.record.numbers();
@@ -129,18 +172,22 @@ impl StageCell {
     }
 
     pub(super) fn status(&self, now: Tick) -> StageStatus {
-        let at = self.seen.lock().unwrap_or_else(PoisonError::into_inner).at;
-        let fresh = |at: Tick| now.since(at) < self.policy.stale_after_millis.duration();
+        let heard = self.heard.load(Relaxed).checked_sub(1).map(Tick::from_nanos);
+        let stale = self.policy.stale_after_millis.unwrap_or(self.policy.window_millis).duration();
+        // That it runs out of memory is told by the answers themselves.
+        let fresh = self.latency.is_none() || heard.is_some_and(|at| now.since(at) < stale);
         StageStatus {
-            stage: self.stage(),
+            stage: self.stage().clone(),
             state: match self.state.state() {
                 BreakerState::Open => StageState::Open,
                 BreakerState::HalfOpen => StageState::HalfOpen,
-                BreakerState::Closed if at.is_some_and(fresh) => StageState::Closed,
+                BreakerState::Closed if fresh => StageState::Closed,
                 BreakerState::Closed => StageState::NoSignal,
             },
             last_trigger_reason: self.record.reason(),
-            signal_age_millis: at.map(|at| now.since(at).as_millis() as u64),
+            signal_age_millis: heard.map(|at| now.since(at).as_millis() as u64),
+            over_ratio: self.latency.as_ref().and_then(|(_, window)| window.counts(now).ratio()),
+            out_of_memory: self.out_of_memory.as_ref().map(|window| window.counts(now).bad),
         }
     }
 }

@@ -302,6 +302,11 @@ impl State {
         permit.is_probe() && self.load().generation == permit.generation()
     }
 
+    /// Whether probes decide about it.
+    pub(crate) fn is_probed(&self) -> bool {
+        matches!(self.load().phase, Phase::HalfOpen { .. })
+    }
+
     pub(crate) fn state(&self) -> BreakerState {
         self.load().state()
     }

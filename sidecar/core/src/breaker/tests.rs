@@ -1,4 +1,4 @@
-use tidegate_policy::report::StageState;
+use tidegate_policy::report::{StageState, StageStatus};
 use tidegate_policy::{
     ConsecutiveFailures, ErrorRatio, HalfOpen, HeaderName, InFlight, KeyPart, LatencyPercentile, OutOfMemory,
     Per, Ratio, SlowCallRatio, StageBreaker, StatusMatch, Timeouts, Trip as Trips,
@@ -430,60 +430,110 @@ fn groups_keep_their_state_when_the_policy_changes() {
 
 fn with_stage() -> Policy {
     let stage = StageBreaker {
-        stage: Stage::Attention,
-        p99_over_millis: Some(millis(800)),
+        stage: Stage::new("attention").unwrap(),
+        over_millis: Some(millis(800)),
+        percentile: Ratio::new(0.99).unwrap(),
+        window_millis: millis(30_000),
+        minimum_requests: 3,
         out_of_memory: Some(OutOfMemory { count: 3, window_millis: millis(60_000) }),
-        stale_after_millis: millis(10_000),
+        stale_after_millis: Some(millis(10_000)),
     };
     Policy { stages: vec![stage], ..policy(Trips::default()) }
 }
 
-fn reading(at: u64, p99: u64, out_of_memory: u64) -> StageReading {
-    let p99 = Some(Duration::from_millis(p99));
-    StageReading { stage: Stage::Attention, p99, out_of_memory: Some(out_of_memory), at: second(at) }
+fn took(millis: u64) -> StageReading {
+    StageReading::Took(Duration::from_millis(millis))
+}
+
+fn stage(breaker: &Breaker, now: Tick) -> StageStatus {
+    breaker.status(now).stages[0].clone()
 }
 
 #[test]
 fn a_stage_without_a_source_has_no_signal_and_lets_everything_pass() {
     let breaker = Breaker::new(&with_stage(), 7);
-    let stage = |breaker: &Breaker, now| breaker.status(second(now)).stages[0].clone();
-    assert_eq!(stage(&breaker, 1).state, StageState::NoSignal);
+    assert_eq!(stage(&breaker, second(1)).state, StageState::NoSignal);
     call(&breaker, second(1), HeadOutcome::Failed, 1);
     assert!(admit(&breaker, second(1)).is_ok());
-    breaker.observe(second(1), &reading(1, 800, 5));
-    assert_eq!(stage(&breaker, 1).state, StageState::Closed);
-    assert_eq!(stage(&breaker, 11).state, StageState::NoSignal, "its reading is too old");
+    breaker.observe(second(1), 0, StageReading::OutOfMemory);
+    assert_eq!(stage(&breaker, second(1)).state, StageState::NoSignal, "that tells nothing of its times");
+    breaker.observe(second(1), 0, StageReading::Counted { times: 0, over: 0 });
+    assert_eq!(stage(&breaker, second(1)).state, StageState::Closed);
+    assert_eq!(
+        stage(&breaker, second(11)).state,
+        StageState::NoSignal,
+        "nothing was heard of it for too long"
+    );
 }
 
 #[test]
 fn a_slow_stage_opens_its_breaker_and_a_probe_tries_it() {
     let breaker = Breaker::new(&with_stage(), 7);
-    breaker.observe(second(1), &reading(1, 801, 0));
+    breaker.observe(second(1), 0, took(801));
+    breaker.observe(second(1), 0, took(800));
+    assert!(admit(&breaker, second(1)).is_ok(), "two times are no verdict");
+    breaker.observe(second(1), 0, took(800));
+    assert!(admit(&breaker, second(1)).is_ok(), "what is not over makes it no worse");
+    breaker.observe(second(1), 0, took(900));
     let refusal = admit(&breaker, second(1)).unwrap_err();
-    assert_eq!((refusal.rule.name.as_str(), refusal.observed), ("stages.attention.p99", 801.0));
-    let status = breaker.status(second(1)).stages[0].clone();
-    assert_eq!(status.last_trigger_reason.unwrap(), "attention_p99_801ms_over_800ms");
+    assert_eq!((refusal.rule.name.as_str(), refusal.observed), ("stages.attention.latency", 0.5));
+    let status = stage(&breaker, second(1));
+    assert_eq!(status.last_trigger_reason.unwrap(), "attention_p99_over_800ms_by_50%_in_30s");
+    breaker.observe(second(2), 0, took(900));
     let mut probe = admit(&breaker, second(61)).unwrap();
     assert!(admit(&breaker, second(61)).is_err(), "one probe at a time");
-    breaker.observe(second(61), &reading(61, 900, 0));
-    assert_eq!(breaker.status(second(61)).stages[0].state, StageState::Open, "still slow");
+    breaker.observe(second(61), 0, took(900));
+    assert_eq!(stage(&breaker, second(61)).state, StageState::Open, "still slow");
     answer(&breaker, second(61), &mut probe, HeadOutcome::Status(200), 1);
     breaker.complete(second(61), probe, FirstByte::After(Duration::from_millis(1)));
-    assert_eq!(breaker.status(second(61)).stages[0].state, StageState::Open);
-    call(&breaker, second(122), HeadOutcome::Status(200), 1);
+    assert_eq!(stage(&breaker, second(61)).state, StageState::Open);
+    let mut probe = admit(&breaker, second(122)).unwrap();
+    breaker.observe(second(122), 0, took(1));
+    answer(&breaker, second(122), &mut probe, HeadOutcome::Status(200), 1);
+    breaker.complete(second(122), probe, FirstByte::After(Duration::from_millis(1)));
     assert!((0..10).all(|_| admit(&breaker, second(122)).is_ok()));
+    assert_eq!(stage(&breaker, second(122)).over_ratio, None, "it begins anew");
+}
+
+#[test]
+fn times_of_a_stage_that_are_told_as_counts_count_in_proportion() {
+    let breaker = Breaker::new(&with_stage(), 7);
+    breaker.observe(second(1), 0, StageReading::Counted { times: 1_000_000, over: 9_000 });
+    assert!(admit(&breaker, second(1)).is_ok(), "0.9 % are over, and a P99 leaves 1 %");
+    breaker.observe(second(1), 0, StageReading::Counted { times: 1_000_000, over: 1_000_000 });
+    assert!(admit(&breaker, second(1)).is_err());
+    assert!((stage(&breaker, second(1)).over_ratio.unwrap() - 0.5).abs() < 0.01);
 }
 
 #[test]
 fn a_stage_that_runs_out_of_memory_too_often_opens_its_breaker() {
     let breaker = Breaker::new(&with_stage(), 7);
-    breaker.observe(second(1), &reading(1, 1, 100));
-    assert!(admit(&breaker, second(1)).is_ok(), "what was before is not known to be recent");
-    breaker.observe(second(2), &reading(2, 1, 102));
-    assert!(admit(&breaker, second(2)).is_ok());
-    breaker.observe(second(120), &reading(120, 1, 103));
+    breaker.observe(second(1), 0, StageReading::OutOfMemory);
+    breaker.observe(second(2), 0, StageReading::OutOfMemory);
+    assert_eq!(stage(&breaker, second(2)).out_of_memory, Some(2));
+    breaker.observe(second(120), 0, StageReading::OutOfMemory);
     assert!(admit(&breaker, second(120)).is_ok(), "two of them have left the window");
-    breaker.observe(second(121), &reading(121, 1, 2));
+    breaker.observe(second(121), 0, StageReading::OutOfMemory);
+    breaker.observe(second(121), 0, StageReading::OutOfMemory);
     let refusal = admit(&breaker, second(121)).unwrap_err();
-    assert_eq!(refusal.rule.name, "stages.attention.outOfMemory", "the engine began anew and counts from 0");
+    assert_eq!((refusal.rule.name.as_str(), refusal.observed), ("stages.attention.outOfMemory", 3.0));
+    assert_eq!(stage(&breaker, second(121)).last_trigger_reason.unwrap(), "attention_out_of_memory_3_in_60s");
+}
+
+#[test]
+fn a_stage_of_the_next_policy_keeps_its_state_and_what_still_means_the_same() {
+    let breaker = Breaker::new(&with_stage(), 7);
+    breaker.observe(second(1), 0, took(900));
+    breaker.observe(second(1), 0, took(900));
+    let mut next = with_stage();
+    next.stages.insert(0, StageBreaker { stage: Stage::new("decode").unwrap(), ..next.stages[0].clone() });
+    let breaker = breaker.succeed(&next, 8, second(2));
+    assert_eq!(breaker.status(second(2)).stages[0].over_ratio, None);
+    assert_eq!(breaker.status(second(2)).stages[1].over_ratio, Some(1.0));
+    breaker.observe(second(2), 1, took(900));
+    assert!(admit(&breaker, second(2)).is_err());
+    next.stages[1].over_millis = Some(millis(10_000));
+    let breaker = breaker.succeed(&next, 9, second(3));
+    assert_eq!(breaker.status(second(3)).stages[1].state, StageState::Open);
+    assert_eq!(breaker.status(second(3)).stages[1].over_ratio, None, "900 ms are no longer over");
 }

@@ -69,8 +69,6 @@ impl Control {
             match signal {
                 Signal::GpuMemory(reading) => tiers.observe(now, reading, traffic(meter)),
                 Signal::Engine(reading) => tiers.observe_engine(now, reading, traffic(meter)),
-                // The breaker's.
-                Signal::Stage(_) => {}
             }
         }
     }

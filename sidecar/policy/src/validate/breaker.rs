@@ -1,7 +1,7 @@
 //! Rules of the circuit breaker.
 
 use super::Place;
-use crate::{Breaker, Destination, Fallback, Hook, Millis, Per, StageBreaker, Timeouts, Trip};
+use crate::{Breaker, Destination, Fallback, Hook, Millis, Per, Stage, StageBreaker, Timeouts, Trip};
 
 const MOST_CALLS: u32 = 1_000_000;
 /// Calls of a window of calls: their outcomes are looked through whenever one of them is bad.
@@ -12,6 +12,7 @@ const MOST_KEY_PARTS: usize = 8;
 const MOST_STATUSES: usize = 64;
 const MOST_FALLBACKS: usize = 8;
 const MOST_HOOKS: usize = 8;
+const NEVER_EXCEEDED: &str = "1 is never exceeded: write a share below 1, such as 0.95 for P95";
 const LONGEST_BODY: usize = 16 * 1024;
 
 pub(super) fn check(breaker: &Breaker, at: &mut Place<'_>) {
@@ -24,6 +25,10 @@ pub(super) fn check(breaker: &Breaker, at: &mut Place<'_>) {
     check_statuses(breaker, at);
     if let Some(per) = &breaker.per {
         check_per(per, &mut at.field("per"));
+    }
+    let stages = breaker.stages.len();
+    if stages > Stage::MOST {
+        at.field("stages").refuse(format!("{stages} are too many: write at most {}", Stage::MOST));
     }
     for (i, stage) in breaker.stages.iter().enumerate() {
         check_stage(stage, &breaker.stages[..i], &mut at.field("stages").item(i));
@@ -167,7 +172,7 @@ fn check_trip(trip: &Trip, at: &mut Place<'_>) {
         let mut at = at.field("latency");
         check_window(t.window_millis, t.window_calls, t.minimum_requests, &mut at);
         if t.percentile.get() >= 1.0 {
-            at.field("percentile").refuse("1 is never exceeded: write a share below 1, such as 0.95 for P95");
+            at.field("percentile").refuse(NEVER_EXCEEDED);
         }
     }
     if let Some(in_flight) = trip.in_flight {
@@ -246,12 +251,16 @@ fn check_per(per: &Per, at: &mut Place<'_>) {
 
 fn check_stage(stage: &StageBreaker, before: &[StageBreaker], at: &mut Place<'_>) {
     if before.iter().any(|other| other.stage == stage.stage) {
-        let message = format!("{:?} has a breaker already: write each stage once", stage.stage);
+        let message = format!("{:?} has a breaker already: write each stage once", stage.stage.as_str());
         at.field("stage").refuse(message);
     }
-    if stage.p99_over_millis.is_none() && stage.out_of_memory.is_none() {
-        at.refuse("nothing opens this breaker: write p99OverMillis, outOfMemory or both");
+    if stage.over_millis.is_none() && stage.out_of_memory.is_none() {
+        at.refuse("nothing opens this breaker: write overMillis, outOfMemory or both");
     }
+    if stage.percentile.get() >= 1.0 {
+        at.field("percentile").refuse(NEVER_EXCEEDED);
+    }
+    at.within("minimumRequests", stage.minimum_requests, 1..=MOST_CALLS);
     if let Some(out_of_memory) = stage.out_of_memory {
         at.field("outOfMemory").within("count", out_of_memory.count, 1..=MOST_CALLS);
     }
