@@ -35,6 +35,14 @@ pub struct Admission {
     pub shadow: Option<Refusal>,
 }
 
+impl Admission {
+    /// Of a request that holds nothing yet.
+    #[inline]
+    pub(crate) fn of(class: PriorityClass) -> Self {
+        Self { ticket: Ticket::default(), class, wait: Duration::ZERO, shadow: None }
+    }
+}
+
 /// How long the inference engine may take for an answer. What is none may take as long as it likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TimeLimits {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidegate_policy::report::{BreakerStatus, Status};
-use tidegate_policy::{LatencySignal, Mode, PolicyDocument, PriorityClass, RateLimitHeaders};
+use tidegate_policy::{LatencySignal, Mode, PolicyDocument, RateLimitHeaders};
 
 use crate::ages::Slot;
 use crate::breaker::{Breaker, Call, FirstByte};
@@ -17,7 +17,7 @@ use crate::concurrency::{Flow, Permits, Pool};
 use crate::gate::Gate;
 use crate::gradient::Gradient;
 use crate::lane::Lane;
-use crate::limit::{Held, Judged, Limits, Passed, Quota, QuotaKeys};
+use crate::limit::{Held, Judged, Limits, Quota, QuotaKeys};
 use crate::meter::Meter;
 use crate::priority::Classifier;
 use crate::queue::{Account, Place, Queue};
@@ -26,7 +26,6 @@ use crate::spread::Spread;
 use crate::{
     Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, StageReading, Tick, TimeLimits, Tokens,
 };
-use ask::Leave;
 use control::Control;
 use latencies::LatencyMeter;
 use places::Places;
@@ -71,7 +70,7 @@ struct TierRules {
 }
 
 /// A request in flight. Belongs to the engine that gave it, also after that was succeeded by another.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[must_use = "a ticket that is not completed keeps its place in flight for ever"]
 pub struct Ticket {
     admitted: Tick,
@@ -202,22 +201,24 @@ impl Engine {
         self.ask(now, lane, class, facts, &mut judged)
     }
 
+    /// All rules let the request pass.
     #[inline]
-    fn let_in(&self, now: Tick, lane: Lane, class: PriorityClass, leave: Leave, tokens: Tokens) -> Admission {
-        let Leave { mut call, shadow, passed: Passed { wait, held }, pool, account } = leave;
-        if let (Some(breaker), Some(call)) = (&self.breaker, &mut call) {
+    fn let_in(&self, now: Tick, lane: Lane, tokens: Tokens, admission: &mut Admission) {
+        let ticket = &mut admission.ticket;
+        if let (Some(breaker), Some(call)) = (&self.breaker, &mut ticket.call) {
             breaker.begin(now, call);
         }
         self.meter.admit(lane, tokens);
         if self.places.is_some() {
             self.flow.enter(lane);
         }
-        // Waiting for its turn is not the engine's latency.
-        let at_once = self.latencies.as_ref().filter(|_| wait.is_zero());
-        let slot = at_once.and_then(|latencies| latencies.enter(lane));
-        let ticket =
-            Ticket { admitted: now + wait, call, held, slot, failed: false, pool, begun: false, account };
-        Admission { ticket, class, wait, shadow }
+        ticket.admitted = now;
+        if !admission.wait.is_zero() {
+            // Waiting for its turn is not the engine's latency.
+            ticket.admitted = now + admission.wait;
+        } else if let Some(latencies) = &self.latencies {
+            ticket.slot = latencies.enter(lane);
+        }
     }
 
     /// The head of the response is there, or will not come. At most once for each ticket.

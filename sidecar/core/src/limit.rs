@@ -58,15 +58,6 @@ pub(crate) struct Limits {
     held: Box<[usize]>,
 }
 
-/// What comes of having passed all rules.
-#[derive(Debug, Default)]
-pub(crate) struct Passed {
-    /// How long it has to wait for its turn.
-    pub(crate) wait: Duration,
-    /// To be handed back with `complete` or `cancel`.
-    pub(crate) held: Held,
-}
-
 /// What was found out about a request, from the first look to the last token. Kept by the caller and filled in
 /// place, since it is large and mostly empty.
 #[derive(Debug)]
@@ -203,20 +194,17 @@ impl Limits {
         Ok(())
     }
 
-    /// What a request that has spent on all rules has to wait for and to hold.
+    /// Notes what a request that has spent on all rules holds of them. Returns how long it has to wait for its turn.
     #[inline]
-    pub(crate) fn pass(&self, now: Tick, judged: &Judged) -> Passed {
-        let mut passed = Passed::default();
-        if self.paced {
-            passed.wait = self.wait(now, judged);
-        }
+    pub(crate) fn pass(&self, now: Tick, judged: &Judged, held: &mut Held) -> Duration {
+        let wait = if self.paced { self.wait(now, judged) } else { Duration::ZERO };
         // One that waits may leave before its turn, and then holds nothing any more.
-        if passed.wait > Duration::ZERO {
-            (0..self.rules.len()).for_each(|rule| self.hold(rule, judged, &mut passed.held));
+        if wait > Duration::ZERO {
+            (0..self.rules.len()).for_each(|rule| self.hold(rule, judged, held));
         } else {
-            self.held.iter().for_each(|rule| self.hold(*rule, judged, &mut passed.held));
+            self.held.iter().for_each(|rule| self.hold(*rule, judged, held));
         }
-        passed
+        wait
     }
 
     /// One rule has refused: gives back what was spent before, and asks the rules behind it how long they would have

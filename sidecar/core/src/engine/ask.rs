@@ -6,34 +6,18 @@ use std::time::Duration;
 use tidegate_policy::report::TierName;
 use tidegate_policy::{Mode, PriorityClass};
 
-use super::places::{Asking, Found, queue_cost};
+use super::places::{Found, Line};
 use super::{Engine, TierRules};
-use crate::breaker::Call;
-use crate::concurrency::Pool;
 use crate::gate::Shed;
 use crate::gradient::Slowed;
 use crate::lane::Lane;
-use crate::limit::{Judged, Passed, TakenToken};
-use crate::queue::Account;
+use crate::limit::{Held, Judged, TakenToken};
 use crate::ramp::Ramped;
-use crate::{Cause, Decision, Facts, Refusal, Tick};
+use crate::{Admission, Cause, Decision, Facts, Refusal, Tick};
 
 /// Least wait of a client that is refused by what is in flight: nobody knows when that ends, and to come again at once
 /// would only be refused again.
 const UNKNOWN_WAIT: Duration = Duration::from_millis(500);
-
-/// What a request leaves the rules with.
-pub(super) struct Leave {
-    pub(super) call: Option<Call>,
-    /// What the first of the rules in shadow mode would have answered.
-    pub(super) shadow: Option<Refusal>,
-    /// What it holds of the limits, and how long it has to wait for its turn.
-    pub(super) passed: Passed,
-    /// Its place in flight.
-    pub(super) pool: Option<Pool>,
-    /// What it counted in the queue, if it has been there.
-    pub(super) account: Option<Box<Account>>,
-}
 
 /// What a request has been given on its way.
 #[derive(Debug)]
@@ -42,7 +26,9 @@ pub(super) struct Given {
     /// By the tiers.
     pub(super) tokens: Tokens,
     /// By the limits.
-    pub(super) passed: Passed,
+    pub(super) held: Held,
+    /// How long it has to wait for its turn.
+    pub(super) wait: Duration,
 }
 
 /// What the tiers' buckets gave, to put it back when a later rule refuses.
@@ -52,12 +38,24 @@ pub(super) struct Tokens {
     gradient: Option<TakenToken>,
 }
 
+/// Where a request goes no further.
+struct Stop<'a> {
+    /// What the tiers gave.
+    tokens: Tokens,
+    why: Why<'a>,
+}
+
+enum Why<'a> {
+    Refused(Refusal),
+    /// It finds no place in flight, and may wait for one.
+    Queues(&'a Arc<Line>),
+}
+
 impl Engine {
-    /// Asks the breaker, the tiers and the limits, in that order, and then for a place in flight. What was taken comes
-    /// back when a later one refuses. `judged` has the request's keys.
+    /// Judges a request. `judged` has its keys.
     ///
-    /// The way of a request that passes is one function, whose answer is written where it belongs: all others leave it
-    /// for one of their own.
+    /// The admission is filled in where the answer lies: what a policy does not have costs a look at whether it does, and
+    /// nothing is moved.
     #[inline]
     pub(super) fn ask(
         &self,
@@ -67,59 +65,74 @@ impl Engine {
         facts: &Facts<'_>,
         judged: &mut Judged,
     ) -> Decision {
-        let mut shadow = None;
-        let call = match self.ask_breaker(now, class, facts, &mut shadow) {
-            Ok(call) => call,
-            Err(refusal) => return self.refuse(refusal),
-        };
-        let tokens = match self.ask_tiers(now, class, &mut shadow) {
-            Ok(tokens) => tokens,
-            Err(refusal) => return self.turn_away(now, class, call, Tokens::default(), refusal),
-        };
-        if let Err(refusal) = self.limits.take(now, class, facts, judged, &mut shadow) {
-            return self.turn_away(now, class, call, tokens, refusal);
+        let mut decision = Decision::Admit(Admission::of(class));
+        if let Decision::Admit(admission) = &mut decision
+            && let Err(stop) = self.ask_all(now, lane, facts, judged, admission)
+        {
+            let admission = std::mem::replace(admission, Admission::of(class));
+            decision = self.stop(now, facts, judged, admission, stop);
         }
-        let pool = match self.find_place(class, &mut shadow) {
-            Ok(Found::Place(pool)) => pool,
-            Ok(Found::Queue(queue)) => {
-                let asking =
-                    Asking { now, class, line: queue, cost: queue_cost(&facts.tokens), call, shadow };
-                return self.queue_up(asking, facts, self.given(now, judged, tokens));
-            }
+        decision
+    }
+
+    /// Asks the breaker, the tiers and the limits, in that order, and then for a place in flight.
+    #[inline]
+    fn ask_all(
+        &self,
+        now: Tick,
+        lane: Lane,
+        facts: &Facts<'_>,
+        judged: &mut Judged,
+        admission: &mut Admission,
+    ) -> Result<(), Stop<'_>> {
+        let class = admission.class;
+        let refused = |tokens: Tokens| move |refusal: Refusal| Stop { tokens, why: Why::Refused(refusal) };
+        self.ask_breaker(now, class, facts, admission).map_err(refused(Tokens::default()))?;
+        let tokens = self.ask_tiers(now, class, &mut admission.shadow).map_err(refused(Tokens::default()))?;
+        self.limits.take(now, class, facts, judged, &mut admission.shadow).map_err(refused(tokens))?;
+        match self.find_place(class, &mut admission.shadow) {
+            Ok(Found::Place(pool)) => admission.ticket.pool = pool,
+            Ok(Found::Queue(queue)) => return Err(Stop { tokens, why: Why::Queues(queue) }),
             Err(refusal) => {
                 self.limits.give_back(judged);
-                return self.turn_away(now, class, call, tokens, refusal);
+                return Err(Stop { tokens, why: Why::Refused(refusal) });
             }
-        };
-        let passed = self.limits.pass(now, judged);
-        let leave = Leave { call, shadow, passed, pool, account: None };
-        Decision::Admit(self.let_in(now, lane, class, leave, facts.tokens))
+        }
+        admission.wait = self.limits.pass(now, judged, &mut admission.ticket.held);
+        self.let_in(now, lane, facts.tokens, admission);
+        Ok(())
+    }
+
+    /// A request goes no further: it queues up, or what the breaker and the tiers gave comes back.
+    #[cold]
+    #[inline(never)]
+    fn stop(
+        &self,
+        now: Tick,
+        facts: &Facts<'_>,
+        judged: &mut Judged,
+        admission: Admission,
+        stop: Stop<'_>,
+    ) -> Decision {
+        match stop.why {
+            Why::Queues(line) => {
+                self.queue_up(now, facts, line, admission, self.given(now, judged, stop.tokens))
+            }
+            Why::Refused(refusal) => {
+                self.give_back(admission.class, stop.tokens);
+                if let (Some(breaker), Some(call)) = (&self.breaker, admission.ticket.call) {
+                    breaker.give_back(now, call);
+                }
+                self.refuse(refusal)
+            }
+        }
     }
 
     /// What a request takes along that has to queue up.
-    #[cold]
-    #[inline(never)]
     fn given(&self, now: Tick, judged: &mut Judged, tokens: Tokens) -> Box<Given> {
-        let passed = self.limits.pass(now, judged);
-        Box::new(Given { judged: std::mem::replace(judged, Judged::new()), tokens, passed })
-    }
-
-    /// Puts back what the breaker and the tiers gave, and refuses.
-    #[cold]
-    #[inline(never)]
-    fn turn_away(
-        &self,
-        now: Tick,
-        class: PriorityClass,
-        call: Option<Call>,
-        tokens: Tokens,
-        refusal: Refusal,
-    ) -> Decision {
-        self.give_back(class, tokens);
-        if let (Some(breaker), Some(call)) = (&self.breaker, call) {
-            breaker.give_back(now, call);
-        }
-        self.refuse(refusal)
+        let mut held = Held::default();
+        let wait = self.limits.pass(now, judged, &mut held);
+        Box::new(Given { judged: std::mem::replace(judged, Judged::new()), tokens, wait, held })
     }
 
     /// The answer to a refused request.
@@ -144,17 +157,15 @@ impl Engine {
         now: Tick,
         class: PriorityClass,
         facts: &Facts<'_>,
-        shadow: &mut Option<Refusal>,
-    ) -> Result<Option<Call>, Refusal> {
-        let Some(breaker) = &self.breaker else { return Ok(None) };
+        admission: &mut Admission,
+    ) -> Result<(), Refusal> {
+        let Some(breaker) = &self.breaker else { return Ok(()) };
         match breaker.admit(now, class, facts, &self.spread) {
-            Ok(call) => Ok(Some(call)),
-            Err(refusal) if breaker.enforced() => Err(refusal),
-            Err(refusal) => {
-                *shadow = Some(refusal);
-                Ok(None)
-            }
+            Ok(call) => admission.ticket.call = Some(call),
+            Err(refusal) if breaker.enforced() => return Err(refusal),
+            Err(refusal) => admission.shadow = Some(refusal),
         }
+        Ok(())
     }
 
     /// Takes the tokens that the tiers ask for, or carries their refusal out. In shadow mode it is noted.

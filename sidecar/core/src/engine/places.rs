@@ -6,16 +6,16 @@ use std::time::Duration;
 use tidegate_policy::report::{ConcurrencyStatus, QueueStatus};
 use tidegate_policy::{Concurrency, KeyPart, LatencySignal, Mode, PolicyDocument, PriorityClass};
 
-use super::ask::{Given, Leave};
+use super::ask::Given;
 use super::control::Control;
 use super::{Engine, Ticket};
 use crate::breaker::Call;
 use crate::concurrency::{Advice, Pool};
 use crate::lane::Lane;
-use crate::limit::{Hasher, Key, Passed};
+use crate::limit::{Hasher, Key};
 use crate::queue::{Account, End, Joined, Newcomer, Place};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
-use crate::{Cause, Completion, Decision, Facts, Refusal, Rule, Tick, Tokens};
+use crate::{Admission, Cause, Completion, Decision, Facts, Refusal, Rule, Tick, Tokens};
 
 /// What a token of the answer counts in the queue where one of the prompt counts one: a decoding step is paid for by
 /// each, as in "Fairness in Serving Large Language Models" (OSDI 2024).
@@ -50,17 +50,6 @@ pub(super) enum Found<'a> {
     Place(Option<Pool>),
     /// It may wait.
     Queue(&'a Arc<Line>),
-}
-
-/// A request that is about to queue up.
-pub(super) struct Asking<'a> {
-    pub(super) now: Tick,
-    pub(super) class: PriorityClass,
-    pub(super) line: &'a Arc<Line>,
-    /// What it counts among those of other tenants.
-    pub(super) cost: u64,
-    pub(super) call: Option<Call>,
-    pub(super) shadow: Option<Refusal>,
 }
 
 /// A request that waits for a place in flight, with all that it holds meanwhile. Belongs to the engine that gave it,
@@ -103,7 +92,7 @@ pub(super) fn concurrency(document: &PolicyDocument) -> Option<Concurrency> {
 }
 
 /// What a request counts among those of other tenants.
-pub(super) fn queue_cost(tokens: &Tokens) -> u64 {
+fn queue_cost(tokens: &Tokens) -> u64 {
     let prompt = u64::from(tokens.input);
     (prompt + OUTPUT_WEIGHT * u64::from(tokens.output)).max(1)
 }
@@ -170,26 +159,34 @@ impl Engine {
     /// Waits with all that was given, which comes back when the queue is full.
     #[cold]
     #[inline(never)]
-    pub(super) fn queue_up(&self, asking: Asking<'_>, facts: &Facts<'_>, given: Box<Given>) -> Decision {
-        let Asking { now, class, line, cost, call, shadow } = asking;
+    pub(super) fn queue_up(
+        &self,
+        now: Tick,
+        facts: &Facts<'_>,
+        line: &Arc<Line>,
+        mut admission: Admission,
+        given: Box<Given>,
+    ) -> Decision {
         let Key { place, tag } = Key::of(&line.tenant, &line.hasher, facts);
+        let (class, cost) = (admission.class, queue_cost(&facts.tokens));
         let account = Account { class, tenant: [place, tag], cost };
         let deadline = now + line.timeout;
         let newcomer = Newcomer { account, deadline };
         match self.queue.join(now, newcomer, line.most, &self.permits) {
             Joined::Go(pool) => {
-                let passed = given.passed;
-                let leave =
-                    Leave { call, shadow, passed, pool: Some(pool), account: Some(Box::new(account)) };
-                Decision::Admit(self.let_in(now, Lane::of_this_thread(), class, leave, facts.tokens))
+                (admission.wait, admission.ticket.held) = (given.wait, given.held);
+                admission.ticket.pool = Some(pool);
+                admission.ticket.account = Some(Box::new(account));
+                self.let_in(now, Lane::of_this_thread(), facts.tokens, &mut admission);
+                Decision::Admit(admission)
             }
             Joined::Waits(place) => {
-                let line = Arc::clone(line);
-                let since = now;
+                let (line, since) = (Arc::clone(line), now);
+                let Admission { ticket: Ticket { call, .. }, shadow, .. } = admission;
                 Decision::Queue(Waiting { line, place, class, since, deadline, account, given, call, shadow })
             }
             Joined::Full(length) => {
-                self.hand_back(now, class, &given, call);
+                self.hand_back(now, class, &given, admission.ticket.call);
                 self.flow.refuse(Lane::of_this_thread());
                 self.refuse(self.unqueued(line, class, Cause::QueueFull, length as f64, line.most as f64))
             }
@@ -203,11 +200,13 @@ impl Engine {
         let Waiting { line, class, since, account, given, call, shadow, .. } = waiting;
         if let End::Go(pool) = end {
             let tokens = given.judged.tokens();
-            let Passed { wait, held } = given.passed;
+            let mut admission = Admission { shadow, ..Admission::of(class) };
             // It has waited for its turn with the others at the same time.
-            let passed = Passed { wait: (since + wait).since(now), held };
-            let leave = Leave { call, shadow, passed, pool, account: Some(Box::new(account)) };
-            return Decision::Admit(self.let_in(now, Lane::of_this_thread(), class, leave, tokens));
+            admission.wait = (since + given.wait).since(now);
+            let account = Some(Box::new(account));
+            admission.ticket = Ticket { call, held: given.held, pool, account, ..Ticket::default() };
+            self.let_in(now, Lane::of_this_thread(), tokens, &mut admission);
+            return Decision::Admit(admission);
         }
         self.hand_back(now, class, &given, call);
         let most = line.most as f64;

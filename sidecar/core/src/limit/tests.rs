@@ -138,12 +138,21 @@ fn with(algorithm: Algorithm, limit: u64) -> Limit {
     Limit { algorithm, window_millis, ..bucket("rule", limit, 1, by_user()) }
 }
 
+/// What comes of having passed all rules.
+#[derive(Debug)]
+struct Passed {
+    wait: Duration,
+    held: Held,
+}
+
 /// What the request got, when it passed.
 fn enter(limits: &Limits, now: Tick, request: &Request) -> Result<Passed, Refusal> {
     let mut judged = Judged::new();
     limits.find(&request.facts(), &mut judged);
     limits.take(now, PriorityClass::Medium, &request.facts(), &mut judged, &mut None)?;
-    Ok(limits.pass(now, &judged))
+    let mut held = Held::default();
+    let wait = limits.pass(now, &judged, &mut held);
+    Ok(Passed { wait, held })
 }
 
 #[test]
