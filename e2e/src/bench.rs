@@ -1,10 +1,12 @@
 //! The sidecar beside other proxies: CPU time per request and per event, memory, and nanoseconds per decision.
 
+pub mod agent;
 pub mod backend;
 pub mod cpu;
 pub mod decide;
 pub mod figure;
 pub mod h2load;
+pub mod latency;
 pub mod memory;
 pub mod peer;
 pub mod policy;
@@ -23,6 +25,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use self::{
+    agent::Agent,
     cpu::{Effort, SCENARIOS},
     peer::Peer,
     report::{Machine, Part, Report},
@@ -31,6 +34,7 @@ use crate::cluster::{
     cache, packages,
     process::{command, output},
     progress::Progress,
+    sidecar,
 };
 
 /// What is needed, and the package that brings it.
@@ -47,6 +51,10 @@ enum Section {
     Cpu,
     /// What the full policy adds to a request.
     Limits,
+    /// Added latency at a constant rate of arrivals.
+    Latency,
+    /// Latency while the node agent is of no use.
+    Agent,
     /// Streams of events: CPU time and delay.
     Sse,
     /// Resident memory.
@@ -104,6 +112,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     let mut report = Report {
         machine: Machine::here(versions),
         cpu: Vec::new(),
+        latency: Vec::new(),
         sse: Vec::new(),
         memory: Vec::new(),
         settle_seconds: args.settle,
@@ -164,6 +173,8 @@ impl Bench {
         match section {
             Section::Cpu => self.cpu(report, progress).await,
             Section::Limits => self.limits(progress).await,
+            Section::Latency => self.latency(report, progress).await,
+            Section::Agent => self.agent(progress).await,
             Section::Sse => self.sse(report, progress).await,
             Section::Memory => self.memory(report, progress).await,
             Section::Decisions => {
@@ -191,11 +202,39 @@ impl Bench {
         Ok(Part { title: "Price of the limits", about, figures })
     }
 
+    async fn latency(&self, report: &mut Report, progress: &Progress) -> anyhow::Result<Part> {
+        report.latency =
+            latency::measure(latency::RATES, &self.peers, self.path(), self.effort, progress).await?;
+        let figures = report.latency.iter().flat_map(latency::Rounds::figures).collect();
+        let about = "Requests are due at fixed times, and one that could not be sent when it was due has waited since \
+            then. Capacity is what one closed loop on each of 32 connections brings through the sidecar. What is added is \
+            the time beyond that without a proxy in the same round.";
+        Ok(Part { title: "Latency at a constant rate", about, figures })
+    }
+
+    async fn agent(&self, progress: &Progress) -> anyhow::Result<Part> {
+        let sidecar = || self.sidecar.clone();
+        let peers = [
+            Peer::Tidegate(sidecar()),
+            Peer::Asking(sidecar(), Agent::asleep()?),
+            Peer::Asking(sidecar(), Agent::failing()?),
+        ];
+        let all = latency::measure(latency::CALM, &peers, self.path(), self.effort, progress).await?;
+        let figures = all.iter().flat_map(latency::Rounds::undisturbed).collect();
+        let about = "The sidecar beside itself: without an agent, with one that sleeps for 5 s before it says anything, \
+            and with one that closes every connection.";
+        Ok(Part { title: "An agent of no use", about, figures })
+    }
+
     async fn sse(&self, report: &mut Report, progress: &Progress) -> anyhow::Result<Part> {
-        report.sse = sse::measure(&self.peers, self.path(), self.effort, progress).await?;
+        let mut peers = self.peers.clone();
+        if peers.iter().any(|peer| peer.name() == Peer::OURS) {
+            peers.push(Peer::Counting(self.sidecar.clone()));
+        }
+        report.sse = sse::measure(&peers, self.path(), self.effort, progress).await?;
         let figures = report.sse.iter().flat_map(sse::Rounds::figures).collect();
         let about = "50 events a second on each stream, one write for each. A delay is from the write of an event to its \
-            arrival, and with it what this machine takes without a proxy. The sidecar counts events.";
+            arrival, and with it what this machine takes without a proxy. The sidecar counts events, and once tokens too.";
         Ok(Part { title: "Streams of events", about, figures })
     }
 
@@ -226,10 +265,8 @@ async fn sidecar(args: &BenchArgs, progress: &Progress) -> anyhow::Result<PathBu
     if let Some(binary) = &args.sidecar {
         return std::path::absolute(binary).context("--sidecar");
     }
-    let mut build = command("cargo");
-    build.args(["build", "--quiet", "--release", "-p", "tidegate-sidecar"]);
     progress.say("building tidegate-sidecar in release mode");
-    progress.during("building", output(&mut build)).await?;
+    progress.during("building", output(&mut sidecar::build("release"))).await?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     Ok(std::path::absolute(target.join("release/tidegate-sidecar"))?)
 }

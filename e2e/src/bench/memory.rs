@@ -131,20 +131,25 @@ pub async fn measure(
 }
 
 /// Opens connections until there are so many, and sends one request on each new one.
-pub(super) fn hold(proxy: SocketAddr, connections: &mut Vec<TcpStream>, number: usize) -> anyhow::Result<()> {
+fn hold(proxy: SocketAddr, connections: &mut Vec<TcpStream>, number: usize) -> anyhow::Result<()> {
     while connections.len() < number {
         let mut stream = TcpStream::connect(proxy)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let key = connections.len();
-        write!(stream, "GET {} HTTP/1.1\r\nHost: bench\r\nx-api-key: {key}\r\n\r\n", backend::SMALL)?;
-        read_small(&mut stream)?;
+        ask(&mut stream, connections.len())?;
         connections.push(stream);
     }
     Ok(())
 }
 
+/// Asks for two bytes with this key, and reads them.
+pub(super) fn ask(stream: &mut TcpStream, key: usize) -> anyhow::Result<()> {
+    let request = format!("GET {} HTTP/1.1\r\nHost: bench\r\nx-api-key: {key}\r\n\r\n", backend::SMALL);
+    stream.write_all(request.as_bytes())?;
+    read_small(stream)
+}
+
 /// Reads the answer with two bytes.
-pub(super) fn read_small(stream: &mut TcpStream) -> anyhow::Result<()> {
+fn read_small(stream: &mut TcpStream) -> anyhow::Result<()> {
     let mut answer = [0; 1024];
     let mut length = 0;
     while !answer[..length].ends_with(b"\r\n\r\nok") {

@@ -9,9 +9,10 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::json;
+use tidegate_policy::PolicyDocument;
 use tokio::process::Command;
 
-use super::policy;
+use super::{agent::Agent, policy};
 use crate::{
     cluster::{packages, process},
     server::{Server, free_address},
@@ -30,6 +31,10 @@ pub enum Peer {
     Tidegate(PathBuf),
     /// The same without a policy.
     Unlimited(PathBuf),
+    /// The same as with the full policy, and tokens are counted.
+    Counting(PathBuf),
+    /// The same as with the full policy, with this agent to ask about GPUs.
+    Asking(PathBuf, Agent),
 }
 
 /// What clients speak.
@@ -46,6 +51,8 @@ impl Peer {
     pub const OURS: &str = "tidegate";
     /// What it is called without a policy.
     pub const OURS_UNLIMITED: &str = "tidegate without policy";
+    /// What it is called when it counts tokens.
+    pub const OURS_COUNTING: &str = "tidegate counting tokens";
 
     /// As in tables.
     pub fn name(&self) -> &'static str {
@@ -55,6 +62,8 @@ impl Peer {
             Self::Envoy(_) => "envoy",
             Self::Tidegate(_) => Self::OURS,
             Self::Unlimited(_) => Self::OURS_UNLIMITED,
+            Self::Counting(_) => Self::OURS_COUNTING,
+            Self::Asking(_, agent) => agent.name,
         }
     }
 
@@ -63,9 +72,11 @@ impl Peer {
         let (program, flag) = match self {
             Self::Nginx => (program("nginx")?, "-v"),
             Self::HaProxy => (program("haproxy")?, "-v"),
-            Self::Envoy(binary) | Self::Tidegate(binary) | Self::Unlimited(binary) => {
-                (binary.clone(), "--version")
-            }
+            Self::Envoy(binary)
+            | Self::Tidegate(binary)
+            | Self::Unlimited(binary)
+            | Self::Counting(binary)
+            | Self::Asking(binary, _) => (binary.clone(), "--version"),
         };
         let output = process::command(&program).arg(flag).output().await?;
         let text = [output.stdout, output.stderr].concat();
@@ -89,16 +100,18 @@ impl Peer {
             Self::Nginx => nginx(address, backend, directory, protocol)?,
             Self::HaProxy => haproxy(address, backend, directory, protocol)?,
             Self::Envoy(binary) => envoy(binary, address, backend, directory)?,
-            Self::Tidegate(binary) => {
-                let file = directory.join("policy.json");
-                std::fs::write(&file, serde_json::to_vec_pretty(&policy::full()?)?)?;
-                let mut command = tidegate(binary, address, backend)?;
-                command.arg("--policy-file").arg(file);
+            Self::Tidegate(binary) => tidegate_with(&policy::full()?, binary, address, backend, directory)?,
+            Self::Counting(binary) => {
+                tidegate_with(&policy::counting()?, binary, address, backend, directory)?
+            }
+            Self::Asking(binary, agent) => {
+                let mut command = tidegate_with(&policy::full()?, binary, address, backend, directory)?;
+                agent.tell(&mut command, directory)?;
                 command
             }
             Self::Unlimited(binary) => tidegate(binary, address, backend)?,
         };
-        let log = directory.join(format!("{}-{}.log", self.name(), address.port()));
+        let log = directory.join(format!("{}-{}.log", self.name().replace(' ', "-"), address.port()));
         Server::start(&mut command, address, &log)
             .await
             .with_context(|| format!("cannot start {}", self.name()))
@@ -127,7 +140,7 @@ fn nginx(
         upstream backend {{ server {backend}; keepalive 512; keepalive_requests 1000000000; }}\n\
         server {{\n    listen {listen}{http2};\n    location / {{\n      proxy_pass http://backend;\n\
         proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n    }}\n\
-        location /v1/stream {{\n      proxy_pass http://backend;\n      proxy_http_version 1.1;\n\
+        location /v1/chat/ {{\n      proxy_pass http://backend;\n      proxy_http_version 1.1;\n\
         proxy_set_header Connection \"\";\n      proxy_buffering off;\n    }}\n  }}\n}}\n"
     );
     let file = directory.join(format!("nginx-{}.conf", listen.port()));
@@ -196,5 +209,19 @@ fn tidegate(binary: &Path, listen: SocketAddr, backend: SocketAddr) -> anyhow::R
     command.arg("run").args(["--workers", "1", "--log-level", "warn"]);
     command.args(["--listen", &listen.to_string(), "--admin", &free_address()?.to_string()]);
     command.args(["--upstream", &backend.to_string()]);
+    Ok(command)
+}
+
+fn tidegate_with(
+    policy: &PolicyDocument,
+    binary: &Path,
+    listen: SocketAddr,
+    backend: SocketAddr,
+    directory: &Path,
+) -> anyhow::Result<Command> {
+    let file = directory.join(format!("policy-{}.json", listen.port()));
+    std::fs::write(&file, serde_json::to_vec_pretty(policy)?)?;
+    let mut command = tidegate(binary, listen, backend)?;
+    command.arg("--policy-file").arg(file);
     Ok(command)
 }

@@ -33,6 +33,16 @@ pub fn full() -> Result<PolicyDocument, ScalarError> {
     })
 }
 
+/// The same, and a budget of tokens that nobody uses up.
+pub fn counting() -> Result<PolicyDocument, ScalarError> {
+    let mut document = full()?;
+    let mut limit = document.limits[0].clone();
+    "tokens".clone_into(&mut limit.name);
+    limit.cost = Cost::TotalTokens;
+    document.limits.push(limit);
+    Ok(document)
+}
+
 fn tiers() -> Result<Tiers, ScalarError> {
     let learned = LearnedQps {
         sigma: Factor::new(2.0)?,
@@ -144,7 +154,8 @@ fn breaker() -> Result<Breaker, ScalarError> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_policy_of_the_benchmark_is_valid() {
+    fn the_policies_of_the_benchmark_are_valid() {
         super::full().unwrap().validate().unwrap();
+        super::counting().unwrap().validate().unwrap();
     }
 }

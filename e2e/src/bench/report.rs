@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     cpu,
     figure::{Figure, median},
+    latency,
     memory::{Footprint, Sample},
     peer::Peer,
     process::Memory,
@@ -55,6 +56,8 @@ pub struct Report {
     pub machine: Machine,
     /// CPU time per request.
     pub cpu: Vec<cpu::Rounds>,
+    /// Latency at a constant rate.
+    pub latency: Vec<latency::Rounds>,
     /// CPU time per event of a stream.
     pub sse: Vec<sse::Rounds>,
     /// Memory.
@@ -205,6 +208,7 @@ mod tests {
         Report {
             machine: Machine::here(vec!["nginx/1".to_owned()]),
             cpu: vec![rounds],
+            latency: Vec::new(),
             sse: Vec::new(),
             memory: vec![footprint],
             settle_seconds: 60,

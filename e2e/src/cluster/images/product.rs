@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::cluster::binaries::workspace;
 use crate::cluster::images::archive::Image;
 use crate::cluster::images::{libraries, reference};
-use crate::cluster::{process, progress::Progress};
+use crate::cluster::{process, progress::Progress, sidecar};
 
 /// The user that every image runs as unless the pod says otherwise.
 const USER: &str = "65532:65532";
@@ -14,7 +14,10 @@ const USER: &str = "65532:65532";
 pub const NVML_LIBRARY: &str = "/usr/local/lib/nvidia-sim/libnvidia-ml.so.1";
 
 /// Programs of the product, each of which becomes an image; the simulators' image follows its own rules.
-const PROGRAMS: [&str; 3] = ["tidegate-operator", "tidegate-sidecar", "tidegate-agent"];
+const PROGRAMS: [&str; 3] = ["tidegate-operator", SIDECAR, "tidegate-agent"];
+
+/// The one that is beside every engine, and is linked to be small.
+const SIDECAR: &str = "tidegate-sidecar";
 
 /// Compiles the programs and writes their images; returns the archives.
 pub async fn build(progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
@@ -44,10 +47,12 @@ async fn compile(progress: &Progress) -> anyhow::Result<()> {
         "-p",
         "tidegate-e2e-nvml",
     ]);
-    for program in PROGRAMS {
+    for program in PROGRAMS.iter().filter(|program| **program != SIDECAR) {
         command.args(["-p", program]);
     }
-    progress.during(what, process::visibly(command.current_dir(workspace()))).await
+    progress.during(what, process::visibly(command.current_dir(workspace()))).await?;
+    let mut sidecar = sidecar::build("image");
+    progress.during("compile the sidecar", process::visibly(sidecar.current_dir(workspace()))).await
 }
 
 fn target_directory() -> PathBuf {
