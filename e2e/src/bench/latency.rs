@@ -76,11 +76,9 @@ impl Rounds {
         for (kind, value, bound) in [("median", p50 as Value, MEDIAN), ("P99", p99, P99)] {
             let ratios: Vec<f64> = self.rounds.iter().filter_map(|round| ratio(round, value)).collect();
             let at = format!("{:.0} % of capacity, {:.0} requests/s", self.share * 100.0, self.rate);
-            if !ratios.is_empty() {
-                let note = format!("median of {} rounds", ratios.len());
-                let name = format!("{at}: added {kind} ÷ the better of nginx and HAProxy");
-                figures.push(Figure::at_most(name, median(&ratios), "", bound, note));
-            }
+            let note = format!("median of {} rounds of {}", ratios.len(), self.rounds.len());
+            let name = format!("{at}: added {kind} ÷ the better of nginx and HAProxy");
+            figures.push(Figure::at_most(name, median(&ratios), "", bound, note));
             for peer in self.rounds.first().into_iter().flatten().map(|delay| delay.peer) {
                 let delays: Vec<f64> = self.of(peer).map(value).collect();
                 figures.push(Figure::told(format!("{at}: {kind}, {peer}"), median(&delays), "µs", ""));
@@ -118,7 +116,8 @@ fn ratio(round: &[Delay], value: Value) -> Option<f64> {
     let direct = value(of(round, DIRECT)?);
     let added = |peer| Some(value(of(round, peer)?) - direct);
     let best = ["nginx", "haproxy"].into_iter().filter_map(added).min_by(f64::total_cmp)?;
-    Some(added(Peer::OURS)? / best)
+    // Where noise is larger than what a peer adds, the round tells nothing.
+    (best > 0.0).then_some(added(Peer::OURS)? / best)
 }
 
 /// Measures all peers, and the way without any, at these shares of the sidecar's capacity.
