@@ -111,6 +111,21 @@ fn trailers_of_the_engine_reach_a_client_that_wants_them() {
 }
 
 #[test]
+fn trailers_of_a_client_reach_the_engine_without_those_that_frame_or_route() {
+    let engine = Engine::new(|_, mut peer| {
+        let head = peer.read_to("\r\n\r\n");
+        assert!(head.contains("\r\ntransfer-encoding: chunked\r\n"), "{head}");
+        let body = peer.read_to("\r\n\r\n");
+        peer.send(&ok(&body));
+    });
+    let proxy = Proxy::new(engine.address);
+    let answer = proxy.ask(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 11\r\nContent-Length: 7\r\nHost: b\r\n\r\n",
+    );
+    assert_eq!(answer.text(), "5\r\nhello\r\n0\r\nx-sum: 11\r\n\r\n");
+}
+
+#[test]
 fn a_client_that_leaves_cancels_its_request_at_the_engine() {
     let (arrived, wait_arrived) = mpsc::channel();
     let (gone, wait_gone) = mpsc::channel();

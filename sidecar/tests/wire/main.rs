@@ -11,6 +11,7 @@ mod support;
 
 mod abuse;
 mod document;
+mod downgrade;
 mod floods;
 mod grpc;
 mod hostile_engine;
@@ -20,6 +21,7 @@ mod payloads;
 mod raw_http2;
 mod rpc;
 mod smuggling;
+mod windows;
 
 /// A sidecar before an engine whose every byte is the test's own: its metrics are looked for where there are none.
 fn start(upstream: std::net::SocketAddr, arguments: &[&str]) -> sidecar::Sidecar {

@@ -28,11 +28,9 @@ fn body_of_final(mut wire: &[u8]) -> Option<&[u8]> {
     loop {
         let end = wire.windows(4).position(|window| window == b"\r\n\r\n")?;
         let (head, rest) = (&wire[..end], &wire[end + 4..]);
-        // A bare line feed can end a head earlier.
-        if head.starts_with(b"\r")
-            || head.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r')
-            || head[0] == b'\n'
-        {
+        // Empty lines before it are passed over, and a bare line feed can end it earlier.
+        let bare = |pair: &[u8]| pair[1] == b'\n' && pair[0] != b'\r';
+        if !head.starts_with(b"HTTP/1.") || head.windows(2).any(bare) {
             return None;
         }
         if head.get(9) != Some(&b'1') {
