@@ -138,14 +138,22 @@ fn by_number(number: Number, value: &[u8]) -> Option<PriorityClass> {
     })
 }
 
+/// The names in any letter case. Four letters at once: each differs from its other case in one bit, and nothing else
+/// becomes a letter by it.
 fn by_name(value: &[u8]) -> Option<PriorityClass> {
-    // Letters in either case differ in one bit, and nothing else becomes a letter by it.
-    let four =
-        |bytes: Option<&[u8; 4]>| bytes.map(|bytes| (u32::from_le_bytes(*bytes) | 0x2020_2020).to_le_bytes());
-    match (value.len(), four(value.first_chunk()), four(value.last_chunk())) {
-        (6, Some([b'm', b'e', b'd', b'i']), Some([b'd', b'i', b'u', b'm'])) => Some(PriorityClass::Medium),
-        (4, Some([b'h', b'i', b'g', b'h']), _) => Some(PriorityClass::High),
-        (3, ..) if value.eq_ignore_ascii_case(b"low") => Some(PriorityClass::Low),
+    const fn four(letters: [u8; 4]) -> u32 {
+        u32::from_le_bytes(letters) | 0x2020_2020
+    }
+    const MEDI: u32 = four(*b"medi");
+    const DIUM: u32 = four(*b"dium");
+    const HIGH: u32 = four(*b"high");
+    let (first, last) = match (value.first_chunk(), value.last_chunk()) {
+        (Some(first), Some(last)) => (four(*first), four(*last)),
+        _ => return value.eq_ignore_ascii_case(b"low").then_some(PriorityClass::Low),
+    };
+    match (value.len(), first, last) {
+        (6, MEDI, DIUM) => Some(PriorityClass::Medium),
+        (4, HIGH, _) => Some(PriorityClass::High),
         _ => None,
     }
 }

@@ -205,7 +205,7 @@ impl Table {
     pub(crate) fn take(&self, law: &Law, now: Tick, key: Key, cost: u32) -> Result<Receipt, Tick> {
         let take = |state: &[AtomicU64]| law.take(now, cost, state);
         if let Some((g, entry)) = self.look(key)
-            && let Some(verdict) = spend_at(law, key, cost, g, &entry, take)
+            && let Some(verdict) = spend_at(law, cost, g, &entry, take)
         {
             return verdict;
         }
@@ -248,8 +248,8 @@ impl Table {
         for _ in 0..PATIENCE {
             let Some(place) = self.find(key).or_else(|| self.insert(law, now, key)) else { break };
             let Some((tag, state)) = self.entry(place) else { break };
-            let entry = Entry { way: place.way(), tag, state };
-            if let Some(verdict) = spend_at(law, key, cost, place.generation(), &entry, &take) {
+            let entry = Entry { way: place.way(), tag, known: tag_of(key), state };
+            if let Some(verdict) = spend_at(law, cost, place.generation(), &entry, &take) {
                 return verdict;
             }
         }
@@ -325,7 +325,6 @@ impl Table {
 #[inline]
 fn spend_at(
     law: &Law,
-    key: Key,
     cost: u32,
     generation: usize,
     entry: &Entry<'_>,
@@ -333,7 +332,7 @@ fn spend_at(
 ) -> Option<Result<Receipt, Tick>> {
     let verdict = take(entry.state);
     in_total_order();
-    if entry.tag.load(Ordering::SeqCst) == tag_of(key) {
+    if entry.tag.load(Ordering::SeqCst) == entry.known {
         let place = Some(Place::new(generation, entry.way));
         return Some(verdict.map(|taken| Receipt { place, taken }));
     }

@@ -29,6 +29,8 @@ pub(super) struct Generation {
 pub(super) struct Entry<'a> {
     pub(super) way: u32,
     pub(super) tag: &'a AtomicU64,
+    /// What the tag was.
+    pub(super) known: u64,
     pub(super) state: &'a [AtomicU64],
 }
 
@@ -111,7 +113,7 @@ impl Generation {
                 EMPTY => return None,
                 known if known == tag => {
                     let (tag, state) = entry.get(..=self.layout.words)?.split_first()?;
-                    return Some(Entry { way: (bucket + way) as u32, tag, state });
+                    return Some(Entry { way: (bucket + way) as u32, tag, known, state });
                 }
                 _ => {}
             }
