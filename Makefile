@@ -12,6 +12,7 @@ DEBUG := $(or $(CARGO_TARGET_DIR),target)/debug
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
 DENY_VERSION := 0.20.2
+ADVISORIES := https://github.com/RustSec/advisory-db
 DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 FUZZ_VERSION := 0.13.2
 FUZZ := $(CACHE)/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
@@ -19,7 +20,7 @@ FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage promp
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny unit loom fuzz clients protocol alerts e2e bench bench-core bench-quality gen images clean-clusters
+.PHONY: help demo demo-standalone test check deny advisories unit loom fuzz clients protocol alerts chart e2e bench bench-core bench-quality gen images release clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -31,7 +32,7 @@ demo-standalone: ## The same sidecar and policies without a cluster, in a minute
 	cargo build -p tidegate-e2e -p tidegate-sidecar -p tidegate-cli
 	$(DEBUG)/tidegate-e2e demo-standalone --sidecar $(DEBUG)/tidegate-sidecar --cli $(DEBUG)/kubectl-tidegate
 
-test: check deny unit loom clients protocol alerts e2e ## Everything, from unit tests to end-to-end tests on a real cluster
+test: check deny unit loom clients protocol alerts chart e2e ## Everything, from unit tests to end-to-end tests on a real cluster
 
 check: ## Format, lints, generated files
 	cargo fmt --all --check
@@ -39,8 +40,13 @@ check: ## Format, lints, generated files
 	$(MAKE) --no-print-directory gen
 	@git diff --exit-code --stat -- manifests docs/plots docs/api-reference.md || { echo "generated files differ: commit what 'make gen' wrote" >&2; exit 1; }
 
-deny: $(DENY) ## Licences, sources and banned crates of every dependency
+deny: $(DENY) ## Licences, sources, banned crates and known vulnerabilities of every dependency
 	$(DENY) --log-level error check bans licenses sources
+	@if GIT_TERMINAL_PROMPT=0 git ls-remote --exit-code --quiet $(ADVISORIES) HEAD >/dev/null 2>&1; then $(MAKE) --no-print-directory advisories; \
+	else echo "NOT CHECKED: known vulnerabilities: $(ADVISORIES) cannot be reached from here; run 'make advisories' where it can" >&2; fi
+
+advisories: $(DENY) ## Known vulnerabilities of every dependency, by the RustSec advisory database
+	$(DENY) --log-level error check advisories
 
 $(DENY):
 	cargo install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/cargo-deny-$(DENY_VERSION)
@@ -75,6 +81,9 @@ alerts: ## The alert rules, and a real Prometheus that scrapes the sidecar
 	cargo build -p tidegate-sidecar
 	cargo test -p tidegate-e2e --features prometheus --test prometheus
 
+chart: ## The chart: helm lint, kubeconform (strict), rights, Pod Security, dashboard
+	cargo test -p tidegate-e2e --features chart --test chart
+
 e2e: ## End-to-end tests on a real cluster
 	cargo build -p tidegate-cli
 	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
@@ -95,6 +104,9 @@ gen: ## Generate manifests/ and docs/api-reference.md from the Rust types and th
 
 images: ## Build the container images and load them into the cluster
 	$(E2E) cluster load-images --cluster $(CLUSTER)
+
+release: ## OCI archives of the images, each with the list of what is in it (CycloneDX), in release/
+	$(E2E) release release $(if $(REGISTRY),--registry $(REGISTRY))
 
 clean-clusters: ## Take down what an interrupted run left behind
 	$(E2E) cluster down --cluster $(CLUSTER)

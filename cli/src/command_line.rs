@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Top(TopArguments),
     /// Restart the workloads whose pods have an old sidecar, or none although a policy selects them
     Rotate(RotateArguments),
+    /// Take injection out of the cluster, before Tidegate is uninstalled
+    Cleanup(CleanupArguments),
 }
 
 /// Which cluster, and which part of it.
@@ -112,6 +114,21 @@ pub(crate) struct RotateArguments {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Longest wait for one workload or one eviction, in seconds; 0 does not wait for workloads
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CleanupArguments {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Create the pods anew that have a sidecar; without it they keep it until they are next created
+    #[arg(long)]
+    pub(crate) restart: bool,
+    /// With --restart, the longest wait for one workload or one eviction, in seconds; 0 does not wait for workloads
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) timeout: u64,
 }

@@ -1,6 +1,7 @@
 //! kubectl tidegate: policies without a cluster, and a look into one.
 
 mod check;
+mod cleanup;
 mod cluster;
 mod command_line;
 mod compile;
@@ -54,6 +55,7 @@ fn run(command: &Command) -> Result<bool, Refused> {
         Command::Explain(arguments) => wait(explain::run(arguments))?,
         Command::Top(arguments) => return wait(top::run(arguments)).map(|()| true),
         Command::Rotate(arguments) => return wait(rotate::run(arguments)),
+        Command::Cleanup(arguments) => return wait(cleanup::run(arguments)),
     };
     print::line(&text).map(|()| true)
 }

@@ -37,20 +37,47 @@ pub(crate) async fn run(arguments: &RotateArguments) -> Result<bool, Refused> {
         print::line("Every pod that a policy selects has the newest sidecar.")?;
         return Ok(true);
     }
+    carry_out_all(&cluster, &steps, arguments.dry_run, Duration::from_secs(arguments.timeout)).await
+}
+
+async fn carry_out_all(
+    cluster: &Cluster,
+    steps: &[Step],
+    dry_run: bool,
+    patience: Duration,
+) -> Result<bool, Refused> {
     let mut done = true;
-    for step in &steps {
+    for step in steps {
         print::line(&step.to_string())?;
         done &= !matches!(step.action, Action::Postpone(_));
-        if !arguments.dry_run {
-            done &= carry_out(&cluster, step, Duration::from_secs(arguments.timeout)).await?;
+        if !dry_run {
+            done &= carry_out(cluster, step, patience).await?;
         }
     }
     Ok(done)
 }
 
+/// Creates every pod anew that has a sidecar. False when one was left as it is that should not have been.
+pub(crate) async fn without_sidecars(
+    cluster: &Cluster,
+    dry_run: bool,
+    patience: Duration,
+) -> Result<bool, Refused> {
+    let steps = plan_for(cluster, None, None).await?;
+    carry_out_all(cluster, &steps, dry_run, patience).await
+}
+
 async fn plan(cluster: &Cluster, everywhere: bool) -> Result<Vec<Step>, Refused> {
     let namespace = (!everywhere).then_some(cluster.namespace.as_str());
     let image = sidecar_image(cluster).await?;
+    plan_for(cluster, namespace, Some(&image)).await
+}
+
+async fn plan_for(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    image: Option<&str>,
+) -> Result<Vec<Step>, Refused> {
     let inventory = Inventory::read(cluster, namespace).await?;
     let objects = namespaces(cluster, namespace)
         .await
@@ -59,7 +86,7 @@ async fn plan(cluster: &Cluster, everywhere: bool) -> Result<Vec<Step>, Refused>
     let workloads = Workloads::read(cluster, namespace).await?;
     let labels = |namespace: &Namespace| (namespace.name_any(), namespace.clone());
     let sight = Sight {
-        image: &image,
+        image,
         namespaces: objects.iter().map(labels).collect(),
         budgets: &budgets,
         workloads: &workloads,

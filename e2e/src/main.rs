@@ -25,6 +25,8 @@ enum Command {
     /// Takes a cluster down when the process that uses it has died.
     #[command(hide = true)]
     ClusterGuard(cluster::cli::GuardArgs),
+    /// Build the images to be published, as OCI archives, each with the list of what is in it.
+    Release(cluster::images::release::ReleaseArgs),
     /// Print the plain manifests: what the chart renders with its own values.
     Manifests,
     /// Simulate an inference engine with an OpenAI-compatible API.
@@ -72,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Test(args) => cluster::cli::test(args).await,
             Command::NodeInit(args) => cluster::cli::node_init(&args),
             Command::ClusterGuard(args) => cluster::cli::run_guard(args).await,
+            Command::Release(args) => cluster::images::release::run(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Manifests => print_manifests().await,
             Command::Engine(args) => engine::run(*args).await,
             Command::DevicePlugin(args) => device_plugin::run(args).await,

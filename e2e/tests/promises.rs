@@ -53,6 +53,36 @@ fn rows() -> Vec<(String, String)> {
     cells.collect()
 }
 
+/// Words in backticks of a line that are long enough, and of the form, to be names of tests.
+fn names_of_tests(line: &str) -> impl Iterator<Item = &str> {
+    let quoted = line.split('`').skip(1).step_by(2);
+    quoted.filter(|word| {
+        word.matches('_').count() >= 3
+            && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    })
+}
+
+#[test]
+fn every_threat_has_an_answer_and_names_tests_that_exist() {
+    let tests = tests();
+    let page =
+        std::fs::read_to_string(workspace().join("docs/threat-model.md")).expect("the page is readable");
+    let (_, threats) = page.split_once("\n## Threats\n").expect("a section");
+    let rows: Vec<_> =
+        threats.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat |")).collect();
+    assert!(rows.len() > 15, "{} rows were read", rows.len());
+    let mut named = 0;
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        assert!(cells.len() == 3 && cells.iter().all(|cell| cell.trim().len() > 3), "{row}");
+        for name in names_of_tests(cells[2]) {
+            assert!(tests.contains(name), "no test is named {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 15, "{named}");
+}
+
 #[test]
 fn every_promise_names_a_test_and_a_page_that_exist() {
     let tests = tests();

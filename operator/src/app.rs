@@ -46,7 +46,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (trigger, shutdown) = shutdown::channel();
     let metrics = Metrics::default();
     let lifetimes = Lifetimes::default();
-    let certificates = Certificates::new(&client, &args.namespace, names(&args), lifetimes, metrics.clone());
+    let source = Some(args.authority_secret.clone()).filter(|name| !name.is_empty());
+    let certificates = Certificates::new(&client, &args.namespace, names(&args), lifetimes, metrics.clone())
+        .with_authorities_of(source);
     let delay = Duration::from_secs(args.shutdown_delay);
     let app =
         App { args, client, world: Arc::default(), metrics, certificates: Arc::new(certificates), shutdown };

@@ -20,6 +20,7 @@
 //! | `--sidecar-guaranteed-cpu` | `500m` | request and limit in pods of class Guaranteed |
 //! | `--operator-service`, `--operator-stream-port` | `tidegate-operator`, `8444` | what sidecars connect to |
 //! | `--agent-service`, `--agent-port` | `tidegate-agent`, `8445` | empty service: no agent |
+//! | `--authority-secret` | none | Secret (`tls.crt`, `tls.key`) of authorities that somebody else makes, such as cert-manager |
 //! | `--webhook-configuration` | `tidegate` | both webhook configurations |
 //! | `--webhook-address` | `[::]:8443` | HTTPS: `POST /mutate`, `POST /validate` |
 //! | `--stream-address` | `[::]:8444` | HTTPS, HTTP/2: the policy stream |
@@ -50,6 +51,7 @@
 //! | group | resources | verbs | why |
 //! |---|---|---|---|
 //! | core | `secrets` | create; get, update `tidegate-ca`, `tidegate-operator-tls`, `tidegate-agent-tls` | CA and certificates |
+//! | core | `secrets` | get the one of `--authority-secret` | authorities that somebody else makes |
 //! | `coordination.k8s.io` | `leases` | create; get, update `tidegate-operator` | which replica writes status |
 
 use std::net::{IpAddr, SocketAddr};
@@ -98,6 +100,9 @@ pub(crate) struct Args {
     /// Port of the node agents at that Service
     #[arg(long, env = "TIDEGATE_AGENT_PORT", default_value_t = 8445)]
     pub(crate) agent_port: u16,
+    /// Secret of the certificate authorities that somebody else makes; empty: they are made here
+    #[arg(long, env = "TIDEGATE_AUTHORITY_SECRET", default_value = "")]
+    pub(crate) authority_secret: String,
     /// Name of both webhook configurations
     #[arg(long, env = "TIDEGATE_WEBHOOK_CONFIGURATION", default_value = "tidegate", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) webhook_configuration: String,

@@ -63,6 +63,8 @@ impl Names {
 /// Keeps Secrets, resolver and bundle right.
 pub(crate) struct Certificates {
     secrets: Api<Secret>,
+    /// Secret of the authorities that somebody else makes.
+    source: Option<String>,
     names: Names,
     lifetimes: Lifetimes,
     resolver: Arc<Resolver>,
@@ -80,12 +82,18 @@ impl Certificates {
     ) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
+            source: None,
             names,
             lifetimes,
             resolver: Arc::default(),
             trust: watch::Sender::new(None),
             metrics,
         }
+    }
+
+    /// Takes authorities from this Secret, which somebody else keeps, in place of making them.
+    pub(crate) fn with_authorities_of(self, secret: Option<String>) -> Self {
+        Self { source: secret, ..self }
     }
 
     pub(crate) fn resolver(&self) -> Arc<Resolver> {
@@ -124,8 +132,12 @@ impl Certificates {
     /// One pass: Secrets, then what is taken from them.
     async fn ensure(&self, now: Seconds) -> anyhow::Result<()> {
         let lifetimes = &self.lifetimes;
-        let authority: Authority =
-            secrets::agree(&self.secrets, AUTHORITY, |held: &Authority| held.advance(now, lifetimes)).await?;
+        let source = match &self.source {
+            Some(name) => Some(self.made_elsewhere(name, now).await?),
+            None => None,
+        };
+        let advance = |held: &Authority| held.advance(now, lifetimes, source.as_ref());
+        let authority: Authority = secrets::agree(&self.secrets, AUTHORITY, advance).await?;
         let signer = authority.current.as_ref().context("the authority cannot sign")?;
         let serving = self.serving(OPERATOR, &self.names.operator, signer, now).await?;
         if !self.names.agent.is_empty() {
@@ -141,6 +153,13 @@ impl Certificates {
             changed
         });
         Ok(())
+    }
+
+    /// The authority that somebody else keeps in a Secret, such as cert-manager.
+    async fn made_elsewhere(&self, secret: &str, now: Seconds) -> anyhow::Result<Pair> {
+        let pair = secrets::pair_of(&self.secrets, secret).await?;
+        let valid = pair.filter(|pair| pair.validity().is_some_and(|validity| now < validity.until));
+        valid.with_context(|| format!("Secret {secret} holds no authority with its key that is valid now"))
     }
 
     fn note_expiry(&self, certificate: &'static str, pair: &Pair) {

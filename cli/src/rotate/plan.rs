@@ -15,8 +15,8 @@ use crate::sidecars::{container, is_alive};
 
 /// What the plan is made from, besides pods and policies.
 pub(crate) struct Sight<'a> {
-    /// What the operator injects.
-    pub(crate) image: &'a str,
+    /// What the operator injects; none where no pod shall have a sidecar.
+    pub(crate) image: Option<&'a str>,
     pub(crate) namespaces: BTreeMap<String, Namespace>,
     pub(crate) budgets: &'a [PodDisruptionBudget],
     pub(crate) workloads: &'a Workloads,
@@ -53,6 +53,8 @@ pub(crate) enum Lack {
     Old(String),
     /// It has none, and would get one.
     Missing,
+    /// It has one, and shall have none.
+    Unwanted,
 }
 
 /// Steps in the order of their namespaces and workloads.
@@ -73,9 +75,10 @@ pub(crate) fn of(inventory: &Inventory, sight: &Sight<'_>) -> Vec<Step> {
 }
 
 fn lack(pod: &Pod, inventory: &Inventory, sight: &Sight<'_>) -> Option<Lack> {
+    let Some(wanted) = sight.image else { return container(pod).map(|_| Lack::Unwanted) };
     if let Some(sidecar) = container(pod) {
         let image = sidecar.image.clone().unwrap_or_default();
-        return (image != sight.image).then_some(Lack::Old(image));
+        return (image != wanted).then_some(Lack::Old(image));
     }
     let namespace = sight.namespaces.get(&pod.namespace()?)?;
     crate::explain::would_be_injected(pod, &inventory.index, namespace).then_some(Lack::Missing)
@@ -143,8 +146,13 @@ impl fmt::Display for Step {
             Action::Leave(why) => write!(f, "leave   {namespace}/{name}: {why}"),
             Action::Postpone(why) => write!(f, "not now {namespace}/{name}: {why}"),
         }?;
-        let old = self.pods.iter().filter(|(_, lack)| matches!(lack, Lack::Old(_))).count();
-        let missing = self.pods.len() - old;
-        write!(f, " ({old} with an old sidecar, {missing} without)")
+        let count = |is: fn(&Lack) -> bool| self.pods.iter().filter(|(_, lack)| is(lack)).count();
+        match count(|lack| *lack == Lack::Unwanted) {
+            0 => {
+                let old = count(|lack| matches!(lack, Lack::Old(_)));
+                write!(f, " ({old} with an old sidecar, {} without)", self.pods.len() - old)
+            }
+            unwanted => write!(f, " ({unwanted} with a sidecar)"),
+        }
     }
 }

@@ -14,6 +14,7 @@ pub const KUBERNETES: &str = "v1.34.4";
 pub const COREDNS: &str = "v1.14.7";
 const HELM: &str = "v3.22.0";
 const KIND: &str = "v0.33.0";
+const KUBECONFORM: &str = "v0.7.0";
 const H2SPEC: (&str, &str) = ("h2spec", "v2.2.1");
 
 /// The names by which the one Kubernetes binary is called.
@@ -77,6 +78,32 @@ pub async fn helm(progress: &Progress) -> anyhow::Result<PathBuf> {
 /// The kind binary.
 pub async fn kind(progress: &Progress) -> anyhow::Result<PathBuf> {
     package("kind", KIND, "sigs.k8s.io/kind", progress).await
+}
+
+/// The judge of objects against their schemas.
+pub async fn kubeconform(progress: &Progress) -> anyhow::Result<PathBuf> {
+    package("kubeconform", KUBECONFORM, "github.com/yannh/kubeconform/cmd/kubeconform", progress).await
+}
+
+/// The rules of Pod Security as the API server applies them, as a program.
+pub async fn pod_security(progress: &Progress) -> anyhow::Result<PathBuf> {
+    let name = "podsecurity";
+    let directory = module(name, KUBERNETES, "-s -w", &[], "about a minute the first time", progress).await?;
+    Ok(directory.join(name))
+}
+
+/// The folder with the files of a released Go module, fetched by Go.
+pub async fn module_files(path: &str, version: &str, progress: &Progress) -> anyhow::Result<PathBuf> {
+    let what = format!("fetch {path} {version}");
+    progress.say(&what);
+    // Outside of any module: inside one Go would want it listed there.
+    let folder = tempfile::tempdir()?;
+    let mut command = go("mod");
+    command.args(["download", "-json"]).arg(format!("{path}@{version}")).current_dir(&folder);
+    let text = progress.during(&what, process::output(&mut command)).await?;
+    let told: serde_json::Value = serde_json::from_str(&text)?;
+    let directory = told["Dir"].as_str().with_context(|| format!("go tells no folder: {text}"))?;
+    Ok(directory.into())
 }
 
 /// The conformance suite of HTTP/2.

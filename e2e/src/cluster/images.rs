@@ -9,7 +9,10 @@ use crate::cluster::progress::Progress;
 
 pub mod archive;
 mod libraries;
+mod oci;
 pub mod product;
+pub mod release;
+mod sbom;
 pub mod support;
 
 /// First part of every image's name: no registry of that name exists, so nothing can be pulled by mistake.

@@ -64,6 +64,11 @@ pub async fn template(arguments: &[&str]) -> anyhow::Result<String> {
     helm(&[&["template", "tidegate", CHART], version.as_slice(), arguments].concat()).await
 }
 
+/// `helm lint`: what it says when it finds nothing wrong.
+pub async fn lint(arguments: &[&str]) -> anyhow::Result<String> {
+    helm(&[&["lint", CHART, "--strict"], arguments].concat()).await
+}
+
 /// `helm uninstall`, until everything is gone.
 pub async fn uninstall() -> anyhow::Result<()> {
     helm(&["uninstall", "tidegate", "--wait", "--timeout", "1m"]).await?;

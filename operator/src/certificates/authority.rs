@@ -45,8 +45,15 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// What it must be at this time. Equal to `self` when nothing is due.
-    pub(crate) fn advance(&self, now: Seconds, lifetimes: &Lifetimes) -> Result<Self, rcgen::Error> {
+    /// What it must be at this time. Equal to `self` when nothing is due. Authorities are made here, unless somebody
+    /// else makes them: then `source` is the newest of theirs.
+    pub(crate) fn advance(
+        &self,
+        now: Seconds,
+        lifetimes: &Lifetimes,
+        source: Option<&Pair>,
+    ) -> Result<Self, rcgen::Error> {
+        let make = || source.cloned().map_or_else(|| Pair::new_authority(now, lifetimes.authority), Ok);
         let mut then = self.clone();
         then.previous.retain(|pem| validity_of(pem).is_some_and(|validity| now < validity.until));
         then.next = then.next.filter(|pair| pair.validity().is_some_and(|validity| now < validity.until));
@@ -55,7 +62,7 @@ impl Authority {
         let Some(current) = then.current.clone() else {
             let replacement = match then.next.take() {
                 Some(next) => next,
-                None => Pair::new_authority(now, lifetimes.authority)?,
+                None => make()?,
             };
             then.current = Some(replacement);
             return Ok(then);
@@ -66,10 +73,13 @@ impl Authority {
                 then.current = Some(next);
             }
             Some(next) => then.next = Some(next),
-            None if current.validity().is_some_and(|validity| validity.is_due(now)) => {
-                then.next = Some(Pair::new_authority(now, lifetimes.authority)?);
+            None => {
+                let due = match source {
+                    Some(pair) => *pair != current,
+                    None => current.validity().is_some_and(|validity| validity.is_due(now)),
+                };
+                then.next = due.then(make).transpose()?;
             }
-            None => {}
         }
         Ok(then)
     }

@@ -73,6 +73,12 @@ pub(super) async fn agree<T: Stored>(
     bail!("Secret {name} was changed by others {ATTEMPTS} times in a row")
 }
 
+/// The certificate and key that a Secret of type `kubernetes.io/tls` holds; none when there is no such Secret.
+pub(super) async fn pair_of(secrets: &Api<Secret>, name: &str) -> anyhow::Result<Option<Pair>> {
+    let secret = secrets.get_opt(name).await.with_context(|| format!("Secret {name} cannot be read"))?;
+    Ok(secret.and_then(|secret| secret.data).and_then(|data| pair(&data, "tls.crt", "tls.key")))
+}
+
 async fn put(
     secrets: &Api<Secret>,
     name: &str,

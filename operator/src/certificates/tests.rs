@@ -110,6 +110,39 @@ async fn an_authority_is_announced_before_it_signs_and_trusted_until_it_expires(
 }
 
 #[tokio::test]
+async fn authorities_made_elsewhere_are_announced_before_they_sign_too() {
+    let api = FakeApi::default();
+    let source = "cert-manager";
+    let certificates = certificates(&api).with_authorities_of(Some(source.to_owned()));
+    let error = format!("{:#}", certificates.ensure(T0).await.unwrap_err());
+    assert!(error.starts_with("Secret cert-manager holds no authority"), "{error}");
+    let put = |pair: &Pair| {
+        let bytes =
+            |text: &str| serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec())).unwrap();
+        let data = serde_json::json!({"tls.crt": bytes(&pair.certificate), "tls.key": bytes(&pair.key)});
+        api.put(
+            &format!("{SECRETS}/{source}"),
+            serde_json::json!({"metadata": {"name": source}, "data": data}),
+        );
+    };
+    let first = Pair::new_authority(T0, Duration::from_hours(90 * 24)).unwrap();
+    put(&first);
+    certificates.ensure(T0).await.unwrap();
+    assert_eq!(&*bundle(&certificates), first.certificate);
+
+    // It is not this operator that renews it, however old it is.
+    certificates.ensure(T0 + 80 * DAY).await.unwrap();
+    assert_eq!(&*bundle(&certificates), first.certificate);
+
+    let second = Pair::new_authority(T0 + 80 * DAY, Duration::from_hours(90 * 24)).unwrap();
+    put(&second);
+    certificates.ensure(T0 + 80 * DAY).await.unwrap();
+    assert_eq!(*bundle(&certificates), first.certificate.clone() + &second.certificate);
+    certificates.ensure(T0 + 82 * DAY).await.unwrap();
+    assert_eq!(*bundle(&certificates), second.certificate.clone() + &first.certificate, "the second signs");
+}
+
+#[tokio::test]
 async fn garbage_in_a_secret_is_replaced() {
     let api = FakeApi::default();
     for name in ["tidegate-ca", "tidegate-operator-tls"] {

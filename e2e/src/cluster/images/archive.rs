@@ -149,7 +149,23 @@ impl Image {
         Ok(cache::fingerprint(parts.iter().map(Vec::as_slice)))
     }
 
-    fn config(&self, layer: &str) -> serde_json::Value {
+    /// The one layer, from its beginning, and its digest.
+    pub(super) fn layer(&self) -> anyhow::Result<(File, String)> {
+        let mut layer = Hashing { inner: tempfile::tempfile()?, hash: Sha256::new() };
+        self.write_layer(&mut layer)?;
+        let digest = cache::hex(&layer.hash.finalize());
+        let mut file = layer.inner;
+        io::Seek::rewind(&mut file)?;
+        Ok((file, digest))
+    }
+
+    /// Its full name.
+    pub(super) fn reference(&self) -> &str {
+        &self.reference
+    }
+
+    /// The image's configuration, with the digest of its layer.
+    pub(super) fn config(&self, layer: &str) -> serde_json::Value {
         let mut config =
             json!({"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]});
         if !self.entrypoint.is_empty() {
@@ -173,9 +189,7 @@ impl Image {
 
     /// Writes the archive.
     pub fn write(&self, out: &mut File) -> anyhow::Result<()> {
-        let mut layer = Hashing { inner: tempfile::tempfile()?, hash: Sha256::new() };
-        self.write_layer(&mut layer)?;
-        let digest = cache::hex(&layer.hash.finalize());
+        let (file, digest) = self.layer()?;
         let config = self.config(&digest).to_string().into_bytes();
         let config_name = format!("{}.json", cache::hex(&Sha256::digest(&config)));
         let layer_name = format!("{digest}/layer.tar");
@@ -187,9 +201,7 @@ impl Image {
             let mut header = header(EntryType::Regular, 0o644, bytes.len() as u64);
             archive.append_data(&mut header, name, bytes.as_slice())?;
         }
-        let mut file = layer.inner;
         let size = file.metadata()?.len();
-        io::Seek::rewind(&mut file)?;
         archive.append_data(&mut header(EntryType::Regular, 0o644, size), &layer_name, file)?;
         archive.finish()?;
         Ok(())
@@ -229,7 +241,7 @@ impl Image {
     }
 }
 
-fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+pub(super) fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);

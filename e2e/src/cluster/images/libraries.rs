@@ -21,9 +21,16 @@ pub(super) async fn of(program: &Path) -> anyhow::Result<BTreeSet<String>> {
     parse(&text)
 }
 
+/// All libraries that lie beside a program in its image.
+pub(super) async fn beside(program: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let mut needed = of(program).await?;
+    needed.extend(of_old_glibc(&needed));
+    Ok(needed)
+}
+
 /// Libraries that a driver's own library names, which `ldd` of our programs does not: since glibc 2.34 they are empty, but
 /// a library linked against an older one still asks for them.
-pub(super) fn of_old_glibc(libraries: &BTreeSet<String>) -> Vec<String> {
+fn of_old_glibc(libraries: &BTreeSet<String>) -> Vec<String> {
     let directory = libraries.iter().find_map(|path| path.strip_suffix("/libc.so.6")).unwrap_or_default();
     let names = ["libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1"];
     names.iter().map(|name| format!("{directory}/{name}")).filter(|path| Path::new(path).exists()).collect()

@@ -14,7 +14,7 @@ const USER: &str = "65532:65532";
 pub const NVML_LIBRARY: &str = "/usr/local/lib/nvidia-sim/libnvidia-ml.so.1";
 
 /// Programs of the product, each of which becomes an image; the simulators' image follows its own rules.
-const PROGRAMS: [&str; 3] = ["tidegate-operator", SIDECAR, "tidegate-agent"];
+pub(super) const PROGRAMS: [&str; 3] = ["tidegate-operator", SIDECAR, "tidegate-agent"];
 
 /// The one that is beside every engine, and is linked to be small.
 const SIDECAR: &str = "tidegate-sidecar";
@@ -25,7 +25,7 @@ pub async fn build(progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
     let out = target_directory();
     let mut archives = Vec::new();
     for program in PROGRAMS {
-        archives.push(with_program(program, &out).await?.cached()?);
+        archives.push(with_program(program, &out, reference(program)).await?.cached()?);
     }
     archives.push(simulators(&out).await?.cached()?);
     progress.say(format_args!("{} images are ready", archives.len()));
@@ -60,13 +60,35 @@ fn target_directory() -> PathBuf {
     workspace().join(target).join("image")
 }
 
+/// Compiles the programs as they are released: the paths of this machine are in none of them. Returns their folder.
+pub(super) async fn compile_release(progress: &Progress) -> anyhow::Result<PathBuf> {
+    let what = "compile the programs of the release (cargo, profile `release`)";
+    progress.say(what);
+    let home = std::env::var("CARGO_HOME")
+        .unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap_or_default()));
+    let remap = |from: &str, to: &str| format!("--remap-path-prefix={from}={to}");
+    let flags = [remap(&workspace().display().to_string(), "/tidegate"), remap(&home, "/cargo")].join(" ");
+    // A folder of its own: other flags than those of other builds would compile everything anew each time.
+    let target = workspace().join("target/reproducible");
+    let mut others = process::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    others.args(["build", "--quiet", "--locked", "--release"]);
+    for program in PROGRAMS.iter().filter(|program| **program != SIDECAR) {
+        others.args(["-p", program]);
+    }
+    for mut command in [others, sidecar::build("release")] {
+        command.env("RUSTFLAGS", &flags).env("CARGO_TARGET_DIR", &target).env("CARGO_INCREMENTAL", "0");
+        command.env("CARGO_PROFILE_RELEASE_STRIP", "true").current_dir(workspace());
+        progress.during(what, process::visibly(&mut command)).await?;
+    }
+    Ok(target.join("release"))
+}
+
 /// An image with one program, its libraries, and the files that name its user and its name service.
-async fn with_program(program: &str, out: &Path) -> anyhow::Result<Image> {
+pub(super) async fn with_program(program: &str, out: &Path, reference: String) -> anyhow::Result<Image> {
     let source = out.join(program);
     let path = format!("/usr/local/bin/{program}");
-    let needed = libraries::of(&source).await?;
-    let old = libraries::of_old_glibc(&needed);
-    let image = Image::new(reference(program))
+    let needed = libraries::beside(&source).await?;
+    let image = Image::new(reference)
         .file(&path, 0o755, &source)
         .text(
             "/etc/passwd",
@@ -78,7 +100,7 @@ async fn with_program(program: &str, out: &Path) -> anyhow::Result<Image> {
         .directory("/tmp", 0o1777)
         .entrypoint(&path)
         .user(USER);
-    Ok(needed.into_iter().chain(old).fold(image, |image, library| {
+    Ok(needed.into_iter().fold(image, |image, library| {
         let source = library.clone();
         image.file(&library, 0o755, source)
     }))
@@ -88,7 +110,8 @@ async fn with_program(program: &str, out: &Path) -> anyhow::Result<Image> {
 async fn simulators(out: &Path) -> anyhow::Result<Image> {
     let nvml = out.join("libnvidia_ml.so");
     let needed = libraries::of(&nvml).await?;
-    let image = with_program("tidegate-e2e", out).await?.file(NVML_LIBRARY, 0o755, nvml);
+    let image =
+        with_program("tidegate-e2e", out, reference("tidegate-e2e")).await?.file(NVML_LIBRARY, 0o755, nvml);
     Ok(needed.into_iter().fold(image, |image, library| {
         let source = library.clone();
         image.file(&library, 0o755, source)

@@ -1,0 +1,96 @@
+//! Pod Security: the strictest level that admits each component, by the API server's own rules.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tidegate_e2e::cluster::{binaries, process, progress::Progress};
+use tokio::io::AsyncWriteExt as _;
+
+use super::{EVERYTHING, objects, of_kind, page, pods, workspace};
+
+/// Level of each pod, and what the next stricter one forbids.
+async fn levels(pods: Vec<(String, Value)>) -> BTreeMap<String, (String, String)> {
+    let program = binaries::pod_security(&Progress::start()).await.unwrap();
+    let mut command = process::command(program);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (names, objects): (Vec<_>, Vec<_>) = pods.into_iter().unzip();
+    let input = Value::Array(objects).to_string();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let verdicts: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let levels = verdicts.iter().map(|verdict| (text(&verdict["level"]), text(&verdict["forbids"])));
+    names.into_iter().zip(levels).collect()
+}
+
+fn injected(name: &str) -> (String, Value) {
+    let file = workspace().join(format!("operator/core/tests/golden/{name}.out.yaml"));
+    (name.to_owned(), serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn each_component_keeps_to_the_pod_security_level_that_the_page_says() {
+    let mut all = pods(&objects(EVERYTHING).await);
+    let mut guarded = injected("named-port");
+    // What its owner would have written in such a namespace: the rest is Tidegate's.
+    guarded.1["spec"]["containers"][0]["securityContext"] =
+        json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    all.push(guarded);
+    all.push(injected("vllm"));
+    let levels = levels(all).await;
+    assert_eq!(levels["tidegate-operator"].0, "restricted", "{levels:?}");
+    assert_eq!(levels["named-port"].0, "restricted", "{levels:?}");
+    // The agent needs the kubelet's socket and the driver, and what redirects needs NET_ADMIN: nothing else is amiss.
+    let (agent, forbids) = &levels["tidegate-agent"];
+    assert_eq!(agent, "privileged");
+    assert!(forbids.contains("hostPath") && !forbids.contains(','), "{forbids}");
+    let (redirected, forbids) = &levels["vllm"];
+    assert_eq!(redirected, "privileged");
+    assert!(forbids.contains("NET_ADMIN") && forbids.contains("tidegate-redirect"), "{forbids}");
+    let docs = page("docs/security.md");
+    for row in [
+        "| operator | `restricted` |",
+        "| agent | `privileged` |",
+        "| sidecar, `NamedPort` | `restricted` |",
+        "| sidecar, `Redirect` | `privileged` |",
+    ] {
+        assert!(docs.contains(row), "docs/security.md has no row {row}");
+    }
+}
+
+#[tokio::test]
+async fn no_container_of_the_chart_may_write_to_its_root_or_gain_privileges() {
+    for (name, pod) in pods(&objects(EVERYTHING).await) {
+        for container in pod["spec"]["containers"].as_array().unwrap() {
+            let context = &container["securityContext"];
+            assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
+            assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
+            assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+        }
+        assert_ne!(pod["spec"]["hostNetwork"], true, "{name}");
+        for mount in pod["spec"]["containers"][0]["volumeMounts"].as_array().into_iter().flatten() {
+            assert_eq!(mount["readOnly"], true, "{name}: {mount}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn network_policies_let_in_what_the_services_and_probes_need() {
+    let objects = objects(EVERYTHING).await;
+    let policies: Vec<_> = of_kind(&objects, "NetworkPolicy").collect();
+    assert_eq!(policies.len(), 2);
+    for (workload, pod) in pods(&objects) {
+        let policy = policies.iter().find(|policy| policy["metadata"]["name"] == workload.as_str()).unwrap();
+        for (key, value) in policy["spec"]["podSelector"]["matchLabels"].as_object().unwrap() {
+            assert_eq!(&pod["metadata"]["labels"][key], value, "{workload}: its own pods are meant");
+        }
+        let rules = policy["spec"]["ingress"].as_array().unwrap().iter();
+        let open: Vec<_> =
+            rules.flat_map(|rule| rule["ports"].as_array().unwrap()).map(|port| &port["port"]).collect();
+        for port in pod["spec"]["containers"][0]["ports"].as_array().unwrap() {
+            assert!(open.contains(&&port["name"]), "{workload}: nothing lets {port} in");
+        }
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    }
+}
