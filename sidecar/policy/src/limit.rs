@@ -196,8 +196,8 @@ impl Limit {
     /// Words of a cache line.
     const LINE: u64 = 8;
 
-    /// The buckets of eight keys that a rule makes room for, one generation after another: for 128 keys, for 2048 more,
-    /// and for all others.
+    /// The buckets of eight keys that a rule makes room for, one generation after another: for 128 keys, which have whole
+    /// cache lines, for 2048 more, and for all others.
     pub fn buckets(&self) -> [u32; Self::GENERATIONS] {
         let usual = if self.algorithm == Algorithm::SlidingLog { Self::LOGGED_KEYS } else { Self::KEYS };
         let wanted = self.max_keys.unwrap_or(usual).div_ceil(Self::BUCKET).max(16);
@@ -234,8 +234,9 @@ impl Limit {
         if self.max_keys.is_none() && self.algorithm != Algorithm::SlidingLog {
             return 0;
         }
-        let buckets: u64 = self.buckets().into_iter().map(u64::from).sum();
-        self.key_bytes().saturating_mul(buckets * u64::from(Self::BUCKET))
+        let [first, second, others] = self.buckets().map(|buckets| u64::from(buckets * Self::BUCKET));
+        let (bytes, line) = (self.key_bytes(), 8 * Self::LINE);
+        bytes.saturating_mul(second + others).saturating_add(bytes.max(line).saturating_mul(first))
     }
 }
 
