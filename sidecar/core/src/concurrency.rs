@@ -11,6 +11,7 @@
 //! alone, and of the two the lower holds: they are never multiplied, so that no request is refused twice for one cause.
 
 mod adaptive;
+mod advice;
 mod aimd;
 mod flow;
 mod gradient2;
@@ -18,8 +19,10 @@ mod limiter;
 mod permits;
 mod window;
 
+pub(crate) use advice::Advice;
 pub(crate) use flow::Flow;
-pub(crate) use limiter::{Advice, Limiter, Progress};
+pub(crate) use flow::class_index;
+pub(crate) use limiter::{Limiter, Progress};
 #[cfg(test)]
 pub(crate) use permits::Bounds;
 pub(crate) use permits::{Permits, Pool};

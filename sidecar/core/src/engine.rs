@@ -210,7 +210,7 @@ impl Engine {
         }
         self.meter.admit(lane, tokens);
         if self.places.is_some() {
-            self.flow.enter(lane);
+            self.flow.enter(lane, admission.class);
         }
         ticket.admitted = now;
         if !admission.wait.is_zero() {

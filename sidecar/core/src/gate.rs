@@ -25,6 +25,8 @@ struct Published {
     /// Nanoseconds of the clock from which low passes again; 0 while the tier is not recovering.
     readmits_at: AtomicU64,
     hold: AtomicU64,
+    /// Nanoseconds of the clock from which on it sheds.
+    since: AtomicU64,
 }
 
 /// A tier that sheds.
@@ -35,6 +37,8 @@ pub(crate) struct Shed {
     pub(crate) threshold: f64,
     /// Calm that is needed at least before low passes again.
     pub(crate) countdown: Duration,
+    /// How long it sheds already.
+    pub(crate) lasts: Duration,
 }
 
 impl Gate {
@@ -47,6 +51,7 @@ impl Gate {
                 threshold: AtomicF64::new(0.0),
                 readmits_at: AtomicU64::new(0),
                 hold: AtomicU64::new(0),
+                since: AtomicU64::new(0),
             }),
         }
     }
@@ -62,6 +67,7 @@ impl Gate {
             published.readmits_at.store(readmits_at, Relaxed);
             let hold = standing.recovery.hold_millis.duration().as_nanos();
             published.hold.store(hold as u64, Relaxed);
+            published.since.store(standing.hysteresis.shed_since().as_nanos(), Relaxed);
             shedding |= u32::from(standing.shedding()) << index(standing.name);
         }
         self.shedding.store(shedding, Relaxed);
@@ -79,7 +85,13 @@ impl Gate {
     #[cold]
     pub(crate) fn letting_in(&self, tier: TierName, countdown: Duration) -> Shed {
         let published = &self.tiers[index(tier)];
-        Shed { tier, value: published.value.load(), threshold: published.threshold.load(), countdown }
+        Shed {
+            tier,
+            value: published.value.load(),
+            threshold: published.threshold.load(),
+            countdown,
+            lasts: Duration::ZERO,
+        }
     }
 
     #[cold]
@@ -95,7 +107,13 @@ impl Published {
             0 => Duration::from_nanos(self.hold.load(Relaxed)),
             at => Tick::from_nanos(at).since(now),
         };
-        Shed { tier, value: self.value.load(), threshold: self.threshold.load(), countdown }
+        Shed {
+            tier,
+            value: self.value.load(),
+            threshold: self.threshold.load(),
+            countdown,
+            lasts: now.since(Tick::from_nanos(self.since.load(Relaxed))),
+        }
     }
 }
 

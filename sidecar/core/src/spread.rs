@@ -7,6 +7,9 @@ use crate::sync::{AtomicU64, Ordering::Relaxed};
 /// Least width of the interval over which the refused are spread.
 const LEAST_SPREAD: Duration = Duration::from_millis(500);
 
+/// Longest interval for what has lasted long.
+const LONGEST_SPREAD: Duration = Duration::from_mins(5);
+
 /// Spreads advice over an interval that begins with the lower bound.
 #[derive(Debug)]
 pub(crate) struct Spread {
@@ -22,6 +25,13 @@ impl Spread {
     /// Between `least` and half as much again, at least half a second wide; never less than `least`.
     pub(crate) fn over(&self, least: Duration) -> Duration {
         self.within(least, (least / 2).max(LEAST_SPREAD))
+    }
+
+    /// As [`Self::over`], but for what lasts already: up to twice as long as it has. Of whatever is met at a random instant of
+    /// its life half lasts as long again (Gott, "Implications of the Copernican principle", Nature 1993).
+    pub(crate) fn outlast(&self, least: Duration, lasts: Duration) -> Duration {
+        let width = lasts.saturating_mul(2).min(LONGEST_SPREAD);
+        self.within(least, width.max(least / 2).max(LEAST_SPREAD))
     }
 
     /// Between `least` and `width` later.
@@ -55,6 +65,19 @@ mod tests {
             let from = 10.0 + f64::from(fifth);
             let inside = advice.iter().filter(|a| (from..from + 1.0).contains(*a)).count();
             assert!((120..280).contains(&inside), "{inside} of 1000 from {from} s on");
+        }
+    }
+
+    #[test]
+    fn what_has_lasted_for_long_is_spread_over_twice_as_long_again_within_bounds() {
+        let spread = Spread::new(7);
+        let longest = |lasts: u64| {
+            let told = |_| spread.outlast(Duration::from_secs(10), Duration::from_secs(lasts)).as_secs_f64();
+            (0..1000).map(told).fold(0.0, f64::max)
+        };
+        for (lasts, most) in [(0, 15.0), (20, 50.0), (100_000, 310.0)] {
+            let told = longest(lasts);
+            assert!((most - 0.02 * most..=most).contains(&told), "{told} after {lasts} s");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
+use tidegate_policy::PriorityClass;
 
 use crate::lane::{LANES, Lane};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
@@ -15,20 +16,22 @@ pub(crate) struct Flow {
 
 #[derive(Debug)]
 struct Counters {
-    entered: AtomicU64,
+    /// By class.
+    entered: [AtomicU64; 3],
     begun: AtomicU64,
     told: AtomicU64,
     samples: AtomicU64,
     nanos: AtomicU64,
     drops: AtomicU64,
-    refused: AtomicU64,
+    /// By class.
+    refused: [AtomicU64; 3],
 }
 
 /// The sums of all lanes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Totals {
-    /// Requests that were let in.
-    pub(crate) entered: u64,
+    /// Requests that were let in, by class.
+    pub(crate) entered: [u64; 3],
     /// Of those, the ones whose answer has begun, or that are over.
     pub(crate) begun: u64,
     /// Of those, the ones of which it was told when it happened.
@@ -39,8 +42,8 @@ pub(crate) struct Totals {
     pub(crate) nanos: u64,
     /// Requests that the engine turned away or did not answer in time.
     pub(crate) drops: u64,
-    /// Requests that found no place.
-    pub(crate) refused: u64,
+    /// Requests that found no place, by class.
+    pub(crate) refused: [u64; 3],
 }
 
 impl Flow {
@@ -48,21 +51,21 @@ impl Flow {
         let zero = || AtomicU64::new(0);
         let lane = |_| {
             CachePadded::new(Counters {
-                entered: zero(),
+                entered: [zero(), zero(), zero()],
                 begun: zero(),
                 told: zero(),
                 samples: zero(),
                 nanos: zero(),
                 drops: zero(),
-                refused: zero(),
+                refused: [zero(), zero(), zero()],
             })
         };
         Self { lanes: std::array::from_fn(lane) }
     }
 
     /// A request was let in.
-    pub(crate) fn enter(&self, lane: Lane) {
-        lane.increment(&self.lanes[lane.index()].entered);
+    pub(crate) fn enter(&self, lane: Lane, class: PriorityClass) {
+        lane.increment(&self.lanes[lane.index()].entered[class_index(class)]);
     }
 
     /// Its answer has begun, now if `told`.
@@ -87,13 +90,20 @@ impl Flow {
     }
 
     /// A request found no place.
-    pub(crate) fn refuse(&self, lane: Lane) {
-        lane.increment(&self.lanes[lane.index()].refused);
+    pub(crate) fn refuse(&self, lane: Lane, class: PriorityClass) {
+        lane.increment(&self.lanes[lane.index()].refused[class_index(class)]);
     }
 
     pub(crate) fn totals(&self) -> Totals {
         let sum = |counter: fn(&Counters) -> &AtomicU64| {
             self.lanes.iter().fold(0u64, |sum, lane| sum.wrapping_add(counter(lane).load(Relaxed)))
+        };
+        let by_class = |counter: fn(&Counters) -> &[AtomicU64; 3]| {
+            let add = |sums: [u64; 3], lane: &CachePadded<Counters>| {
+                let counts = counter(lane);
+                std::array::from_fn(|i| sums[i].wrapping_add(counts[i].load(Relaxed)))
+            };
+            self.lanes.iter().fold([0; 3], add)
         };
         // What follows first: a request that comes in between is never begun before it entered.
         let told = sum(|c| &c.told);
@@ -101,11 +111,11 @@ impl Flow {
         Totals {
             told,
             begun,
-            entered: sum(|c| &c.entered),
+            entered: by_class(|c| &c.entered),
             samples: sum(|c| &c.samples),
             nanos: sum(|c| &c.nanos),
             drops: sum(|c| &c.drops),
-            refused: sum(|c| &c.refused),
+            refused: by_class(|c| &c.refused),
         }
     }
 }
@@ -113,14 +123,34 @@ impl Flow {
 impl Totals {
     /// What was added since.
     pub(crate) fn since(self, before: Self) -> Self {
+        let each = |now: [u64; 3], before: [u64; 3]| std::array::from_fn(|i| now[i].wrapping_sub(before[i]));
         Self {
-            entered: self.entered.wrapping_sub(before.entered),
+            entered: each(self.entered, before.entered),
             begun: self.begun.wrapping_sub(before.begun),
             told: self.told.wrapping_sub(before.told),
             samples: self.samples.wrapping_sub(before.samples),
             nanos: self.nanos.wrapping_sub(before.nanos),
             drops: self.drops.wrapping_sub(before.drops),
-            refused: self.refused.wrapping_sub(before.refused),
+            refused: each(self.refused, before.refused),
         }
+    }
+
+    /// Requests that were let in.
+    pub(crate) fn all_entered(self) -> u64 {
+        self.entered.into_iter().fold(0, u64::wrapping_add)
+    }
+
+    /// Requests that found no place.
+    pub(crate) fn all_refused(self) -> u64 {
+        self.refused.into_iter().fold(0, u64::wrapping_add)
+    }
+}
+
+/// Where a class stands in what is counted by class.
+pub(crate) const fn class_index(class: PriorityClass) -> usize {
+    match class {
+        PriorityClass::High => 0,
+        PriorityClass::Medium => 1,
+        PriorityClass::Low => 2,
     }
 }

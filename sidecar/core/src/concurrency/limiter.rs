@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidegate_policy::{Concurrency, ConcurrencyAlgorithm};
 
 use super::adaptive::Adaptive;
+use super::advice::{Advice, Freed};
 use super::aimd::Aimd;
 use super::flow::{Flow, Totals};
 use super::gradient2::Gradient2;
@@ -20,8 +21,6 @@ const WINDOW: Duration = Duration::from_secs(1);
 const WINDOW_SAMPLES: u64 = 10;
 /// A reading of the engine that is older says nothing.
 const READING_LASTS: Duration = Duration::from_secs(5);
-/// Weight of a step in the rate at which places come free.
-const RATE_WEIGHT: f64 = 0.2;
 /// What is remembered of the most requests in flight, after each step without pressure.
 const CALM_DECAY: f64 = 0.999;
 
@@ -51,17 +50,6 @@ enum Algorithm {
     Static,
 }
 
-/// The rate at which places come free.
-#[derive(Debug, Clone)]
-struct Freed {
-    at: Tick,
-    before: u64,
-    refused: u64,
-    per_second: f64,
-    /// Requests of the last second that found no place.
-    crowd: f64,
-}
-
 /// What the requests did up to a tick.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
@@ -71,15 +59,6 @@ pub(crate) struct Progress {
     pub(crate) pressure: f64,
     /// The engine's last reading.
     pub(crate) reading: Option<EngineReading>,
-}
-
-/// When those who found no place may come again.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Advice {
-    /// Time until the next place comes free, about.
-    pub(crate) least: Duration,
-    /// Time until as many came free as there are who want one.
-    pub(crate) spread: Duration,
 }
 
 impl Limiter {
@@ -94,7 +73,7 @@ impl Limiter {
             peak: 0,
             used: false,
             calm: 0.0,
-            freed: Freed { at: now, before: 0, refused: 0, per_second: 0.0, crowd: 0.0 },
+            freed: Freed::new(now, flow.totals()),
             config: config.clone(),
         }
     }
@@ -127,9 +106,9 @@ impl Limiter {
         let in_use = permits.in_use();
         let peak = permits.peak();
         self.peak = self.peak.max(peak);
-        let refused = totals.refused != self.refused;
+        let refused = totals.all_refused() != self.refused;
         self.used |= refused || progress.waiting > 0 || in_use.common >= permits.bounds().medium;
-        self.refused = totals.refused;
+        self.refused = totals.all_refused();
         if progress.pressure <= 0.0 {
             self.calm = (self.calm * CALM_DECAY).max(f64::from(peak));
         }
@@ -159,7 +138,7 @@ impl Limiter {
         let flow = totals.since(self.before);
         let in_use = permits.in_use();
         let mean = (flow.samples > 0).then(|| flow.nanos as f64 / flow.samples as f64 / 1e9);
-        let pending = totals.entered.wrapping_sub(totals.begun).min(u64::from(in_use.total()));
+        let pending = totals.all_entered().wrapping_sub(totals.begun).min(u64::from(in_use.total()));
         Window {
             elapsed: now.since(self.start),
             in_flight: in_use.total(),
@@ -218,27 +197,6 @@ impl Algorithm {
             Self::Gradient2(gradient) => gradient.update(limit, window),
             Self::Aimd(aimd) => aimd.update(limit, window),
             Self::Static => limit,
-        }
-    }
-}
-
-impl Freed {
-    /// Takes note of the places that came free so far.
-    fn tick(&mut self, now: Tick, totals: Totals, in_use: u32, waiting: u64) -> Advice {
-        let freed = totals.entered.wrapping_sub(u64::from(in_use));
-        let elapsed = now.since(self.at);
-        if elapsed >= STEP {
-            let seconds = elapsed.as_secs_f64();
-            let rate = freed.saturating_sub(self.before) as f64 / seconds;
-            self.per_second += RATE_WEIGHT * (rate - self.per_second);
-            self.crowd = totals.refused.saturating_sub(self.refused) as f64 / seconds;
-            (self.at, self.before, self.refused) = (now, freed, totals.refused);
-        }
-        let each = 1.0 / self.per_second.max(0.1);
-        let all = each * (self.crowd + waiting as f64);
-        Advice {
-            least: Duration::from_secs_f64(each.clamp(0.01, 10.0)),
-            spread: Duration::from_secs_f64(all.clamp(0.5, 30.0)),
         }
     }
 }

@@ -241,7 +241,7 @@ impl Engine {
             class,
             observed: shed.value,
             limit: shed.threshold,
-            retry_after: self.spread.over(shed.countdown),
+            retry_after: self.spread.outlast(shed.countdown, shed.lasts),
         }
     }
 

@@ -148,7 +148,7 @@ impl Engine {
         let seen = Seen {
             offered: self.meter.offered(),
             admitted: self.meter.admitted(),
-            slowed: self.gradient.refused().wrapping_add(self.flow.totals().refused),
+            slowed: self.gradient.refused().wrapping_add(self.flow.totals().all_refused()),
         };
         // Before the tiers: what was admitted up to a trip still counts as not held back.
         let holding = control.holding();

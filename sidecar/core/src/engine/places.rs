@@ -10,7 +10,7 @@ use super::ask::Given;
 use super::control::Control;
 use super::{Engine, Ticket};
 use crate::breaker::Call;
-use crate::concurrency::{Advice, Pool};
+use crate::concurrency::{Advice, Pool, class_index};
 use crate::lane::Lane;
 use crate::limit::{Hasher, Key};
 use crate::queue::{Account, End, Joined, Newcomer, Place};
@@ -30,7 +30,8 @@ pub(super) struct Places {
     line: Option<Arc<Line>>,
     /// Nanoseconds, of the last advice.
     least: AtomicU64,
-    spread: AtomicU64,
+    /// By class.
+    spread: [AtomicU64; 3],
 }
 
 /// The queue, as requests meet it.
@@ -118,7 +119,7 @@ impl Places {
             latency: concurrency.latency,
             line,
             least: AtomicU64::new(0),
-            spread: AtomicU64::new(0),
+            spread: [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)],
         })
     }
 
@@ -126,7 +127,9 @@ impl Places {
     pub(super) fn advise(&self, advice: Advice) {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.least.store(nanos(advice.least), Relaxed);
-        self.spread.store(nanos(advice.spread), Relaxed);
+        for (word, spread) in self.spread.iter().zip(advice.spread) {
+            word.store(nanos(spread), Relaxed);
+        }
     }
 }
 
@@ -187,7 +190,6 @@ impl Engine {
             }
             Joined::Full(length) => {
                 self.hand_back(now, class, &given, admission.ticket.call);
-                self.flow.refuse(Lane::of_this_thread());
                 self.refuse(self.unqueued(line, class, Cause::QueueFull, length as f64, line.most as f64))
             }
         }
@@ -306,7 +308,7 @@ impl Engine {
     #[cold]
     #[inline(never)]
     fn no_place(&self, places: &Places, class: PriorityClass) -> Refusal {
-        self.flow.refuse(Lane::of_this_thread());
+        self.flow.refuse(Lane::of_this_thread(), class);
         let (bounds, in_use) = (self.permits.bounds(), self.permits.in_use());
         let (used, limit) = match class {
             PriorityClass::High => (in_use.total(), bounds.reserve.saturating_add(bounds.common)),
@@ -319,7 +321,7 @@ impl Engine {
             class,
             observed: f64::from(used) + 1.0,
             limit: f64::from(limit),
-            retry_after: self.place_advice(places),
+            retry_after: self.place_advice(places, class),
         }
     }
 
@@ -332,13 +334,14 @@ impl Engine {
         observed: f64,
         limit: f64,
     ) -> Refusal {
-        let advice = self.places.as_ref().map_or(Duration::ZERO, |places| self.place_advice(places));
+        self.flow.refuse(Lane::of_this_thread(), class);
+        let advice = self.places.as_ref().map_or(Duration::ZERO, |places| self.place_advice(places, class));
         Refusal { cause, rule: Arc::clone(&line.rule), class, observed, limit, retry_after: advice }
     }
 
-    fn place_advice(&self, places: &Places) -> Duration {
+    fn place_advice(&self, places: &Places, class: PriorityClass) -> Duration {
         let nanos = |word: &AtomicU64| Duration::from_nanos(word.load(Relaxed));
-        self.spread.within(nanos(&places.least), nanos(&places.spread))
+        self.spread.within(nanos(&places.least), nanos(&places.spread[class_index(class)]))
     }
 
     pub(super) fn concurrency_status(&self, control: &Control) -> Option<ConcurrencyStatus> {
@@ -353,7 +356,7 @@ impl Engine {
             medium: u64::from(bounds.medium),
             low: u64::from(bounds.low),
             in_flight: u64::from(self.permits.in_use().total()),
-            refused: self.flow.totals().refused,
+            refused: self.flow.totals().all_refused(),
         })
     }
 

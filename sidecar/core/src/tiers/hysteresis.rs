@@ -35,6 +35,8 @@ impl Level {
 pub(crate) struct Hysteresis {
     phase: Phase,
     last: Option<Trigger>,
+    /// When it last began to shed.
+    shed_since: Tick,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -73,6 +75,9 @@ impl Hysteresis {
         self.phase = match (self.phase, level) {
             (Phase::Normal | Phase::Recovering { .. } | Phase::Ramping { .. }, Level::Over) => {
                 self.last = Some(Trigger { at: now, reason: reason() });
+                if !matches!(self.phase, Phase::Recovering { .. }) {
+                    self.shed_since = now;
+                }
                 Phase::Tripped
             }
             (Phase::Tripped, Level::Over | Level::Between) | (Phase::Recovering { .. }, Level::Between) => {
@@ -116,6 +121,11 @@ impl Hysteresis {
     /// Whether anything is held back because of it.
     pub(crate) fn holding(&self) -> bool {
         self.phase != Phase::Normal
+    }
+
+    /// Since when it sheds, while it does.
+    pub(crate) fn shed_since(&self) -> Tick {
+        self.shed_since
     }
 
     /// How firmly it holds back, from 0 to 1.

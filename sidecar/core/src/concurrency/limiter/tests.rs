@@ -64,10 +64,10 @@ impl World {
                 due -= 100;
                 match self.permits.take(PriorityClass::Medium) {
                     Some(pool) => {
-                        self.flow.enter(lane);
+                        self.flow.enter(lane, PriorityClass::Medium);
                         self.waiting.push((self.now, pool));
                     }
-                    None => self.flow.refuse(lane),
+                    None => self.flow.refuse(lane, PriorityClass::Medium),
                 }
             }
             self.start(lane);
@@ -232,7 +232,7 @@ proptest! {
             let now = Tick::from_nanos(if time % 3 == 0 { time } else { time % 10_000_000_000 });
             for _ in 0..requests {
                 if permits.take(PriorityClass::Medium).is_some() {
-                    flow.enter(lane);
+                    flow.enter(lane, PriorityClass::Medium);
                 }
                 flow.sample(lane, Duration::from_nanos(number));
                 flow.begin(lane, number % 2 == 0);
@@ -242,7 +242,8 @@ proptest! {
             };
             let progress = Progress { waiting: number, pressure, reading: Some(reading) };
             let advice = limiter.tick(now, &flow, &permits, progress);
-            prop_assert!(advice.least > Duration::ZERO && advice.spread <= Duration::from_secs(30));
+            prop_assert!(advice.least > Duration::ZERO);
+            prop_assert!(advice.spread.iter().all(|spread| *spread <= Duration::from_mins(5)));
             prop_assert!((min..=max).contains(&limiter.limit()));
             let Bounds { reserve, common, medium, low } = limiter.bounds(pressure);
             prop_assert!(reserve >= 1 && common >= 1 && reserve + common <= limiter.limit());
