@@ -5,13 +5,14 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use kube::api::ListParams;
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 use tidegate_operator_core::index::Index;
+use tidegate_operator_core::key::CustomKind;
 
 use crate::command_line::ClusterArguments;
 use crate::refused::Refused;
@@ -109,8 +110,38 @@ impl Inventory {
         index.reset_rate_limit_policies(&rate_limits);
         index.reset_circuit_breaker_policies(&breakers);
         index.reset_pods(&pods);
+        read_pools(cluster, namespace, &mut index).await?;
         Ok(Self { index, pods, rate_limits, breakers })
     }
+}
+
+/// `InferencePool`s lead to pods as Services do, where somebody has installed them.
+async fn read_pools(cluster: &Cluster, namespace: Option<&str>, index: &mut Index) -> Result<(), Refused> {
+    // Whoever may not ask which groups there are is not told of pools, which few clusters have.
+    let groups = cluster.client.list_api_groups().await.map(|list| list.groups).unwrap_or_default();
+    for kind in [CustomKind::InferencePool, CustomKind::ExperimentalInferencePool] {
+        let group = groups.iter().find(|group| group.name == kind.group());
+        let version = group.and_then(|group| group.preferred_version.as_ref().or(group.versions.first()));
+        let Some(version) = version else { continue };
+        let resource = ApiResource {
+            group: kind.group().to_owned(),
+            version: version.version.clone(),
+            api_version: version.group_version.clone(),
+            kind: kind.as_str().to_owned(),
+            plural: kind.definition().split('.').next().unwrap_or_default().to_owned(),
+        };
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
+            None => Api::all_with(cluster.client.clone(), &resource),
+        };
+        match api.list(&ListParams::default()).await {
+            Ok(list) => _ = index.reset_custom(kind, &list.items),
+            // The group is there without this kind.
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(Refused::of(format!("{}: {}", resource.plural, said(&error)))),
+        }
+    }
+    Ok(())
 }
 
 /// Every namespace, or the one.

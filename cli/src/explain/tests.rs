@@ -111,6 +111,28 @@ async fn a_pod_without_a_sidecar_is_told_why_by_the_webhook_s_own_code() {
 }
 
 #[tokio::test]
+async fn a_policy_of_a_pool_acts_on_the_pool_s_pods() {
+    let api = cluster();
+    let version = serde_json::json!({"groupVersion": "inference.networking.k8s.io/v1", "version": "v1"});
+    let group = serde_json::json!({
+        "name": "inference.networking.k8s.io", "versions": [version], "preferredVersion": version,
+    });
+    api.answer("GET /apis", 200, serde_json::json!({"groups": [group]}));
+    api.put(
+        "/apis/inference.networking.k8s.io/v1/namespaces/inference/inferencepools",
+        "{apiVersion: inference.networking.k8s.io/v1, kind: InferencePool, metadata: {name: pool}, spec: {selector: {matchLabels: {app: llama}}, targetPorts: [{number: 8000}]}}",
+    );
+    api.put(
+        POLICIES,
+        "{metadata: {name: of-pool}, spec: {targetRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: pool}], tiers: {latency: {max: 8s}}}}",
+    );
+    let report = report(&api.cluster(), "llama-0").await.unwrap();
+    let names: Vec<_> = report.acting.iter().map(|acting| acting.name.as_str()).collect();
+    assert_eq!(names, ["llama", "of-pool", "all"]);
+    assert_eq!(report.acting[1].target, "pods of InferencePool pool");
+}
+
+#[tokio::test]
 async fn a_pod_that_is_not_there_is_an_error_with_a_hint() {
     let refused = report(&cluster().cluster(), "nobody").await.unwrap_err();
     assert_eq!(
