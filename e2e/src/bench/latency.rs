@@ -74,11 +74,10 @@ impl Rounds {
     pub fn figures(&self) -> Vec<Figure> {
         let mut figures = Vec::new();
         for (kind, value, bound) in [("median", p50 as Value, MEDIAN), ("P99", p99, P99)] {
-            let ratios: Vec<f64> = self.rounds.iter().filter_map(|round| ratio(round, value)).collect();
             let at = format!("{:.0} % of capacity, {:.0} requests/s", self.share * 100.0, self.rate);
-            let note = format!("median of {} rounds of {}", ratios.len(), self.rounds.len());
+            let note = format!("medians of {} rounds", self.rounds.len());
             let name = format!("{at}: added {kind} ÷ the better of nginx and HAProxy");
-            figures.push(Figure::at_most(name, median(&ratios), "", bound, note));
+            figures.push(Figure::at_most(name, self.ratio(value), "", bound, note));
             for peer in self.rounds.first().into_iter().flatten().map(|delay| delay.peer) {
                 let delays: Vec<f64> = self.of(peer).map(value).collect();
                 figures.push(Figure::told(format!("{at}: {kind}, {peer}"), median(&delays), "µs", ""));
@@ -102,6 +101,19 @@ impl Rounds {
         peers.filter(|peer| ![DIRECT, Peer::OURS].contains(peer)).map(figure).collect()
     }
 
+    /// What a peer adds: the middle of the rounds, each beside the way without a proxy in it.
+    fn added(&self, peer: &str, value: Value) -> f64 {
+        let added = |round: &Vec<Delay>| Some(value(of(round, peer)?) - value(of(round, DIRECT)?));
+        median(&self.rounds.iter().filter_map(added).collect::<Vec<_>>())
+    }
+
+    /// What the sidecar adds over what the best peer does. Not a number where noise is larger than that.
+    fn ratio(&self, value: Value) -> f64 {
+        let best =
+            ["nginx", "haproxy"].map(|peer| self.added(peer, value)).into_iter().fold(f64::NAN, f64::min);
+        if best > 0.0 { self.added(Peer::OURS, value) / best } else { f64::NAN }
+    }
+
     fn of(&self, peer: &str) -> impl Iterator<Item = &Delay> {
         self.rounds.iter().flatten().filter(move |delay| delay.peer == peer)
     }
@@ -109,15 +121,6 @@ impl Rounds {
 
 fn of<'a>(round: &'a [Delay], peer: &str) -> Option<&'a Delay> {
     round.iter().find(|delay| delay.peer == peer)
-}
-
-/// What the sidecar adds over what the best peer does.
-fn ratio(round: &[Delay], value: Value) -> Option<f64> {
-    let direct = value(of(round, DIRECT)?);
-    let added = |peer| Some(value(of(round, peer)?) - direct);
-    let best = ["nginx", "haproxy"].into_iter().filter_map(added).min_by(f64::total_cmp)?;
-    // Where noise is larger than what a peer adds, the round tells nothing.
-    (best > 0.0).then_some(added(Peer::OURS)? / best)
 }
 
 /// Measures all peers, and the way without any, at these shares of the sidecar's capacity.
@@ -228,7 +231,11 @@ mod tests {
 
     #[test]
     fn what_is_added_is_compared_and_not_what_the_backend_takes() {
-        assert_eq!(ratio(&round(100.0, 130.0, 140.0, 115.0), p50), Some(0.5));
+        let noise =
+            [1.0, 20.0, 2.0].map(|busy| round(100.0 * busy, 130.0 * busy, 140.0 * busy, 115.0 * busy));
+        let rounds = Rounds { share: 0.3, rate: 1.0, rounds: noise.to_vec() };
+        assert!((rounds.ratio(p50) - 0.5).abs() < 1e-9, "{}", rounds.ratio(p50));
+        assert!(Rounds { rounds: vec![round(100.0, 90.0, 95.0, 115.0)], ..rounds }.ratio(p50).is_nan());
     }
 
     #[test]

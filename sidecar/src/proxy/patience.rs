@@ -1,7 +1,7 @@
 //! How long an answer may take once its head is there.
 //!
-//! An answer under a limit has one timer. A piece that comes only notes the time: the timer looks when it fires, and is
-//! set anew to when the limit is over then.
+//! An answer under a limit has one timer, from when it is first waited for: most answers are whole before. A piece that
+//! comes only notes the time: the timer looks when it fires, and is set anew to when the limit is over then.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_core::TimeLimits;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::refusal::Trouble;
 use crate::refusal::stream::Events;
@@ -42,7 +42,7 @@ pub(super) struct Patience {
     end: Option<Instant>,
     /// When the last piece came, or the head.
     heard: Instant,
-    timer: Pin<Box<Sleep>>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
@@ -53,16 +53,13 @@ impl Patience {
         if (first_byte, limits.between_chunks, total) == (None, None, None) {
             return None;
         }
-        let heard = Instant::now();
-        let mut patience = Self {
+        Some(Self {
             first_byte,
             between_chunks: limits.between_chunks,
             end: total.map(|limit| began + limit),
-            heard,
-            timer: Box::pin(tokio::time::sleep_until(heard)),
-        };
-        patience.set();
-        Some(patience)
+            heard: Instant::now(),
+            timer: None,
+        })
     }
 
     /// A piece of the answer is there.
@@ -81,11 +78,12 @@ impl Patience {
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
         loop {
             let Some((due, late)) = self.next() else { return Poll::Pending };
-            ready!(self.timer.as_mut().poll(cx));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            ready!(timer.as_mut().poll(cx));
             if Instant::now() >= due {
                 return Poll::Ready(late);
             }
-            self.timer.as_mut().reset(due);
+            timer.as_mut().reset(due);
         }
     }
 
@@ -101,8 +99,9 @@ impl Patience {
     }
 
     fn set(&mut self) {
-        if let Some((due, _)) = self.next() {
-            self.timer.as_mut().reset(due);
+        let due = self.next();
+        if let (Some(timer), Some((due, _))) = (&mut self.timer, due) {
+            timer.as_mut().reset(due);
         }
     }
 }
@@ -184,5 +183,14 @@ mod tests {
         let mut patience = Patience::new(&only, began, false).unwrap();
         assert_eq!((late(&mut patience).await, began.elapsed().as_secs()), (Late::End, 3));
         assert!(Patience::new(&TimeLimits { total: None, ..only }, began, false).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_waited_for_has_no_timer() {
+        let mut patience = Patience::new(&limits(), Instant::now(), true).unwrap();
+        patience.heard();
+        assert!(patience.timer.is_none());
+        assert!(poll_fn(|cx| Poll::Ready(patience.poll_late(cx).is_pending())).await);
+        assert!(patience.timer.is_some());
     }
 }
