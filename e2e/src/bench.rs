@@ -5,6 +5,7 @@ pub mod backend;
 pub mod cpu;
 pub mod decide;
 pub mod figure;
+pub mod floods;
 pub mod h2load;
 pub mod latency;
 pub mod memory;
@@ -59,6 +60,8 @@ enum Section {
     Sse,
     /// Resident memory.
     Memory,
+    /// A good client beside floods, slow clients and hostile ones.
+    Floods,
     /// The decision core by itself.
     Decisions,
 }
@@ -177,6 +180,7 @@ impl Bench {
             Section::Agent => self.agent(progress).await,
             Section::Sse => self.sse(report, progress).await,
             Section::Memory => self.memory(report, progress).await,
+            Section::Floods => self.floods(progress).await,
             Section::Decisions => {
                 let figures = progress.during("benchmarks of the core and its peers", decide::run()).await?;
                 let about = "The core by itself, by cycle counter less its own overhead; rounds with stolen time are \
@@ -243,6 +247,16 @@ impl Bench {
         let ours = report.memory.iter().filter(|footprint| footprint.peer == Peer::OURS);
         let figures = ours.flat_map(memory::Footprint::figures).collect();
         Ok(Part { title: "Memory, as promised", about: "Of the table above.", figures })
+    }
+
+    async fn floods(&self, progress: &Progress) -> anyhow::Result<Part> {
+        let ours = Peer::Tidegate(self.sidecar.clone());
+        let rounds = floods::measure(&ours, self.path(), self.effort, progress).await?;
+        let figures = rounds.iter().flat_map(floods::Rounds::figures).collect();
+        let about = "400 requests a second of a good client, each counted from when it was due, beside each flood and \
+            before it. Calm is beside as many connections of clients that behave. Floods, backend, good client and \
+            sidecar share this machine.";
+        Ok(Part { title: "Floods", about, figures })
     }
 
     fn path(&self) -> &Path {

@@ -13,6 +13,8 @@ use tokio::net::TcpListener;
 
 /// Answers with two bytes.
 pub const SMALL: &str = "/v1/small";
+/// Answers with two bytes when it has read the whole body of the request.
+pub const UPLOAD: &str = "/v1/upload";
 /// Answers with 16 KiB.
 pub const LARGE: &str = "/v1/large";
 /// Answers with [`EVENTS`] server-sent events, each written on its own.
@@ -43,7 +45,12 @@ async fn serve(listener: std::net::TcpListener) -> std::io::Result<()> {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let service = service_fn(|request: http::Request<hyper::body::Incoming>| async move {
-            Ok::<_, Infallible>(answer(request.uri().path()))
+            let (head, body) = request.into_parts();
+            if head.uri.path() == UPLOAD {
+                // One that breaks off is answered to nobody.
+                drop(body.collect().await);
+            }
+            Ok::<_, Infallible>(answer(head.uri.path()))
         });
         tokio::spawn(async move {
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);

@@ -131,7 +131,7 @@ pub async fn measure(
 }
 
 /// Opens connections until there are so many, and sends one request on each new one.
-fn hold(proxy: SocketAddr, connections: &mut Vec<TcpStream>, number: usize) -> anyhow::Result<()> {
+pub(super) fn hold(proxy: SocketAddr, connections: &mut Vec<TcpStream>, number: usize) -> anyhow::Result<()> {
     while connections.len() < number {
         let mut stream = TcpStream::connect(proxy)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -149,7 +149,7 @@ pub(super) fn ask(stream: &mut TcpStream, key: usize) -> anyhow::Result<()> {
 }
 
 /// Reads the answer with two bytes.
-fn read_small(stream: &mut TcpStream) -> anyhow::Result<()> {
+pub(super) fn read_small(stream: &mut TcpStream) -> anyhow::Result<()> {
     let mut answer = [0; 1024];
     let mut length = 0;
     while !answer[..length].ends_with(b"\r\n\r\nok") {
