@@ -14,6 +14,8 @@
 //! it pass and has no say in another: what was sent before the breaker opened cannot close it, nor reopen it. Calls
 //! of the ramp still count after it.
 
+mod word;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -21,43 +23,12 @@ use tidegate_policy::report::BreakerState;
 
 use crate::Tick;
 use crate::sync::{AtomicU64, Ordering};
+use word::{NANOS_PER_MILLI, Phase, Settled, Word};
 
-const NANOS_PER_MILLI: u64 = 1_000_000;
-const GENERATION_BITS: u32 = 16;
-const PAYLOAD_BITS: u32 = 46;
-const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
-const PROBE_BITS: u32 = 20;
-const PROBES: u64 = (1 << PROBE_BITS) - 1;
 /// Shares of the ramp's steps, of 2⁶⁴: 10 %, 25 %, 50 %.
 const RAMP: [u64; 3] = [u64::MAX / 10, u64::MAX / 4, u64::MAX / 2];
 /// 2⁶⁴ ÷ φ, odd: its multiples are a low-discrepancy sequence (Knuth, TAOCP 3, §6.4).
 const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// The word, unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Failures in a row.
-    Closed { failures: u32 },
-    /// Milliseconds of the clock at which it half-opens.
-    Open { until: u64 },
-    /// Probes that are out, and those that succeeded.
-    HalfOpen { out: u64, succeeded: u64 },
-    /// Failures in a row since the ramp began.
-    Ramp { failures: u32 },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Word {
-    generation: u16,
-    phase: Phase,
-}
-
-/// What the end of a call leads to.
-enum Settled {
-    Word(Word),
-    /// The last of the probes has succeeded.
-    Recovered,
-}
 
 /// Where a ramp is.
 struct Step {
@@ -361,99 +332,6 @@ impl State {
             (BreakerState::HalfOpen, BreakerState::Open) => &self.reopened,
             (BreakerState::HalfOpen, _) => &self.closed,
         }
-    }
-}
-
-impl Phase {
-    fn open(now: Tick, duration: Duration) -> Self {
-        let until = now + duration;
-        Self::Open { until: until.as_nanos().div_ceil(NANOS_PER_MILLI) }
-    }
-}
-
-impl Word {
-    /// The same generation.
-    fn with(self, phase: Phase) -> Self {
-        Self { phase, ..self }
-    }
-
-    /// The generation after this one.
-    fn next(self, phase: Phase) -> Self {
-        Self { generation: self.generation.wrapping_add(1), phase }
-    }
-
-    /// Whether ended calls of its generation count.
-    fn counts(self) -> bool {
-        matches!(self.phase, Phase::Closed { .. } | Phase::Ramp { .. })
-    }
-
-    /// What follows from the end of a call; None when it has no say.
-    fn settled(self, now: Tick, timing: Timing, permit: Permit, verdict: Verdict) -> Option<Settled> {
-        if self.generation != permit.generation() {
-            return None;
-        }
-        let opened = self.next(Phase::open(now, timing.open));
-        let trips = |failures| timing.consecutive_failures.is_some_and(|count| failures >= count);
-        let next = match (self.phase, verdict) {
-            (Phase::Closed { failures: 1.. }, Verdict::Success) => self.with(Phase::Closed { failures: 0 }),
-            (Phase::Ramp { failures: 1.. }, Verdict::Success) => self.with(Phase::Ramp { failures: 0 }),
-            (Phase::Closed { failures }, Verdict::Failure) => match failures.saturating_add(1) {
-                failures if trips(failures) => opened,
-                failures => self.with(Phase::Closed { failures }),
-            },
-            (Phase::Ramp { failures }, Verdict::Failure) => match failures.saturating_add(1) {
-                failures if trips(failures) => opened,
-                failures => self.with(Phase::Ramp { failures }),
-            },
-            (Phase::HalfOpen { .. }, Verdict::Failure) if permit.is_probe() => opened,
-            (Phase::HalfOpen { out, succeeded }, Verdict::Success) if permit.is_probe() => {
-                let succeeded = succeeded + 1;
-                if succeeded >= u64::from(timing.probes) {
-                    return Some(Settled::Recovered);
-                }
-                self.with(Phase::HalfOpen { out: out.saturating_sub(1), succeeded })
-            }
-            (Phase::HalfOpen { out, succeeded }, Verdict::None) if permit.is_probe() => {
-                self.with(Phase::HalfOpen { out: out.saturating_sub(1), succeeded })
-            }
-            _ => return None,
-        };
-        Some(Settled::Word(next))
-    }
-
-    fn state(self) -> BreakerState {
-        match self.phase {
-            Phase::Closed { .. } => BreakerState::Closed,
-            Phase::Open { .. } => BreakerState::Open,
-            Phase::HalfOpen { .. } | Phase::Ramp { .. } => BreakerState::HalfOpen,
-        }
-    }
-
-    fn moved_to(self, next: Self) -> Option<Moved> {
-        (self.state() != next.state()).then(|| Moved { from: self.state(), to: next.state() })
-    }
-
-    fn pack(self) -> u64 {
-        let (state, payload) = match self.phase {
-            Phase::Closed { failures } => (0, u64::from(failures)),
-            Phase::Open { until } => (1, until.min(PAYLOAD)),
-            Phase::HalfOpen { out, succeeded } => (2, out.min(PROBES) << PROBE_BITS | succeeded.min(PROBES)),
-            Phase::Ramp { failures } => (3, u64::from(failures)),
-        };
-        (state << GENERATION_BITS | u64::from(self.generation)) << PAYLOAD_BITS | payload
-    }
-
-    #[inline]
-    fn unpack(word: u64) -> Self {
-        let payload = word & PAYLOAD;
-        let generation = (word >> PAYLOAD_BITS) as u16;
-        let phase = match word >> (PAYLOAD_BITS + GENERATION_BITS) {
-            0 => Phase::Closed { failures: payload as u32 },
-            1 => Phase::Open { until: payload },
-            3 => Phase::Ramp { failures: payload as u32 },
-            _ => Phase::HalfOpen { out: payload >> PROBE_BITS, succeeded: payload & PROBES },
-        };
-        Self { generation, phase }
     }
 }
 

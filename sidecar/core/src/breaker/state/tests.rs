@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::word::{PAYLOAD, PROBES};
 use super::*;
 
 const TIMING: Timing =
