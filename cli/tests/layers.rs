@@ -119,6 +119,7 @@ impl Surge {
                 headers: &user,
                 claims: &NoClaims,
                 model: None,
+                service_tier: None,
                 tokens: Tokens::default(),
             },
         );

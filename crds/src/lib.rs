@@ -47,8 +47,8 @@ pub use identity::{ClientIp, ForwardedBy, Identity, Jwks, JwtAlgorithm, JwtIssue
 pub use limit::{Algorithm, Cost, KeyPart, KeySource, Limit, OnExhausted, TokenWeights};
 pub use plans::{Plan, PlanSource, Plans};
 pub use priority::{
-    Better, Claimant, ClaimedHeader, Priority, PriorityClass, PriorityNumber, PrioritySource, Reserved,
-    StripHeaders,
+    Better, Claimant, ClaimedHeader, Priority, PriorityClass, PriorityFrom, PriorityNumber, PrioritySource,
+    Reserved, StripHeaders,
 };
 pub use rate_limit::{RateLimitHeaders, RateLimitPolicy, RateLimitPolicySpec};
 pub use reference::reference;

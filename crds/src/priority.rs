@@ -57,7 +57,10 @@ pub enum PriorityClass {
 /// A header or a claim that names a class.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.header) != has(self.jwtClaim)").message(PrioritySource::EXACTLY_ONE))]
+#[x_kube(validation = Rule::new(
+    "[has(self.header), has(self.jwtClaim), has(self.source)].filter(named, named).size() == 1"
+).message(PrioritySource::EXACTLY_ONE))]
+#[x_kube(validation = Rule::new("!has(self.number) || !has(self.source)").message(PrioritySource::NO_NUMBER))]
 #[x_kube(validation = Rule::new(
     "!has(self.number) || !has(self.map) || size(self.map) == 0"
 ).message(PrioritySource::NUMBER_OR_MAP))]
@@ -71,13 +74,24 @@ pub struct PrioritySource {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub jwt_claim: Option<String>,
-    /// Its values and their classes. Without a map: `high`, `medium` and `low` in any letter case.
+    /// What else of the request. Anybody can write it, so it is as a header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<PriorityFrom>,
+    /// Its values and their classes. Without a map: `high`, `medium` and `low` in any letter case; of `ServiceTier`
+    /// `flex` is `Low`, `default` is `Medium` and `priority` is `High`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub map: BTreeMap<String, PriorityClass>,
     /// Its values are whole numbers. Excludes `map`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<PriorityNumber>,
+}
+
+/// A property of a request other than a header or a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PriorityFrom {
+    /// `service_tier` in the begin of its body, as clients of OpenAI write it.
+    ServiceTier,
 }
 
 /// What class a whole number stands for.
@@ -118,8 +132,10 @@ impl PrioritySource {
     /// What is said about values that are numbers and names.
     pub const NUMBER_OR_MAP: &str = "values are numbers or names: write either number or map";
     /// What is said about a source that is both or neither.
-    pub const EXACTLY_ONE: &str =
-        "a class comes from one thing: write either header: X-Priority, or jwtClaim: tier";
+    pub const EXACTLY_ONE: &str = "a class comes from one thing: write either header: X-Priority, or jwtClaim: tier, or source: ServiceTier";
+    /// What is said about numbers where there are none.
+    pub const NO_NUMBER: &str =
+        "a service tier is no number: write map, or nothing for flex, default and priority";
 }
 
 /// What is kept for a class.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::HeaderMap;
 use tidegate_core::{Answer, Cause, Refusal, Rule, Tick};
 use tidegate_policy::PriorityClass;
-use tidegate_policy::report::{BreakerState, BreakerStatus};
+use tidegate_policy::report::{BreakerState, BreakerStatus, StageStatus};
 
 use crate::backoff::random;
 use crate::metrics::{ProtocolRefusal, Verdict};
@@ -82,8 +82,9 @@ pub(crate) struct Told<'a> {
     pub(crate) headers: &'a HeaderMap,
 }
 
-/// A request was refused, went to a fallback or would have been refused.
-pub(crate) fn refused(told: Told<'_>, verdict: Verdict, refusal: &Refusal) {
+/// A request was refused, went to a fallback or would have been refused. `fallback`: what has answered in place of the
+/// engine, or `none` where that was tried.
+pub(crate) fn refused(told: Told<'_>, verdict: Verdict, refusal: &Refusal, fallback: Option<&str>) {
     if !tracing::enabled!(target: "tidegate::decision", tracing::Level::INFO) {
         return;
     }
@@ -100,6 +101,7 @@ pub(crate) fn refused(told: Told<'_>, verdict: Verdict, refusal: &Refusal) {
         verdict = verdict.as_str(),
         cause = refusal.cause.as_str(),
         reason = reason(refusal, breaker),
+        fallback,
         policy = refusal.rule.policy,
         rule = refusal.rule.name,
         observed = refusal.observed,
@@ -108,6 +110,28 @@ pub(crate) fn refused(told: Told<'_>, verdict: Verdict, refusal: &Refusal) {
         limit_quota = limited.then_some(refusal.limit),
         retry_after_ms = u64::try_from(refusal.retry_after.as_millis()).unwrap_or(u64::MAX),
         priority = class_name(refusal.class),
+        route = told.route.as_str(),
+        client_ip = %told.client.to_canonical(),
+        dropped,
+    );
+}
+
+/// The engine has failed a request, and something else has answered it.
+pub(crate) fn replaced(told: Told<'_>, cause: &str, fallback: &str) {
+    if !tracing::enabled!(target: "tidegate::decision", tracing::Level::INFO) {
+        return;
+    }
+    let Some(dropped) = DECISIONS.take(told.at) else { return };
+    tracing::info!(
+        target: "tidegate::decision",
+        event = "decision",
+        service = told.shared.log().service,
+        trace_id = told.trace_id(),
+        request_id = text(told.headers, "x-request-id").unwrap_or_default(),
+        decision = word(Verdict::Admitted, told.breaker().as_ref()),
+        verdict = Verdict::Fallback.as_str(),
+        cause,
+        fallback,
         route = told.route.as_str(),
         client_ip = %told.client.to_canonical(),
         dropped,
@@ -170,8 +194,19 @@ fn word(verdict: Verdict, breaker: Option<&BreakerStatus>) -> &'static str {
 
 /// Of a breaker why it opened, such as `5xx_rate_85%_in_30s`; of another rule what was over what.
 fn reason(refusal: &Refusal, breaker: Option<BreakerStatus>) -> String {
+    let of_stage = |stage: &StageStatus| {
+        let rule = refusal
+            .rule
+            .name
+            .strip_prefix("stages.")
+            .and_then(|rule| rule.strip_prefix(stage.stage.as_str()));
+        rule.is_some_and(|condition| condition.starts_with('.'))
+    };
     breaker
-        .and_then(|breaker| breaker.last_trigger_reason)
+        .and_then(|breaker| match breaker.stages.iter().find(|stage| of_stage(stage)) {
+            Some(stage) => stage.last_trigger_reason.clone(),
+            None => breaker.last_trigger_reason,
+        })
         .unwrap_or_else(|| format!("{}_{}_over_{}", refusal.cause.as_str(), refusal.observed, refusal.limit))
 }
 

@@ -16,4 +16,4 @@ mod usual;
 pub use account::Account;
 pub use asked::Asked;
 pub use meter::Meter;
-pub use usual::UsualOutput;
+pub use usual::{Model, UsualOutput};

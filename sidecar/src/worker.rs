@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tidegate_core::Engine;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -37,6 +37,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// microseconds later, or when the client reads. This long is waited for that.
 const LAST_BYTES: Duration = Duration::from_millis(250);
 
+/// So long the collector may take for the spans that are left at the end.
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
 /// Serves with the sockets of the supervisor until SIGTERM or SIGINT, then until nothing is in flight.
 pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
     die_with(worker.supervisor)?;
@@ -56,13 +59,22 @@ pub fn run(worker: &WorkerArgs) -> Result<ExitCode> {
     let code = runtime.block_on(async {
         let admin = tokio::net::TcpListener::from_std(admin)?;
         spawn_control(&worker.run, admin, &shared, &keeper);
-        if let Some((target, spans)) = spans {
-            tokio::spawn(trace::export(target, spans, shared.metrics.traces.clone()));
-        }
-        tokio::select! {
+        let (end, ending) = oneshot::channel();
+        let exporting = spans.map(|(target, spans)| {
+            tokio::spawn(trace::export(target, spans, shared.metrics.traces.clone(), ending))
+        });
+        let code = tokio::select! {
             told = told_to_end(&shared, worker.run.drain_deadline) => told,
             reason = ended.recv() => Err(anyhow::anyhow!("a data thread ended: {}", reason.unwrap_or_default())),
+        };
+        if let Some(exporting) = exporting {
+            // It may have ended by itself.
+            let _ = end.send(());
+            if timeout(LAST_SPANS, exporting).await.is_err() {
+                warn!("the last spans were not exported: the collector takes too long");
+            }
         }
+        code
     });
     // A lookup of a name may still hold a thread; nothing waits for it.
     runtime.shutdown_background();

@@ -185,6 +185,7 @@ impl Client<'_> {
             headers: self,
             claims: self,
             model: None,
+            service_tier: None,
             tokens: self.request.tokens(),
         }
     }

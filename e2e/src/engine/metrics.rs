@@ -71,6 +71,11 @@ impl Metrics {
             self.time_to_first_token.clone(),
         );
         registry.register(
+            "vllm:request_prefill_time_seconds",
+            "Arrival to first token: the simulator does not tell queue and prefill apart",
+            self.time_to_first_token.clone(),
+        );
+        registry.register(
             "vllm:e2e_request_latency_seconds",
             "Arrival to last token",
             self.e2e_latency.clone(),

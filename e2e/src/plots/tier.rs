@@ -186,6 +186,7 @@ impl<'a> Play<'a> {
             headers: &NoHeaders,
             claims: &NoClaims,
             model: None,
+            service_tier: None,
             tokens: Tokens::default(),
         };
         let Decision::Admit(admission) = self.engine.admit(now, &facts) else { return };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidegate_e2e::harness::{Engine, eventually, in_namespace};
-use tidegate_policy::report::{BreakerState, Status};
+use tidegate_policy::report::{BreakerState, StageState, Status};
 
 fn breaker_is(status: &Status, state: BreakerState) -> bool {
     status.breaker.as_ref().is_some_and(|breaker| breaker.state == state)
@@ -147,6 +147,50 @@ async fn a_canary_group_opens_its_own_breaker_and_no_other() -> anyhow::Result<(
         .await?;
         let closed = lab.status(pod).await?.breaker.expect("the breaker");
         assert!(closed.groups.is_some_and(|groups| (groups.tracked, groups.open) == (3, 0)), "{closed:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_stage_that_runs_out_of_memory_or_is_slow_stops_its_pod_and_says_why() -> anyhow::Result<()> {
+    in_namespace(async |lab| {
+        lab.apply(
+            "{apiVersion: tidegate.dev/v1alpha1, kind: CircuitBreakerPolicy, metadata: {name: pipeline}, spec: {
+               targetService: llama, open: {duration: 2s}, stages: [
+                 {name: attention, latency: {above: 800ms}, outOfMemory: {count: 2, window: 5m}},
+                 {name: prefill, latency: {percentile: 90, above: 500ms, minimumRequests: 1}}]}}",
+        )
+        .await?;
+        let pods = lab.engine(&Engine::new("llama")).await?;
+        let pod = &pods[0];
+        lab.until_programmed(pod).await?;
+        let stage = |status: &Status, i: usize| status.breaker.as_ref().map(|b| b.stages[i].state);
+        lab.until(pod, "times of prefill", |status| stage(status, 1) == Some(StageState::Closed)).await?;
+        assert_eq!(stage(&lab.status(pod).await?, 0), Some(StageState::NoSignal), "nobody tells of attention");
+        lab.control(pod, "/oom", &json!({})).await?;
+        for _ in 0..2 {
+            assert_eq!(lab.complete(pod, &[]).await?.status, 500);
+        }
+        let refused = lab.complete(pod, &[]).await?;
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(refused.header("x-tidegate-reason").contains("stages.attention.outOfMemory"), "{refused:?}");
+        lab.control(pod, "/reset", &json!({})).await?;
+        let again = eventually("an engine that is tried again", Duration::from_secs(20), async || {
+            match lab.complete(pod, &[]).await {
+                Ok(answer) if answer.status == 200 => Ok(answer),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        again.await?;
+        lab.control(pod, "/slow", &json!({"factor": 40})).await?;
+        let why = |status: &Status| {
+            status.breaker.as_ref().and_then(|breaker| breaker.stages[1].last_trigger_reason.clone())
+        };
+        let slow = lab.until(pod, "a slow prefill", |status| why(status).is_some());
+        let (status, _) = tokio::try_join!(slow, lab.complete(pod, &[]))?;
+        let why = why(&status).unwrap_or_default();
+        assert!(why.starts_with("prefill_p90_over_500ms_by_"), "{why}");
         Ok(())
     })
     .await

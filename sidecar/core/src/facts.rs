@@ -42,6 +42,8 @@ pub struct Facts<'a> {
     pub claims: &'a dyn Claims,
     /// The model it asks for; nothing where nobody has looked.
     pub model: Option<&'a str>,
+    /// The `service_tier` of its body; nothing where nobody has looked.
+    pub service_tier: Option<&'a str>,
     /// What it is estimated to use; nothing where nobody has looked.
     pub tokens: Tokens,
 }

@@ -30,11 +30,22 @@ enum Values {
     Numbers(Number),
 }
 
+/// What OpenAI's service tiers stand for; `auto` leaves it to the server, and so gives no class.
+/// <https://platform.openai.com/docs/api-reference/chat/create#chat_create-service_tier>
+const SERVICE_TIERS: [(&str, PriorityClass); 3] =
+    [("flex", PriorityClass::Low), ("default", PriorityClass::Medium), ("priority", PriorityClass::High)];
+
+fn known((value, class): (&str, PriorityClass)) -> (Box<[u8]>, PriorityClass) {
+    (value.as_bytes().into(), class)
+}
+
 /// Where a class is written.
 #[derive(Debug)]
 enum From {
     /// By whoever sends the request.
     Header(String),
+    /// By whoever sends the request, as `service_tier` in its body.
+    ServiceTier,
     /// By an issuer that is believed.
     Claim(Box<str>),
 }
@@ -75,7 +86,7 @@ impl Classifier {
     pub(crate) fn classify(&self, facts: &Facts<'_>) -> PriorityClass {
         let claimed = self.sources.iter().find_map(|source| Some((source, source.class(facts)?)));
         match claimed {
-            Some((Source { from: From::Header(_), .. }, class))
+            Some((Source { from: From::Header(_) | From::ServiceTier, .. }, class))
                 if class > self.default && !self.claimants.iter().any(|c| c.matches(facts)) =>
             {
                 self.default
@@ -92,10 +103,14 @@ impl Source {
         let from = match (&source.header, &source.jwt_claim) {
             (Some(header), _) => From::Header(header.as_str().to_owned()),
             (None, Some(claim)) => From::Claim(claim.as_str().into()),
+            (None, None) if source.service_tier => From::ServiceTier,
             (None, None) => return None,
         };
         let values = match source.number {
             Some(number) => Values::Numbers(number),
+            None if source.map.is_empty() && source.service_tier => {
+                Values::These(SERVICE_TIERS.map(known).into())
+            }
             None if source.map.is_empty() => Values::Names,
             None => {
                 let values = source.map.iter().map(|(value, class)| (value.as_bytes().into(), *class));
@@ -109,6 +124,7 @@ impl Source {
     fn class(&self, facts: &Facts<'_>) -> Option<PriorityClass> {
         match &self.from {
             From::Header(header) => self.named(facts.headers.get(header)?),
+            From::ServiceTier => self.named(facts.service_tier?.as_bytes()),
             From::Claim(claim) => facts.claims.values(claim).iter().find_map(|v| self.named(v.as_bytes())),
         }
     }
@@ -237,6 +253,7 @@ mod tests {
             header: HeaderName::new("x-tier").ok(),
             number: None,
             jwt_claim: None,
+            service_tier: false,
             map: [("silver".to_owned(), Low), ("gold".to_owned(), Medium)].into(),
         };
         let mut priority = Priority::default();
@@ -305,6 +322,23 @@ mod tests {
         assert_eq!(claim("10.1.2.3", "ads"), Medium);
         assert_eq!(claim("fd12::1", "ads"), High);
         assert_eq!(claim("fe80::1", "search"), Medium);
+    }
+
+    #[test]
+    fn a_service_tier_lowers_the_class_of_anybody_and_raises_that_of_those_who_may() {
+        let source = PrioritySource { service_tier: true, ..PrioritySource::default() };
+        let mut priority = Priority { from: vec![source], ..Priority::default() };
+        let class = |priority: &Priority, tier| classify(priority, &Request::from("10.0.0.1").of_tier(tier));
+        for (tier, expected) in
+            [("flex", Low), ("default", Medium), ("auto", Medium), ("priority", Medium), ("Flex", Medium)]
+        {
+            assert_eq!(class(&priority, tier), expected, "{tier}");
+        }
+        assert_eq!(classify(&priority, &Request::from("10.0.0.1")), Medium);
+        priority.high_allowed_from = vec![claimant(Some("10.0.0.0/8"), None)];
+        assert_eq!(class(&priority, "priority"), High);
+        priority.from[0].map = [("scale".to_owned(), High)].into();
+        assert_eq!((class(&priority, "scale"), class(&priority, "flex")), (High, Medium), "a map of its own");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(crate) struct Request {
     headers: Fields,
     claims: Claimed,
     tokens: Tokens,
+    service_tier: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -40,6 +41,7 @@ impl Request {
             headers: Fields::default(),
             claims: Claimed::default(),
             tokens: Tokens::default(),
+            service_tier: None,
         }
     }
 
@@ -58,6 +60,11 @@ impl Request {
         self
     }
 
+    pub(crate) fn of_tier(mut self, tier: &str) -> Self {
+        self.service_tier = Some(tier.to_owned());
+        self
+    }
+
     pub(crate) fn priority(class: &str) -> Self {
         Self::from("10.0.0.1").with("x-priority", class)
     }
@@ -70,6 +77,7 @@ impl Request {
             headers: &self.headers,
             claims: &self.claims,
             model: None,
+            service_tier: self.service_tier.as_deref(),
             tokens: self.tokens,
         }
     }

@@ -59,6 +59,7 @@ fn serve(engine: &Engine, n: u64) -> bool {
         headers: &key,
         claims: &NoClaims,
         model: None,
+        service_tier: None,
         tokens: Tokens::default(),
     };
     let Decision::Admit(admission) = engine.admit(now, &facts) else { return false };

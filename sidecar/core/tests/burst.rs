@@ -86,6 +86,7 @@ impl Replay {
                 headers: &headers,
                 claims: &NoClaims,
                 model: None,
+                service_tier: None,
                 tokens: Tokens::default(),
             },
         ) {

@@ -44,6 +44,7 @@ impl Limitador {
             headers: &Fields(values),
             claims: &NoClaims,
             model: None,
+            service_tier: None,
             tokens: Tokens { input: hits_addend, cached: 0, output: 0 },
         };
         let decision = self.0.admit(Tick::from_nanos(second * 1_000_000_000), &facts);

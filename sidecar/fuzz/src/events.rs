@@ -110,6 +110,7 @@ impl World {
             headers: &headers,
             claims: &NoClaims,
             model: None,
+            service_tier: None,
             tokens: Tokens { input: u32::from(bytes.byte()), cached: 0, output: u32::from(bytes.byte()) },
         };
         match self.engine.admit(self.now, &facts) {

@@ -101,7 +101,10 @@ impl PolicyDocument {
         let limits = self.limits.iter().map(|limit| &limit.key);
         let queue = self.queue.iter().map(|queue| &queue.tenant);
         let breaker = self.breaker.iter().filter_map(|breaker| breaker.per.as_ref()).map(|per| &per.key);
-        self.counts_tokens() || limits.chain(queue).chain(breaker).any(|key| key.contains(&KeyPart::Model))
+        let tiers = self.priority.from.iter().any(|source| source.service_tier);
+        self.counts_tokens()
+            || tiers
+            || limits.chain(queue).chain(breaker).any(|key| key.contains(&KeyPart::Model))
     }
 
     /// Parses and validates. Errors name the place and what to write there.

@@ -49,7 +49,7 @@ impl Default for Priority {
     }
 }
 
-/// A header or a claim that names a class; exactly one is set.
+/// A header, a claim or a service tier that names a class; exactly one is set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrioritySource {
@@ -59,7 +59,11 @@ pub struct PrioritySource {
     /// The claim of a verified token. Its issuer vouches for it, so it may give `High` too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt_claim: Option<String>,
-    /// Its values and their classes. Empty: `high`, `medium` and `low` in any letter case.
+    /// The `service_tier` that an OpenAI client writes into the body. Anybody can write it, so it is as a header.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub service_tier: bool,
+    /// Its values and their classes. Empty: `high`, `medium` and `low` in any letter case; of a service tier `flex` is
+    /// `Low`, `default` `Medium` and `priority` `High`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub map: BTreeMap<String, PriorityClass>,
     /// Its values are whole numbers. Excludes `map`.

@@ -22,7 +22,7 @@ use super::progress::Progress;
 use super::request_body::RequestBody;
 use crate::caps::Room;
 use crate::fallback::{CREDENTIALS, MARK, answers, is_marked, kind, model, remote};
-use crate::metrics::FallbackOutcome;
+use crate::metrics::{FallbackOutcome, Verdict};
 use crate::refusal::{self, Dialect, Trouble};
 use crate::request_log;
 
@@ -135,7 +135,10 @@ impl Arrived {
         for fallback in &fallbacks {
             let (outcome, answer) = match self.try_fallback(fallback, on).await? {
                 Tried::Answered(answer) => (FallbackOutcome::Answered, Some(answer)),
-                Tried::Failed => (FallbackOutcome::Failed, None),
+                Tried::Failed => {
+                    why_not = Some("failed");
+                    (FallbackOutcome::Failed, None)
+                }
                 Tried::Skipped(why) => {
                     why_not = Some(why);
                     (FallbackOutcome::Skipped, None)
@@ -151,10 +154,24 @@ impl Arrived {
                     Otherwise::Failed(_) => HeaderValue::from_static(Trouble::EngineFailed.code()),
                 };
                 answer.headers_mut().insert(refusal::REASON, reason);
+                self.tell_fallback(&otherwise, kind);
                 return Ok(answer);
             }
         }
+        self.tell_fallback(&otherwise, "none");
         self.say(otherwise, why_not).await
+    }
+
+    /// What has answered in place of the engine, in the log. That nothing has answered for one that failed is told as its
+    /// failure.
+    fn tell_fallback(&self, otherwise: &Otherwise, kind: &str) {
+        let told = self.told(&self.client.shared);
+        match otherwise {
+            Otherwise::Refusal(refusal) => request_log::refused(told, Verdict::Fallback, refusal, Some(kind)),
+            Otherwise::Trouble(_) | Otherwise::Failed(_) if kind == "none" => {}
+            Otherwise::Trouble(trouble) => request_log::replaced(told, trouble.code(), kind),
+            Otherwise::Failed(_) => request_log::replaced(told, Trouble::EngineFailed.code(), kind),
+        }
     }
 
     async fn say(&mut self, otherwise: Otherwise, why_not: Option<&str>) -> Result<Answer, Failure> {

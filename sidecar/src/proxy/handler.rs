@@ -28,7 +28,7 @@ use crate::refusal::{self, Dialect, Form, Trouble, grpc};
 use crate::request_log::{self, Told};
 use crate::route::Route;
 use crate::shared::Shared;
-use crate::tokens::Asked;
+use crate::tokens::{Asked, Model};
 use crate::trace::Span;
 
 /// A refused request's body is read to its end up to this size, so that the connection can be kept; beyond it,
@@ -182,7 +182,7 @@ impl Arrived {
             client.turn_to(Turn::Engine);
         }
         let asked = Asked::new(self.parts.uri.path(), prompt);
-        self.estimate = asked.tokens(self.client.shared.usual_output.get());
+        self.estimate = asked.tokens(self.client.shared.usual_output.get(Model::of(asked.model())));
         self.asked = Some(asked);
         Ok(())
     }
@@ -208,7 +208,10 @@ impl Arrived {
         self.count(verdict, Some(refusal));
         let client = &self.client;
         client.shared.metrics.decisions.refused(verdict, refusal, self.route, self.address);
-        request_log::refused(self.told(&client.shared), verdict, refusal);
+        // With a fallback its line says which one, once that is known.
+        if verdict != Verdict::Fallback {
+            request_log::refused(self.told(&client.shared), verdict, refusal, None);
+        }
         if let Some(span) = &mut self.span {
             span.refused(verdict, refusal);
         }

@@ -64,6 +64,9 @@ impl Arrived {
     fn ask(&mut self, engine: &Arc<Engine>) -> Decision {
         let caller = identity::of_request(&self.client.shared, self.client.address, &self.parts.headers);
         self.address = caller.address;
+        if let Some(span) = &mut self.span {
+            span.client(self.address);
+        }
         let facts = Facts {
             method: self.parts.method.as_str(),
             path: self.parts.uri.path(),
@@ -71,6 +74,7 @@ impl Arrived {
             headers: &Fields(&self.parts.headers),
             claims: caller.claims.as_ref().map_or(&NoClaims, |claims| claims as &dyn Claims),
             model: self.asked.as_ref().and_then(Asked::model),
+            service_tier: self.asked.as_ref().and_then(Asked::service_tier),
             tokens: self.estimate,
         };
         let decision = engine.admit(self.at, &facts);

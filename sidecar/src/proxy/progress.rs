@@ -302,7 +302,7 @@ impl Progress {
         let account = self.account.as_mut()?;
         let used = account.used()?;
         if whole && let Some(output) = account.open_output(&used) {
-            self.shared.usual_output.learn(output);
+            self.shared.usual_output.learn(account.model(), output);
         }
         if let Some(operation) = self.operation {
             self.shared.metrics.gen_ai.used(operation, &used);

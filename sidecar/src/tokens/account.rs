@@ -6,6 +6,7 @@ use tidegate_core::{HeadOutcome, Tokens};
 use super::Asked;
 use super::ending::Style;
 use super::meter::Meter;
+use super::usual::Model;
 
 /// Tokens of an answer between two looks at what is left.
 const EVERY: u32 = 16;
@@ -21,6 +22,8 @@ pub struct Account {
     open: bool,
     outcome: Option<HeadOutcome>,
     meter: Option<Meter>,
+    /// The model that it asks for.
+    model: Model,
     /// It never reached the engine.
     unsent: bool,
     /// When to look next.
@@ -37,6 +40,7 @@ impl Account {
             open: asked.prompt().is_some_and(|prompt| prompt.max_output.is_none()) && asked.generates(),
             outcome: None,
             meter: None,
+            model: Model::of(asked.model()),
             unsent: false,
             look_at: estimate.output,
         }
@@ -81,6 +85,11 @@ impl Account {
     /// The counter of the answer.
     pub fn meter(&self) -> Option<&Meter> {
         self.meter.as_ref()
+    }
+
+    /// The model that it asks for.
+    pub fn model(&self) -> Model {
+        self.model
     }
 
     /// Tokens that were generated for a client that left their number open.

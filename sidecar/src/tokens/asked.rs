@@ -48,6 +48,11 @@ impl Asked {
         self.model.as_deref().or_else(|| self.prompt.as_ref()?.model.as_deref())
     }
 
+    /// The service tier that its body asks for.
+    pub fn service_tier(&self) -> Option<&str> {
+        self.prompt.as_ref()?.service_tier.as_deref()
+    }
+
     /// What its body tells.
     pub fn prompt(&self) -> Option<&Prompt> {
         self.prompt.as_ref()

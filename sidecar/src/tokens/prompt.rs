@@ -7,6 +7,7 @@ use super::json::{Chars, Level, Name, Reader, Value, Visitor, name_in};
 /// v2 (infer), TGI and `SGLang` differ in their names and not in their shape; one table serves them all.
 const NAMES: &[(&[u8], Name)] = &[
     (b"model", MODEL),
+    (b"service_tier", SERVICE_TIER),
     (b"max_tokens", MOST),
     (b"max_completion_tokens", MOST),
     (b"max_output_tokens", MOST),
@@ -58,13 +59,16 @@ const TOOLS: Name = 11;
 const NAME: Name = 12;
 const DATA: Name = 13;
 const URL: Name = 14;
+const SERVICE_TIER: Name = 15;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Prompt {
     /// The model. When it is there several times, the last one, as parsers do.
     pub model: Option<Box<str>>,
-    /// Where its name stands in the body, quotes included: from and to.
+    /// What is asked of OpenAI as `service_tier`.
+    pub service_tier: Option<Box<str>>,
+    /// Where the model's name stands in the body, quotes included: from and to.
     pub model_at: Option<(u64, u64)>,
     /// Longest answer, in tokens.
     pub max_output: Option<u32>,
@@ -92,6 +96,7 @@ pub struct PromptReader {
 struct Found {
     model: Option<Box<str>>,
     model_at: Option<(u64, u64)>,
+    service_tier: Option<Box<str>>,
     max_output: Option<u32>,
     copies: u32,
     prompts: u32,
@@ -148,6 +153,7 @@ impl PromptReader {
         Prompt {
             model: found.model,
             model_at: found.model_at,
+            service_tier: found.service_tier,
             max_output: found.max_output,
             answers: found.copies.max(1).saturating_mul(found.prompts.max(1)),
             stream: found.stream,
@@ -237,6 +243,11 @@ impl Visitor for Found {
     fn value(&mut self, path: &[Level], value: Value<'_>) {
         match path {
             [Level::Key(MODEL)] => self.model(value),
+            [Level::Key(SERVICE_TIER)] => {
+                if let Value::Text { short, .. } = value {
+                    self.service_tier = short.map(Box::from);
+                }
+            }
             [Level::Key(STREAM_OPTIONS), Level::Key(INCLUDE_USAGE)] => {
                 self.include_usage = value == Value::Bool(true);
             }

@@ -10,7 +10,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
@@ -32,13 +32,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a batch is sent before it is given up.
 const ATTEMPTS: usize = 4;
 
-/// Exports until the tracer is gone.
-pub async fn export(target: Target, mut spans: mpsc::Receiver<Record>, counts: Traces) {
+/// Exports until it is told to end; then what is there, and no more.
+pub async fn export(
+    target: Target,
+    mut spans: mpsc::Receiver<Record>,
+    counts: Traces,
+    mut end: oneshot::Receiver<()>,
+) {
     let mut collector = Collector { target, connection: None };
     let mut away = false;
     loop {
         let mut batch = Vec::new();
-        if spans.recv_many(&mut batch, MOST_IN_BATCH).await == 0 {
+        let received = tokio::select! {
+            biased;
+            _ = &mut end, if !spans.is_closed() => {
+                spans.close();
+                continue;
+            }
+            received = spans.recv_many(&mut batch, MOST_IN_BATCH) => received,
+        };
+        if received == 0 {
             return;
         }
         let deadline = Instant::now() + BATCH;

@@ -114,6 +114,11 @@ impl Span {
         });
     }
 
+    /// Whom it comes from, as far as the proxies before it are believed.
+    pub fn client(&mut self, client: IpAddr) {
+        self.with(|record| record.client = client.to_canonical());
+    }
+
     /// The client is answered with this status.
     pub fn status(&mut self, status: u16) {
         self.with(|record| record.status = Some(status));

@@ -87,6 +87,37 @@ fn an_open_breaker_says_why_it_opened() {
 }
 
 #[test]
+fn a_fallback_is_one_line_that_says_which_and_in_place_of_what() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut document = serde_json::to_value(PolicyDocument::default()).unwrap();
+    document["revision"] = "r1".into();
+    let remote = json!({"url": format!("http://{nobody}/")});
+    document["breaker"] = json!({
+        "policy": "shop/pay", "mode": "Enforce", "trip": {"consecutiveFailures": {"count": 1}},
+        "openMillis": 3_600_000, "halfOpen": {"probes": 1},
+        "fallbacks": {"on": ["Open", "ConnectFailure"], "to": [
+            {"send": remote}, {"static": {"status": 200, "contentType": "text/plain", "body": "later"}}]},
+    });
+    let sidecar = start(&File::new(&document.to_string()), nobody, &[]);
+    for _ in 0..2 {
+        assert_eq!(sidecar.request("/", &[]).unwrap().status, 200);
+    }
+    let of_cause = |cause: &str| sidecar.line("a decision", |line| line["cause"] == cause);
+    let (failed, open) = (of_cause("engine-failed"), of_cause("breaker-open"));
+    for line in [&failed, &open] {
+        assert_eq!((&line["verdict"], &line["fallback"]), (&json!("fallback"), &json!("static")), "{line}");
+    }
+    assert_eq!((&failed["decision"], &open["decision"]), (&json!("ALLOWED"), &json!("OPEN")));
+    document["breaker"]["fallbacks"]["to"].as_array_mut().unwrap().truncate(1);
+    let sidecar = start(&File::new(&document.to_string()), nobody, &[]);
+    let refused = [(); 2].map(|()| sidecar.request("/", &[]).unwrap());
+    assert_eq!(refused.each_ref().map(|answer| answer.status), [502, 503]);
+    let reason = refused[1].header("x-tidegate-reason").unwrap();
+    assert!(reason.ends_with("; fallback=failed"), "{reason}");
+    assert_eq!(sidecar.line("a decision", |line| line["cause"] == "breaker-open")["fallback"], "none");
+}
+
+#[test]
 fn a_flood_of_refusals_is_no_flood_of_lines() {
     let engine = Engine::start();
     let sidecar = start(&File::new(&one_request("r1")), engine.address, &[]);

@@ -115,6 +115,7 @@ fn a_slow_stage_in_server_timing_refuses_requests_and_is_named() {
     assert_eq!(sidecar.metric(open), Some(1.0));
     let line = sidecar.line("the decision", |line| line["rule"] == "stages.attention.latency");
     assert_eq!(line["decision"], "OPEN", "{line}");
+    assert_eq!(line["reason"], "attention_p99_over_800ms_by_33%_in_30s", "{line}");
 }
 
 #[test]

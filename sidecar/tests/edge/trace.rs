@@ -217,6 +217,33 @@ fn a_refused_request_has_a_span_that_names_the_rule() {
 }
 
 #[test]
+fn a_span_names_the_client_that_trusted_proxies_name() {
+    let receiver = Receiver::start();
+    let document = serde_json::json!({"apiVersion": "policy.tidegate.dev/v1", "revision": "r1",
+        "identity": {"policy": "shop/llama", "clientIp": {"trustedProxies": ["127.0.0.0/8"], "from": "XForwardedFor"}}});
+    let file = policy_file::File::new(&document.to_string());
+    let path = file.path().display().to_string();
+    let arguments = ["--otlp-endpoint", &receiver.endpoint(), "--trace-ratio=1", "--policy-file", &path];
+    let sidecar = Sidecar::start(engine(), &arguments);
+    sidecar.await_status("the document", |status| status["revision"] == "r1");
+    sidecar.request("/", &[("x-forwarded-for", "192.0.2.7")]).unwrap();
+    let span = receiver.span("the span", |_| true);
+    assert_eq!(text(&span.attributes, "client.address"), Some("192.0.2.7"));
+}
+
+#[test]
+fn spans_that_wait_are_exported_when_the_sidecar_ends() {
+    let receiver = Receiver::start();
+    let mut sidecar = Sidecar::start(engine(), &["--otlp-endpoint", &receiver.endpoint(), "--trace-ratio=1"]);
+    for _ in 0..20 {
+        assert_eq!(sidecar.request("/", &[]).unwrap().status, 200);
+    }
+    sidecar.signal(rustix::process::Signal::TERM);
+    assert!(sidecar.await_exit().success());
+    assert_eq!(receiver.spans().len(), 20);
+}
+
+#[test]
 fn without_its_collector_requests_pass_and_lost_spans_are_counted() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let endpoint = format!("http://{nobody}");

@@ -361,6 +361,27 @@ fn the_engine_does_not_see_what_clients_ask_for_where_a_policy_strips_it() {
 }
 
 #[test]
+fn a_service_tier_in_the_body_is_the_class_of_its_request() {
+    let engine = Engine::answering(|_| ok("engine"));
+    let parts =
+        json!({"priority": {"from": [{"serviceTier": true}], "default": "Medium", "highAllowedFrom": []}});
+    let proxy = Proxy::with_document(engine.address, &document("1", &parts));
+    for tier in ["flex", "priority", "auto"] {
+        let body = json!({"model": "m", "messages": [{"content": "service_tier"}], "service_tier": tier})
+            .to_string();
+        let length = body.len();
+        let head =
+            format!("POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        assert_eq!(proxy.ask(&format!("{head}{body}")).text(), "engine");
+    }
+    let admitted = |class: &str| {
+        proxy
+            .metric(&format!(r#"tidegate_requests_total{{decision="admitted",cause="",priority="{class}"}}"#))
+    };
+    assert_eq!((admitted("low"), admitted("medium"), admitted("high")), (1, 2, 0));
+}
+
+#[test]
 fn an_event_stream_tells_in_its_head_what_is_left() {
     let engine = Engine::answering(|_| {
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-ratelimit-remaining-requests: 99\r\n\

@@ -90,6 +90,7 @@ impl Policy for Sidecar {
             headers: &fields,
             claims: &NoClaims,
             model: None,
+            service_tier: None,
             tokens: Tokens::default(),
         };
         let decision = self.engine.admit(Tick::from_duration(now), &facts);

@@ -76,6 +76,7 @@ impl Request {
             headers: self,
             claims: &NoClaims,
             model: None,
+            service_tier: None,
             tokens: Tokens::default(),
         }
     }

@@ -15,8 +15,9 @@ pub(super) fn check(priority: &Priority, at: &mut Place<'_>) {
         at.field("from").refuse(format!("{sources} sources are too many: write at most {MOST_SOURCES}"));
     }
     for (i, source) in priority.from.iter().enumerate() {
-        if source.header.is_some() == source.jwt_claim.is_some() {
-            let message = "a class comes from one thing: write either header or jwtClaim";
+        let named = [source.header.is_some(), source.jwt_claim.is_some(), source.service_tier];
+        if named.into_iter().filter(|named| *named).count() != 1 {
+            let message = "a class comes from one thing: write either header, jwtClaim or serviceTier";
             at.field("from").item(i).refuse(message);
         }
         if let Some(number) = &source.number {

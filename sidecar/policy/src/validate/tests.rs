@@ -40,7 +40,7 @@ fn full() -> Value {
             {"issuer": "https://b", "algorithms": ["RS256"], "keys": {"inline": "{\"keys\": [{}]}"}},
         ]},
         "priority": {
-            "from": [{"header": "x-priority", "map": {"gold": "High"}}, {"jwtClaim": "tier"},
+            "from": [{"header": "x-priority", "map": {"gold": "High"}}, {"jwtClaim": "tier"}, {"serviceTier": true},
                 {"header": "x-request-priority", "number": {"better": "Lower", "high": -1, "medium": 5}}],
             "stripHeaders": true,
             "default": "Medium", "reservedHigh": 0.2,
@@ -197,6 +197,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("priority.from[].header", HEADER),
     ("priority.from[].map.gold", MODE),
     ("priority.from[].jwtClaim", &["5"]),
+    ("priority.from[].serviceTier", &["5", "\"yes\""]),
     ("priority.from[].number.better", MODE),
     ("priority.from[].number.high", &["6", "2147483648", "1.5", "\"5\""]),
     ("priority.from[].number.medium", &["-2147483649", "1.5", "\"5\""]),

@@ -12,7 +12,8 @@ pub(super) fn priority(spec: &crd::Priority, problems: &mut Problems) -> Option<
         .iter()
         .enumerate()
         .map(|(i, source)| {
-            if source.header.is_some() == source.jwt_claim.is_some() {
+            let named = [source.header.is_some(), source.jwt_claim.is_some(), source.source.is_some()];
+            if named.into_iter().filter(|named| *named).count() != 1 {
                 problems.add(format!("spec.priority.from[{i}]"), crd::PrioritySource::EXACTLY_ONE);
             }
             let header = optional(source.header.as_ref(), |name| {
@@ -22,6 +23,7 @@ pub(super) fn priority(spec: &crd::Priority, problems: &mut Problems) -> Option<
             Some(document::PrioritySource {
                 header: header?,
                 jwt_claim: source.jwt_claim.clone(),
+                service_tier: source.source == Some(crd::PriorityFrom::ServiceTier),
                 map,
                 number: source.number.as_ref().map(number),
             })
