@@ -24,7 +24,7 @@ fn data_is_read_however_the_stream_is_cut() {
 #[test]
 fn a_stream_can_be_cut_where_it_is_said_that_an_event_ends() {
     let ends = read(STREAM.chunks(1)).1;
-    assert_eq!(ends.len(), 4);
+    assert_eq!(ends.len(), 5);
     for end in ends {
         let before = &STREAM[..end];
         assert!(
