@@ -20,7 +20,7 @@ FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage promp
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny advisories unit loom fuzz clients protocol alerts chart e2e bench bench-core bench-quality gen images release clean-clusters
+.PHONY: help demo demo-standalone test check deny advisories unit loom fuzz apiserver clients protocol alerts chart e2e bench bench-core bench-quality gen images release clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,7 +32,7 @@ demo-standalone: ## The same sidecar and policies without a cluster, in a minute
 	cargo build -p tidegate-e2e -p tidegate-sidecar -p tidegate-cli
 	$(DEBUG)/tidegate-e2e demo-standalone --sidecar $(DEBUG)/tidegate-sidecar --cli $(DEBUG)/kubectl-tidegate
 
-test: check deny unit loom clients protocol alerts chart e2e ## Everything, from unit tests to end-to-end tests on a real cluster
+test: check deny unit loom apiserver clients protocol alerts chart e2e ## Everything, from unit tests to end-to-end tests on a real cluster
 
 check: ## Format, lints, generated files
 	cargo fmt --all --check
@@ -76,6 +76,9 @@ protocol: ## h2spec, and payloads of request smuggling as nginx, Node.js and Go 
 clients: ## The official OpenAI clients for Python and Node.js against the sidecar
 	cargo build -p tidegate-sidecar
 	cargo test -p tidegate-e2e --features clients --test clients
+
+apiserver: ## The custom resources on a real API server: every rule, every default, several writers, kubectl get and explain
+	cargo test -p tidegate-e2e --features cluster --test apiserver
 
 alerts: ## The alert rules, and a real Prometheus that scrapes the sidecar
 	cargo build -p tidegate-sidecar

@@ -35,12 +35,23 @@ use crate::{
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Programmed\")].status"
     ),
-    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.matched"),
-    printcolumn(name = "Open", type_ = "integer", json_path = ".status.breakersOpen", priority = "1"),
+    printcolumn(name = "Pods", type_ = "string", json_path = ".status.enforced"),
+    printcolumn(name = "Open", type_ = "integer", json_path = ".status.breakersOpen"),
     printcolumn(
         name = "Reason",
         type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].reason"
+    ),
+    printcolumn(
+        name = "Target",
+        type_ = "string",
+        json_path = ".status.ancestors[0].ancestorRef.name",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].message",
         priority = "1"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")

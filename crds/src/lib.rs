@@ -54,7 +54,10 @@ pub use rate_limit::{RateLimitHeaders, RateLimitPolicy, RateLimitPolicySpec};
 pub use reference::reference;
 pub use scalar::{Bytes, Decimal, Duration, HeaderName, Mode, Percentage, StatusMatch};
 pub use stage::{OutOfMemory, StageBreaker, StageLatency};
-pub use status::{CircuitBreakerPolicyStatus, PodCounts, RateLimitPolicyStatus, TierCounts};
+pub use status::{
+    AncestorRef, CircuitBreakerPolicyStatus, LimitStatus, PodCounts, PolicyAncestorStatus,
+    RateLimitPolicyStatus, TierCounts,
+};
 pub use target::{PodSelector, SelectorOperator, SelectorRequirement, TargetRef};
 pub use tiers::{
     GpuMemoryTier, KvCache, LatencySignal, LatencyTier, LearnedLatency, LearnedQps, MemorySource, OnStale,

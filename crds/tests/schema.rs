@@ -63,13 +63,28 @@ fn nothing_is_a_float_unsigned_or_null() {
     }
 }
 
+/// What `kubectl explain` would show of the language that this is written in, or of a page that it is not.
+const NO_WORDS_OF_THE_API: [&str; 9] =
+    ["crate::", "Self::", "[`", "Option", "Vec<", "`None`", "`Some", "struct", "serde"];
+
 #[test]
-fn every_field_is_described() {
+fn kubectl_explain_reads_like_documentation() {
     for definition in definitions() {
-        walk(&schema(&definition)["properties"]["spec"], "spec", &mut |path, node| {
-            let is_element = path.ends_with("[]") || path.ends_with("{}");
-            assert!(is_element || node["description"].is_string(), "{path}");
-        });
+        for part in ["spec", "status"] {
+            walk(&schema(&definition)["properties"][part], part, &mut |path, node| {
+                // What Kubernetes defines itself, its own types describe.
+                if path.ends_with("[]") || path.ends_with("{}") || path.contains("conditions") {
+                    return;
+                }
+                let text = node["description"].as_str().unwrap_or_default().trim();
+                let begins = text.starts_with(|first: char| first.is_uppercase() || first == '`');
+                let ends = text.ends_with('.');
+                assert!(begins && ends && text.contains(' '), "{path} is no sentence: {text:?}");
+                for word in NO_WORDS_OF_THE_API {
+                    assert!(!text.contains(word), "{path} says {word}: {text:?}");
+                }
+            });
+        }
     }
 }
 
@@ -100,7 +115,8 @@ fn people_find_the_resources_by_short_name_and_category_and_see_what_matters() {
         let columns = version.additional_printer_columns.as_deref().unwrap_or_default();
         let shown: Vec<_> =
             columns.iter().filter(|c| c.priority.is_none()).map(|c| c.name.as_str()).collect();
-        assert_eq!(shown, ["Mode", "Accepted", "Programmed", "Pods", "Age"]);
+        let busy = if short == "rlp" { "Tripped" } else { "Open" };
+        assert_eq!(shown, ["Mode", "Accepted", "Programmed", "Pods", busy, "Reason", "Age"]);
     }
 }
 

@@ -8,12 +8,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
-use tidegate_crds::{CircuitBreakerPolicy, PodCounts, RateLimitPolicy};
+use tidegate_crds::{CircuitBreakerPolicy, PodCounts, PolicyAncestorStatus, RateLimitPolicy};
 use tidegate_operator_core::key::{PolicyKey, PolicyKind};
 use tidegate_operator_core::status::{Notice, NoticeType, PolicyStatus, after_status};
 use tokio::sync::watch;
@@ -104,7 +104,7 @@ impl StatusWriter {
                     self.own.remove(&policy);
                 }
                 Due::Later => {}
-                Due::Now { before, after } => self.write(&policy, before, after, now).await,
+                Due::Now(change) => self.write(&policy, change.before, change.after, now).await,
             }
         }
         self.written.retain(|_, at| now.saturating_duration_since(*at) < INTERVAL);
@@ -132,7 +132,7 @@ impl StatusWriter {
         if recent && !after.is_urgent_after(before.as_ref()) {
             return Due::Later;
         }
-        Due::Now { before, after }
+        Due::Now(Box::new(Change { before, after }))
     }
 
     async fn write(
@@ -214,29 +214,50 @@ impl StatusWriter {
     }
 }
 
+struct Change {
+    before: Option<PolicyStatus>,
+    after: PolicyStatus,
+}
+
 enum Due {
     Gone,
     Nothing,
     Later,
-    Now { before: Option<PolicyStatus>, after: PolicyStatus },
+    Now(Box<Change>),
 }
 
 /// A condition whose status did not change keeps its time of transition, also while the watch has not brought back
 /// what was written last.
 fn keep_times(mut after: PolicyStatus, before: Option<&PolicyStatus>) -> PolicyStatus {
-    let conditions = match &mut after {
-        PolicyStatus::RateLimit(status) => &mut status.conditions,
-        PolicyStatus::CircuitBreaker(status) => &mut status.conditions,
+    let Some(before) = before else { return after };
+    let held = ancestors_of(before).to_vec();
+    let (conditions, ancestors) = match &mut after {
+        PolicyStatus::RateLimit(status) => (&mut status.conditions, &mut status.ancestors),
+        PolicyStatus::CircuitBreaker(status) => (&mut status.conditions, &mut status.ancestors),
     };
+    keep(conditions, before.conditions());
+    for ancestor in ancestors {
+        if let Some(same) = held.iter().find(|held| held.ancestor_ref == ancestor.ancestor_ref) {
+            keep(&mut ancestor.conditions, &same.conditions);
+        }
+    }
+    after
+}
+
+fn keep(conditions: &mut [Condition], held: &[Condition]) {
     for condition in conditions {
-        let held = before.iter().flat_map(|before| before.conditions());
-        let same =
-            held.into_iter().find(|held| held.type_ == condition.type_ && held.status == condition.status);
+        let same = held.iter().find(|held| held.type_ == condition.type_ && held.status == condition.status);
         if let Some(same) = same {
             condition.last_transition_time = same.last_transition_time.clone();
         }
     }
-    after
+}
+
+fn ancestors_of(status: &PolicyStatus) -> &[PolicyAncestorStatus] {
+    match status {
+        PolicyStatus::RateLimit(status) => &status.ancestors,
+        PolicyStatus::CircuitBreaker(status) => &status.ancestors,
+    }
 }
 
 fn generation(status: &PolicyStatus) -> Option<i64> {

@@ -1,6 +1,8 @@
 //! What users read about a policy: conditions and counts, from the index and the sidecars' reports.
 
+mod ancestors;
 mod conditions;
+mod limits;
 mod notice;
 mod rotate;
 
@@ -15,7 +17,7 @@ pub use notice::{Notice, NoticeType, after_report, after_status};
 
 use crate::index::{Index, NamespaceIndex, Verdict};
 use crate::key::{PodKey, PolicyKey, PolicyKind};
-use crate::pod::Sidecar;
+use crate::pod::{PodFacts, Sidecar};
 
 /// The last report of a pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +83,7 @@ impl Index {
     pub fn status(&self, policy: &PolicyKey, reports: &Reports, now: &Time) -> Option<PolicyStatus> {
         let namespace = self.namespace(&policy.namespace)?;
         let stored = namespace.policies.get(&(policy.kind, policy.name.clone()))?;
-        let tally = tally(namespace, policy, reports);
+        let tally = tally(namespace, policy, reports, |_| true);
         let rotate = rotate::command(namespace, policy, self.namespace_is_injected(&policy.namespace));
         let view = conditions::View {
             policy,
@@ -90,13 +92,19 @@ impl Index {
             tally: &tally,
             rotate: rotate.as_deref(),
             unavailable: self.unavailable(),
+            object: None,
         };
-        let conditions = conditions::of(&view, now);
+        let conditions = conditions::of(&view, &stored.facts.conditions, now);
+        let ancestors = ancestors::of(&view, &conditions, reports, now);
+        let enforced = Some(format!("{}/{}", tally.pods.programmed, tally.pods.matched));
         let observed_generation = stored.facts.generation;
         Some(match policy.kind {
             PolicyKind::RateLimitPolicy => PolicyStatus::RateLimit(RateLimitPolicyStatus {
                 observed_generation,
                 conditions,
+                ancestors,
+                enforced,
+                limits: limits::of(&view, reports),
                 pods: tally.pods,
                 tiers_tripped: tally.tripped,
                 rotate,
@@ -104,6 +112,8 @@ impl Index {
             PolicyKind::CircuitBreakerPolicy => PolicyStatus::CircuitBreaker(CircuitBreakerPolicyStatus {
                 observed_generation,
                 conditions,
+                ancestors,
+                enforced,
                 pods: tally.pods,
                 breakers_open: tally.open,
                 rotate,
@@ -112,9 +122,16 @@ impl Index {
     }
 }
 
-fn tally(namespace: &NamespaceIndex, policy: &PolicyKey, reports: &Reports) -> Tally {
+/// Of the pods that `counts`.
+fn tally(
+    namespace: &NamespaceIndex,
+    policy: &PolicyKey,
+    reports: &Reports,
+    counts: impl Fn(&PodFacts) -> bool,
+) -> Tally {
     let mut tally = Tally::default();
-    for (name, pod, verdict) in namespace.pods_of(policy).filter(|(_, pod, _)| !pod.finished) {
+    let pods = namespace.pods_of(policy).filter(|(_, pod, _)| !pod.finished && counts(pod));
+    for (name, pod, verdict) in pods {
         tally.pods.matched += 1;
         if pod.sidecar != Sidecar::Injected {
             tally.pods.uninjected += 1;
@@ -125,11 +142,15 @@ fn tally(namespace: &NamespaceIndex, policy: &PolicyKey, reports: &Reports) -> T
             tally.bypassed += 1;
             tally.bypass.get_or_insert_with(|| format!("{}: {}", service.front(), service.remedy()));
         }
-        let key = PodKey::new(policy.namespace.as_str(), name);
-        let report = reports.get(&key).filter(|report| report.uid == pod.uid).map(|report| &report.report);
-        tally.count(policy, verdict, report);
+        tally.count(policy, verdict, report_of(reports, policy, name, pod));
     }
     tally
+}
+
+/// What the pod's sidecar has said last. A pod that had the name before says nothing.
+fn report_of<'a>(reports: &'a Reports, policy: &PolicyKey, name: &str, pod: &PodFacts) -> Option<&'a Report> {
+    let key = PodKey::new(policy.namespace.as_str(), name);
+    reports.get(&key).filter(|report| report.uid == pod.uid).map(|report| &report.report)
 }
 
 impl Tally {
@@ -155,6 +176,7 @@ impl Tally {
     fn count_states(&mut self, policy: &PolicyKey, report: &Report) {
         let name = policy.to_string();
         let shedding = report.status.tiers.iter().filter(|tier| tier.policy == name && tier.shedding);
+        let mut any = false;
         for tier in shedding {
             let count = match tier.tier {
                 TierName::Qps => &mut self.tripped.qps,
@@ -162,7 +184,9 @@ impl Tally {
                 TierName::Latency => &mut self.tripped.latency,
             };
             *count += 1;
+            any = true;
         }
+        self.tripped.any += i32::from(any);
         let breaker = report.status.breaker.as_ref().filter(|breaker| breaker.policy == name);
         self.open += i32::from(breaker.is_some_and(|breaker| breaker.state != BreakerState::Closed));
     }

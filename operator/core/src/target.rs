@@ -99,7 +99,8 @@ impl TargetObject {
         CustomKind::ALL.into_iter().find(|known| (known.group(), known.as_str()) == (group, kind))
     }
 
-    fn selects(&self, pod: &PodFacts, services: &Services) -> Option<Specificity> {
+    /// Whether and how specifically it selects the pod.
+    pub(crate) fn selects(&self, pod: &PodFacts, services: &Services) -> Option<Specificity> {
         match self {
             Self::Front(front) => services.get(front)?.selects(&pod.labels).then_some(Specificity::Service),
             Self::Workload(workload) => pod.owners.contains(workload).then_some(Specificity::Workload),

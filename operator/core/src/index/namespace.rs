@@ -167,6 +167,11 @@ impl NamespaceIndex {
             .filter_map(|(name, judged)| Some((name.as_str(), self.pods.get(name)?, judged.verdict.as_ref())))
     }
 
+    /// What sends traffic to its pods.
+    pub(crate) const fn services(&self) -> &Services {
+        &self.services
+    }
+
     /// The Services that lead to a pod.
     pub(crate) fn services_of(&self, pod: &PodFacts) -> impl Iterator<Item = &ServiceFacts> {
         self.services.values().filter(|service| service.selects(&pod.labels))

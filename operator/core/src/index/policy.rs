@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
+use tidegate_crds::{CircuitBreakerPolicy, PolicyAncestorStatus, RateLimitPolicy};
 
 use crate::compile::{self, CompiledPolicy, Problems};
 use crate::key::PolicyKind;
@@ -24,37 +24,41 @@ pub(crate) struct PolicyFacts {
     pub(crate) created: Option<Timestamp>,
     /// What its status says now; conditions keep their time of transition.
     pub(crate) conditions: Vec<Condition>,
+    /// The same about each object that it is attached to.
+    pub(crate) ancestors: Vec<PolicyAncestorStatus>,
 }
 
 impl Observed {
     pub(crate) fn rate_limit(policy: &RateLimitPolicy) -> Self {
-        let conditions = policy.status.as_ref().map(|status| status.conditions.clone());
+        let said = policy.status.as_ref().map(|status| (status.conditions.clone(), status.ancestors.clone()));
         Self {
             kind: PolicyKind::RateLimitPolicy,
             name: policy.name_any(),
-            facts: PolicyFacts::of(policy, conditions),
+            facts: PolicyFacts::of(policy, said),
             compiled: compile::rate_limit(policy),
         }
     }
 
     pub(crate) fn circuit_breaker(policy: &CircuitBreakerPolicy) -> Self {
-        let conditions = policy.status.as_ref().map(|status| status.conditions.clone());
+        let said = policy.status.as_ref().map(|status| (status.conditions.clone(), status.ancestors.clone()));
         Self {
             kind: PolicyKind::CircuitBreakerPolicy,
             name: policy.name_any(),
-            facts: PolicyFacts::of(policy, conditions),
+            facts: PolicyFacts::of(policy, said),
             compiled: compile::circuit_breaker(policy),
         }
     }
 }
 
 impl PolicyFacts {
-    fn of(policy: &impl ResourceExt, conditions: Option<Vec<Condition>>) -> Self {
+    fn of(policy: &impl ResourceExt, said: Option<(Vec<Condition>, Vec<PolicyAncestorStatus>)>) -> Self {
         let meta = policy.meta();
+        let (conditions, ancestors) = said.unwrap_or_default();
         Self {
             generation: meta.generation,
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
-            conditions: conditions.unwrap_or_default(),
+            conditions,
+            ancestors,
         }
     }
 }

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::Tally;
-use crate::index::{NamespaceIndex, StoredPolicy};
+use crate::index::{NamespaceIndex, StoredPolicy, Verdict};
 use crate::key::{CustomKind, PolicyKey, Unavailable};
 use crate::merge::Part;
+use crate::pod::PodFacts;
 use crate::target::{Target, TargetObject};
 
 /// Longest message that the API server takes.
 const LONGEST_MESSAGE: usize = 32_768;
 
 /// What conditions are made from.
+#[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) policy: &'a PolicyKey,
     pub(super) namespace: &'a NamespaceIndex,
@@ -22,6 +24,29 @@ pub(super) struct View<'a> {
     pub(super) rotate: Option<&'a str>,
     /// The kinds whose objects cannot be known.
     pub(super) unavailable: &'a BTreeMap<CustomKind, Unavailable>,
+    /// The one target that it is about, and the pods of which the tally is; else all of them.
+    pub(super) object: Option<&'a TargetObject>,
+}
+
+impl<'a> View<'a> {
+    /// The pods that it is about, with what is decided about them.
+    fn pods(&self) -> impl Iterator<Item = (&'a str, &'a Verdict)> {
+        let (object, services) = (self.object, self.namespace.services());
+        let counts = move |pod: &PodFacts| {
+            !pod.finished && object.is_none_or(|object| object.selects(pod, services).is_some())
+        };
+        let pods = self.namespace.pods_of(self.policy).filter(move |(_, pod, _)| counts(pod));
+        pods.map(|(name, _, verdict)| (name, verdict))
+    }
+
+    /// The targets that it is about.
+    fn objects(&self) -> &'a [TargetObject] {
+        match (self.object, self.stored.compiled().map(|policy| &policy.target)) {
+            (Some(object), _) => std::slice::from_ref(object),
+            (None, Some(Target::Objects(objects))) => objects,
+            _ => &[],
+        }
+    }
 }
 
 /// A condition without its times.
@@ -37,15 +62,17 @@ impl Finding {
     }
 }
 
-pub(super) fn of(view: &View<'_>, now: &Time) -> Vec<Condition> {
+/// A condition that was the same `before` keeps its time of transition.
+pub(super) fn of(view: &View<'_>, before: &[Condition], now: &Time) -> Vec<Condition> {
     let accepted = accepted(view);
     let programmed = programmed(view, &accepted);
-    vec![condition(view, "Accepted", accepted, now), condition(view, "Programmed", programmed, now)]
+    let condition = |type_, finding| condition(view, before, type_, finding, now);
+    vec![condition("Accepted", accepted), condition("Programmed", programmed)]
 }
 
-fn condition(view: &View<'_>, type_: &str, finding: Finding, now: &Time) -> Condition {
+fn condition(view: &View<'_>, before: &[Condition], type_: &str, finding: Finding, now: &Time) -> Condition {
     let status = if finding.status { "True" } else { "False" };
-    let before = view.stored.facts.conditions.iter().find(|condition| condition.type_ == type_);
+    let before = before.iter().find(|condition| condition.type_ == type_);
     let since = before.filter(|before| before.status == status).map(|before| &before.last_transition_time);
     let mut message = finding.message;
     message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
@@ -93,14 +120,12 @@ struct Missing {
 
 impl Missing {
     fn of(view: &View<'_>) -> Self {
-        let Some(Target::Objects(objects)) = view.stored.compiled().map(|policy| &policy.target) else {
-            return Self::default();
-        };
+        let objects = view.objects();
         let missing: Vec<_> = objects.iter().filter(|object| !view.namespace.exists(object)).collect();
         Self {
             names: missing.iter().map(ToString::to_string).collect(),
             kinds: missing.iter().filter_map(|object| unavailable(view, object)).collect(),
-            all: missing.len() == objects.len(),
+            all: !objects.is_empty() && missing.len() == objects.len(),
         }
     }
 
@@ -127,7 +152,7 @@ fn unavailable(view: &View<'_>, object: &TargetObject) -> Option<String> {
     })
 }
 
-/// What a policy lost to others, over all pods that it selects.
+/// What a policy lost to others, over all pods that it is about.
 struct Losses<'a> {
     by_winner: BTreeMap<&'a PolicyKey, (BTreeSet<Part>, BTreeSet<&'a str>)>,
     /// There are pods, and nothing of the policy is in force on any of them.
@@ -139,7 +164,7 @@ impl<'a> Losses<'a> {
         let asked = view.stored.compiled().map(|policy| policy.parts.asked()).unwrap_or_default();
         let mut by_winner = BTreeMap::<_, (BTreeSet<_>, BTreeSet<_>)>::new();
         let (mut pods, mut without_any) = (0, 0);
-        for (name, _, verdict) in view.namespace.pods_of(view.policy).filter(|(_, pod, _)| !pod.finished) {
+        for (name, verdict) in view.pods() {
             let mut lost = BTreeSet::new();
             for loss in verdict.losses.iter().filter(|loss| loss.policy == *view.policy) {
                 let (parts, names) = by_winner.entry(&loss.winner).or_default();
@@ -173,35 +198,48 @@ fn count_of_pods(count: usize) -> String {
 
 fn programmed(view: &View<'_>, accepted: &Finding) -> Finding {
     let pods = view.tally.pods;
-    if accepted.reason == "Conflicted" {
-        return Finding::new(false, "Overridden", "Nothing of the policy is in force; see Accepted.");
-    }
-    if view.stored.in_force.is_none() {
-        return Finding::new(false, "Invalid", "Nothing of the policy is in force; see Accepted.");
+    let elsewhere = |reason| Finding::new(false, reason, "Nothing of the policy is in force; see Accepted.");
+    match accepted.reason {
+        "Conflicted" => return elsewhere("Overridden"),
+        "TargetNotFound" => return elsewhere("TargetNotFound"),
+        _ if view.stored.in_force.is_none() => return elsewhere("Invalid"),
+        _ => {}
     }
     if let Some(refusal) = &view.tally.refusal {
         let message =
             format!("{} of {} sidecars refused the policy: {refusal}", view.tally.refused, pods.injected);
-        return Finding::new(false, "PartiallyProgrammed", message);
+        return Finding::new(false, "Reconciling", message);
     }
     if pods.out_of_date > 0 {
         let message = format!("{} of {} sidecars enforce it.", pods.programmed, pods.injected);
         return Finding::new(false, "Reconciling", message);
     }
-    if pods.uninjected > 0 {
-        let message = format!("{} of {} pods have no sidecar", pods.uninjected, pods.matched);
-        let advice = view.rotate.map_or(String::new(), |rotate| format!("; to give them one: {rotate}"));
-        return Finding::new(false, "PartiallyProgrammed", message + &advice);
-    }
-    if let Some(bypass) = &view.tally.bypass {
-        let message = format!(
-            "{} of {} pods can be reached around their sidecar, by {bypass}.",
-            view.tally.bypassed, pods.matched
-        );
-        return Finding::new(false, "PartiallyProgrammed", message);
+    let notes: Vec<_> =
+        [without_sidecar(view), bypassed(view), overridden(view)].into_iter().flatten().collect();
+    if !notes.is_empty() {
+        return Finding::new(true, "PartiallyProgrammed", notes.join("; "));
     }
     if pods.matched == 0 {
         return Finding::new(true, "Programmed", "It selects no pod now.");
     }
     Finding::new(true, "Programmed", format!("{} of {} pods enforce it.", pods.programmed, pods.matched))
+}
+
+fn without_sidecar(view: &View<'_>) -> Option<String> {
+    let pods = view.tally.pods;
+    let advice = view.rotate.map_or(String::new(), |rotate| format!("; to give them one: {rotate}"));
+    (pods.uninjected > 0)
+        .then(|| format!("{} of {} pods have no sidecar{advice}", pods.uninjected, pods.matched))
+}
+
+fn bypassed(view: &View<'_>) -> Option<String> {
+    let (bypassed, matched) = (view.tally.bypassed, view.tally.pods.matched);
+    let bypass = view.tally.bypass.as_ref()?;
+    Some(format!("{bypassed} of {matched} pods can be reached around their sidecar, by {bypass}"))
+}
+
+/// What other policies decide, on some pods or in part.
+fn overridden(view: &View<'_>) -> Option<String> {
+    let losses = Losses::of(view).describe();
+    (!losses.is_empty()).then_some(losses)
 }

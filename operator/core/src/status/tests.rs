@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
+use tidegate_crds::{AncestorRef, CircuitBreakerPolicy, LimitStatus, PolicyAncestorStatus, RateLimitPolicy};
 
 use super::*;
 use crate::key::{CustomKind, Unavailable, WorkloadKind};
@@ -104,18 +104,105 @@ fn a_policy_in_force_everywhere_is_accepted_and_programmed() {
         last_transition_time: time(100),
         observed_generation: Some(4),
     };
+    let conditions = vec![
+        condition("Accepted", "Accepted", "The policy is valid."),
+        condition("Programmed", "Programmed", "1 of 1 pods enforce it."),
+    ];
+    let namespace = AncestorRef {
+        group: String::new(),
+        kind: "Namespace".to_owned(),
+        namespace: None,
+        name: "ns".to_owned(),
+    };
     assert_eq!(
         rate_limit_status(&index, "all", &reports),
         RateLimitPolicyStatus {
             observed_generation: Some(4),
-            conditions: vec![
-                condition("Accepted", "Accepted", "The policy is valid."),
-                condition("Programmed", "Programmed", "1 of 1 pods enforce it."),
-            ],
+            conditions: conditions.clone(),
+            ancestors: vec![PolicyAncestorStatus {
+                ancestor_ref: namespace,
+                controller_name: "tidegate.dev/operator".to_owned(),
+                conditions,
+            }],
+            enforced: Some("1/1".to_owned()),
+            limits: vec![],
             pods: PodCounts { matched: 1, injected: 1, programmed: 1, out_of_date: 0, uninjected: 0 },
-            tiers_tripped: TierCounts { qps: 1, gpu_memory: 0, latency: 0 },
+            tiers_tripped: TierCounts { qps: 1, gpu_memory: 0, latency: 0, any: 1 },
             rotate: None,
         }
+    );
+}
+
+#[test]
+fn each_target_is_told_of_on_its_own_and_keeps_its_time() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_workload(WorkloadKind::Deployment, &from_yaml("{name: llama, namespace: ns}"));
+    let spec = "{targetRefs: [{group: apps, kind: Deployment, name: llama}, {kind: Service, name: front}], priority: {}}";
+    let mut policy = rate_limit("two", 1, spec);
+    index.apply_rate_limit_policy(&policy);
+    let reports = [reported(&index, "a", &json!({}))].into();
+    let status = rate_limit_status(&index, "two", &reports);
+    let told: Vec<_> = status
+        .ancestors
+        .iter()
+        .map(|ancestor| {
+            let reasons: Vec<_> = ancestor.conditions.iter().map(|one| one.reason.as_str()).collect();
+            (ancestor.ancestor_ref.kind.as_str(), ancestor.ancestor_ref.name.as_str(), reasons)
+        })
+        .collect();
+    let expected = [
+        ("Deployment", "llama", vec!["Accepted", "Programmed"]),
+        ("Service", "front", vec!["TargetNotFound", "TargetNotFound"]),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(condition(&status, "Accepted"), "True Accepted: not found in the namespace: Service front");
+    policy.status = Some(status.clone());
+    index.apply_rate_limit_policy(&policy);
+    match index.status(&key("two"), &reports, &time(999)) {
+        Some(PolicyStatus::RateLimit(later)) => assert_eq!(later, status, "nothing has changed"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn limits_come_to_as_much_as_all_pods_admit_together() {
+    let mut index = Index::new();
+    for name in ["a", "b", "c"] {
+        index.apply_pod(&pod(name, INJECTED));
+    }
+    index.apply_rate_limit_policy(&rate_limit(
+        "user",
+        1,
+        "{limits: [{name: rate, limit: 100, window: 1m, key: [{header: x}]}, {name: held, limit: 7, algorithm: Concurrency}]}",
+    ));
+    let reports = ["a", "b"].map(|name| reported(&index, name, &json!({}))).into();
+    let status = rate_limit_status(&index, "user", &reports);
+    let limit = |name: &str, per_pod, window: Option<&str>| LimitStatus {
+        name: name.to_owned(),
+        per_pod,
+        window: window.map(str::to_owned),
+        pods: 2,
+        total: per_pod * 2,
+    };
+    assert_eq!(status.limits, [limit("rate", 100, Some("1m")), limit("held", 7, None)]);
+    assert_eq!(status.enforced.as_deref(), Some("2/3"));
+}
+
+#[test]
+fn a_policy_that_others_decide_in_part_is_programmed_in_part() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{tiers: {qps: {max: 1}}, priority: {}}"));
+    index.apply_rate_limit_policy(&rate_limit("pod", 1, "{selector: {}, tiers: {qps: {max: 2}}}"));
+    let reports = [reported(&index, "a", &json!({}))].into();
+    assert_eq!(
+        condition(&rate_limit_status(&index, "all", &reports), "Programmed"),
+        "True PartiallyProgrammed: RateLimitPolicy ns/pod goes before it on 1 pod and decides tiers"
+    );
+    assert_eq!(
+        condition(&rate_limit_status(&index, "pod", &reports), "Programmed"),
+        "True Programmed: 1 of 1 pods enforce it."
     );
 }
 
@@ -141,7 +228,7 @@ fn pods_without_a_sidecar_are_counted_and_the_command_that_helps_is_given() {
     assert_eq!(status.rotate.as_deref(), Some(rotate));
     assert_eq!(
         condition(&status, "Programmed"),
-        format!("False PartiallyProgrammed: 2 of 3 pods have no sidecar; to give them one: {rotate}")
+        format!("True PartiallyProgrammed: 2 of 3 pods have no sidecar; to give them one: {rotate}")
     );
     let namespace: Namespace = from_yaml("metadata: {name: ns, labels: {tidegate.dev/injection: enabled}}");
     index.apply_namespace(&namespace);
@@ -170,7 +257,7 @@ fn a_service_that_reaches_a_pod_around_its_sidecar_is_named() {
     index.apply_service(&service("8001"));
     let status = rate_limit_status(&index, "all", &reports);
     let said = condition(&status, "Programmed");
-    assert!(said.starts_with("False PartiallyProgrammed: 1 of 2 pods"), "{said}");
+    assert!(said.starts_with("True PartiallyProgrammed: 1 of 2 pods"), "{said}");
     assert!(said.contains("Service llama"), "{said}");
 }
 
@@ -209,7 +296,7 @@ fn a_sidecar_that_refused_its_document_is_named() {
     let status = rate_limit_status(&index, "all", &[(PodKey::new("ns", "a"), report)].into());
     assert_eq!(
         condition(&status, "Programmed"),
-        "False PartiallyProgrammed: 1 of 1 sidecars refused the policy: tiers.qps: no"
+        "False Reconciling: 1 of 1 sidecars refused the policy: tiers.qps: no"
     );
 }
 
@@ -462,7 +549,7 @@ fn the_api_server_gets_the_status_without_a_wrapper() {
         serde_json::to_value(status).unwrap(),
         json!({
             "pods": {"matched": 0, "injected": 0, "programmed": 0, "outOfDate": 0, "uninjected": 0},
-            "tiersTripped": {"qps": 0, "gpuMemory": 0, "latency": 0},
+            "tiersTripped": {"qps": 0, "gpuMemory": 0, "latency": 0, "any": 0},
         })
     );
 }
