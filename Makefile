@@ -20,7 +20,7 @@ FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage promp
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny advisories unit loom fuzz apiserver clients protocol alerts chart e2e bench bench-core bench-quality gen images release clean-clusters
+.PHONY: help demo demo-standalone test check deny advisories unit loom miri fuzz apiserver clients protocol alerts chart e2e bench bench-core bench-quality gen images release clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -56,6 +56,10 @@ unit: ## Unit, law, differential and process-level tests
 
 loom: ## Every interleaving of the compare-and-swap loops
 	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release --target-dir target/loom
+
+miri: ## The core's tests under Miri, of the breaker's state or of TESTS, few cases of each law. Needs a nightly compiler with miri
+	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "Miri is not there: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
+	PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p tidegate-core --lib --target-dir target/miri -- $(or $(TESTS),breaker::state --skip the_ramp_lets)
 
 fuzz: $(FUZZ) ## Every reader of what others write, FUZZ_SECONDS (60) each; TARGET=usage for one. Needs a nightly compiler
 	@rustup toolchain list | grep -q ^nightly || { echo "fuzzing needs a nightly compiler: rustup toolchain install nightly --profile minimal" >&2; exit 1; }
