@@ -47,7 +47,7 @@ fn tiers() -> Result<Tiers, ScalarError> {
     let learned = LearnedQps {
         sigma: Factor::new(2.0)?,
         factor: Factor::new(1000.0)?,
-        floor: Rate::new(1e8)?,
+        floor: Rate::new(5e7)?,
         minimum_samples: 60,
         minimum_requests: 10,
         growth_per_hour: Some(Ratio::new(0.5)?),
