@@ -70,6 +70,12 @@ fuzz: $(FUZZ) ## Every reader of what others write, FUZZ_SECONDS (60) each; TARG
 			$$(ls -d seeds/$$target 2>/dev/null) -- -max_total_time=$(or $(FUZZ_SECONDS),60) -rss_limit_mb=2048 -timeout=10 || exit 1; \
 	done
 
+fuzz-keep: ## Keep a part of what fuzzing has grown for cargo test: at most 150 inputs of each target in fuzz/grown
+	mkdir -p fuzz/grown
+	cd fuzz/corpus && for target in *; do \
+		find $$target -type f -size -400c | LC_ALL=C sort | head -150 | while read -r file; do xxd -p -c 0 $$file; done > ../grown/$$target.hex; \
+	done
+
 $(FUZZ):
 	cargo install cargo-fuzz --locked --version $(FUZZ_VERSION) --root $(CACHE)/cargo-fuzz-$(FUZZ_VERSION)
 
@@ -95,7 +101,7 @@ e2e: ## End-to-end tests on a real cluster
 	cargo build -p tidegate-cli
 	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
 
-bench: ## CPU, streams, memory beside nginx, HAProxy and Envoy, decisions beside peers: report/bench.md; SECTION=cpu for one
+bench: ## CPU, streams, memory beside nginx, HAProxy and Envoy, floods, decisions beside peers: report/bench.md; SECTION=cpu for one
 	cargo run --quiet --profile image -p tidegate-e2e -- bench $(if $(SECTION),--section $(SECTION)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-core: ## Decisions beside their bounds and peers alone: report/bench.md

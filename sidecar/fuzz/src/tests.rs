@@ -15,6 +15,22 @@ const SEEDS: &[&str] = &[
        "gpuMemory":{"maxBytes":18446744073709551615,"staleAfterMillis":1,"onStale":"HoldLast"}}}"#,
 ];
 
+/// A part of what the fuzzer has grown: one input a line, in hexadecimal.
+fn grown(target: &str) -> Vec<Vec<u8>> {
+    let file = format!("{}/../../fuzz/grown/{target}.hex", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+    text.lines().map(|line| line.as_bytes().chunks(2).map(byte).collect()).collect()
+}
+
+#[test]
+fn what_the_fuzzer_has_grown_is_read_as_promised() {
+    let documents = grown("policy");
+    assert!(documents.len() > 100, "{} documents", documents.len());
+    documents.iter().for_each(|document| policy(document));
+    grown("events").iter().for_each(|sequence| events(sequence));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

@@ -52,7 +52,7 @@ fn traceparent(data: &[u8]) {
 
 /// The grammar of the specification, by its parts.
 fn reference(value: &[u8]) -> Option<(String, String, bool)> {
-    let text = str::from_utf8(value).ok()?;
+    let text = String::from_utf8_lossy(value);
     let parts: Vec<&str> = text.split('-').collect();
     let is_hex = |part: &str, length| {
         part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
