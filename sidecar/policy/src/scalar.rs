@@ -306,3 +306,20 @@ impl From<StatusMatch> for String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_read_back_to_the_last_bit() {
+        for share in [1e-30, 0.1 + 0.2, f64::MIN_POSITIVE, 1.0 / 3.0] {
+            let written = serde_json::to_string(&Ratio::new(share).unwrap()).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Ratio>(&written).unwrap(),
+                Ratio::new(share).unwrap(),
+                "{written}"
+            );
+        }
+    }
+}
