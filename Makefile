@@ -20,7 +20,7 @@ FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage promp
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny advisories unit loom miri fuzz apiserver clients protocol alerts chart e2e bench bench-core bench-quality gen images release clean-clusters
+.PHONY: help demo demo-standalone test check deny advisories unit loom miri fuzz apiserver clients protocol alerts chart e2e chaos bench bench-core bench-quality gen images release clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -100,6 +100,9 @@ chart: ## The chart: helm lint, kubeconform (strict), rights, Pod Security, dash
 e2e: ## End-to-end tests on a real cluster
 	cargo build -p tidegate-cli
 	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
+
+chaos: ## Random faults under load for ten minutes: CHAOS_SECONDS for how long, CHAOS_SEED to repeat a run
+	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) $(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --nocapture chaos::
 
 bench: ## CPU, streams, memory beside nginx, HAProxy and Envoy, floods, decisions beside peers: report/bench.md; SECTION=cpu for one
 	cargo run --quiet --profile image -p tidegate-e2e -- bench $(if $(SECTION),--section $(SECTION)) $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -10,6 +10,7 @@
 
 mod diagnosis;
 mod engine;
+mod faults;
 mod http;
 mod http2;
 mod lab;
@@ -17,9 +18,9 @@ pub mod release;
 pub mod tls;
 mod traffic;
 mod wait;
-mod worker;
 
 pub use engine::{CONTROL_PORT, ENGINE_PORT, Engine};
+pub use faults::Frozen;
 pub use http::{Answer, Http};
 pub use http2::Http2;
 pub use lab::{Lab, RELEASE_NAMESPACE, admin_url, alone, engine_url, in_namespace, pod_ip};

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Node;
-use kube::api::ListParams;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
+use serde_json::json;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
@@ -73,6 +76,39 @@ pub async fn lint(arguments: &[&str]) -> anyhow::Result<String> {
 pub async fn uninstall() -> anyhow::Result<()> {
     helm(&["uninstall", "tidegate", "--wait", "--timeout", "1m"]).await?;
     Ok(())
+}
+
+/// Sets the number of the operator's replicas and waits until they are ready, and for the end of all others: one that is
+/// stopping still serves for a few seconds.
+pub async fn scale_operator(client: &Client, replicas: i32) -> anyhow::Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), RELEASE_NAMESPACE);
+    let scale = json!({"spec": {"replicas": replicas}});
+    deployments.patch("tidegate-operator", &PatchParams::default(), &Patch::Merge(&scale)).await?;
+    eventually(&format!("{replicas} ready operators"), Duration::from_mins(1), async || {
+        let status = deployments.get("tidegate-operator").await.map_err(|error| error.to_string())?.status;
+        let running = operators(client).await.map_err(|error| format!("{error:#}"))?.len();
+        let ready = status.unwrap_or_default().ready_replicas.unwrap_or(0);
+        if (ready, i32::try_from(running)) == (replicas, Ok(replicas)) {
+            Ok(())
+        } else {
+            Err(format!("{ready} of {running}"))
+        }
+    })
+    .await
+}
+
+/// The pods of the operator.
+pub async fn operators(client: &Client) -> anyhow::Result<Vec<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), RELEASE_NAMESPACE);
+    let selector = ListParams::default().labels("app.kubernetes.io/component=operator");
+    Ok(pods.list(&selector).await?.items)
+}
+
+/// Name of the operator's pod that holds the Lease.
+pub async fn leader(client: &Client) -> anyhow::Result<String> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), RELEASE_NAMESPACE);
+    let holder = leases.get("tidegate-operator").await?.spec.and_then(|spec| spec.holder_identity);
+    holder.filter(|holder| !holder.is_empty()).context("nobody holds the Lease")
 }
 
 /// What helm prints.

@@ -3,33 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
-use serde_json::json;
+use kube::api::DeleteParams;
 use tidegate_crds::RateLimitPolicy;
 use tidegate_e2e::harness::{Engine, Lab, RELEASE_NAMESPACE, alone, eventually, release};
-
-/// Waits for the end of the last replica too: one that is stopping still serves for a few seconds.
-async fn scale_operator(lab: &Lab, replicas: i32) -> anyhow::Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(lab.client.clone(), RELEASE_NAMESPACE);
-    let pods: Api<Pod> = Api::namespaced(lab.client.clone(), RELEASE_NAMESPACE);
-    let scale = json!({"spec": {"replicas": replicas}});
-    deployments.patch("tidegate-operator", &PatchParams::default(), &Patch::Merge(&scale)).await?;
-    let selector = ListParams::default().labels("app.kubernetes.io/component=operator");
-    eventually(&format!("{replicas} ready operators"), Duration::from_mins(1), async || {
-        let status = deployments.get("tidegate-operator").await.map_err(|error| error.to_string())?.status;
-        let running = pods.list(&selector).await.map_err(|error| error.to_string())?.items.len();
-        let ready = status.unwrap_or_default().ready_replicas.unwrap_or(0);
-        if (ready, i32::try_from(running)) == (replicas, Ok(replicas)) {
-            Ok(())
-        } else {
-            Err(format!("{ready} of {running}"))
-        }
-    })
-    .await
-}
 
 const LIMIT: &str =
     "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: limit}, spec: {
@@ -71,10 +49,10 @@ async fn without_the_operator_limits_hold_and_new_pods_start_and_are_reported_la
         lab.apply(LIMIT).await?;
         let guarded = lab.engine(&Engine::new("guarded")).await?;
         lab.until_programmed(&guarded[0]).await?;
-        scale_operator(lab, 0).await?;
+        release::scale_operator(&lab.client, 0).await?;
         // Whatever came out, the other tests need the operator.
         let outcome = without_operator(lab, &guarded[0]).await;
-        scale_operator(lab, 1).await?;
+        release::scale_operator(&lab.client, 1).await?;
         outcome?;
         let policies = lab.api::<RateLimitPolicy>();
         eventually("the late pod in the policy's status", Duration::from_secs(30), async || {
@@ -89,6 +67,41 @@ async fn without_the_operator_limits_hold_and_new_pods_start_and_are_reported_la
             }
         })
         .await
+    })
+    .await
+}
+
+async fn counted(lab: &Lab, pods: i32) -> anyhow::Result<()> {
+    let policies = lab.api::<RateLimitPolicy>();
+    eventually("all pods in the policy's status", Duration::from_mins(1), async || {
+        let policy = policies.get("limit").await.map_err(|error| error.to_string())?;
+        let status = policy.status.ok_or("no status")?;
+        let seen = (status.observed_generation, status.pods.programmed, status.pods.out_of_date);
+        if seen == (policy.metadata.generation, pods, 0) { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn several_replicas_count_all_pods_and_outlive_their_leader() -> anyhow::Result<()> {
+    alone(async |lab| {
+        lab.apply(LIMIT).await?;
+        release::scale_operator(&lab.client, 3).await?;
+        let outcome = async {
+            lab.engine(&Engine::new("llama").replicas(4)).await?;
+            counted(lab, 4).await?;
+            let operators: Api<Pod> = Api::namespaced(lab.client.clone(), RELEASE_NAMESPACE);
+            let leader = release::leader(&lab.client).await?;
+            operators.delete(&leader, &DeleteParams::default().grace_period(0)).await?;
+            lab.apply(&LIMIT.replace("limit: 2,", "limit: 3,")).await?;
+            counted(lab, 4).await?;
+            anyhow::ensure!(release::leader(&lab.client).await? != leader, "the dead leader still leads");
+            anyhow::Ok(())
+        };
+        // Whatever came out, the other tests expect one.
+        let outcome = outcome.await;
+        release::scale_operator(&lab.client, 1).await?;
+        outcome
     })
     .await
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used)]
 
 mod breaker;
+mod chaos;
 mod cli;
 mod concurrency;
 mod control_plane;

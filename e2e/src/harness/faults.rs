@@ -1,0 +1,112 @@
+//! Processes of the cluster, killed and stopped as a crash or an overloaded machine would. The nodes have to share this
+//! machine's kernel.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::lab::Lab;
+
+impl Lab {
+    /// SIGKILL to the worker process of a pod's sidecar.
+    pub fn kill_worker(&self, pod: &Pod) -> anyhow::Result<()> {
+        kill(worker_of(pod)?)
+    }
+
+    /// SIGKILL to the first process of a pod's sidecar, with which its container ends.
+    pub fn kill_sidecar(&self, pod: &Pod) -> anyhow::Result<()> {
+        let parent = parent_of(worker_of(pod)?).context("a worker without a parent")?;
+        kill(parent)
+    }
+
+    /// SIGKILL to a pod's engine, with which its container ends.
+    pub fn kill_engine(&self, pod: &Pod) -> anyhow::Result<()> {
+        let engine = process_of(pod, |words| words.contains(&"engine"));
+        kill(engine.with_context(|| format!("no engine of pod {} on this machine", pod.name_any()))?)
+    }
+}
+
+/// A process that does nothing until this is dropped, as if its machine were overloaded.
+#[derive(Debug)]
+pub struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    /// The operator's process in a pod.
+    pub fn operator(pod: &Pod) -> anyhow::Result<Self> {
+        let operator = process_of(pod, |words| words[0].ends_with("tidegate-operator"));
+        Self::stop(operator.into_iter().collect())
+    }
+
+    /// The API server of this machine's cluster.
+    pub fn api_server() -> anyhow::Result<Self> {
+        let serves = |pid: &Pid| words(&command_line(*pid))[0].ends_with("kube-apiserver");
+        Self::stop(processes().filter(serves).collect())
+    }
+
+    /// For so long.
+    pub async fn last(self, length: Duration) {
+        tokio::time::sleep(length).await;
+    }
+
+    fn stop(pids: Vec<Pid>) -> anyhow::Result<Self> {
+        anyhow::ensure!(!pids.is_empty(), "there is no such process on this machine");
+        let frozen = Self(pids);
+        frozen.0.iter().try_for_each(|&pid| kill_process(pid, Signal::STOP)).context("stopping a process")?;
+        Ok(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for &pid in &self.0 {
+            let _ended_meanwhile = kill_process(pid, Signal::CONT);
+        }
+    }
+}
+
+fn kill(pid: Pid) -> anyhow::Result<()> {
+    kill_process(pid, Signal::KILL).context("killing a process")
+}
+
+fn worker_of(pod: &Pod) -> anyhow::Result<Pid> {
+    let worker =
+        process_of(pod, |words| words[0].contains("tidegate-sidecar") && words.get(1) == Some(&"worker"));
+    worker.with_context(|| format!("no worker of pod {} on this machine", pod.name_any()))
+}
+
+/// The first process in a pod's cgroups whose command line is wanted.
+fn process_of(pod: &Pod, wanted: impl Fn(&[&str]) -> bool) -> Option<Pid> {
+    let uid = pod.metadata.uid.as_deref()?;
+    let systemd_uid = uid.replace('-', "_");
+    processes().find(|&pid| {
+        let cgroup = read(pid, "cgroup");
+        (cgroup.contains(uid) || cgroup.contains(&systemd_uid)) && wanted(&words(&command_line(pid)))
+    })
+}
+
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let status = read(pid, "status");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    Pid::from_raw(parent.trim().parse().ok()?)
+}
+
+fn command_line(pid: Pid) -> String {
+    read(pid, "cmdline")
+}
+
+/// Never empty.
+fn words(command_line: &str) -> Vec<&str> {
+    command_line.split('\0').collect()
+}
+
+fn read(pid: Pid, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap_or_default()
+}
