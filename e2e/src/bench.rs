@@ -35,7 +35,6 @@ use crate::cluster::{
     cache, packages,
     process::{command, output},
     progress::Progress,
-    sidecar,
 };
 
 /// What is needed, and the package that brings it.
@@ -279,8 +278,10 @@ async fn sidecar(args: &BenchArgs, progress: &Progress) -> anyhow::Result<PathBu
     if let Some(binary) = &args.sidecar {
         return std::path::absolute(binary).context("--sidecar");
     }
+    let mut build = command("cargo");
+    build.args(["build", "--quiet", "--release", "-p", "tidegate-sidecar"]);
     progress.say("building tidegate-sidecar in release mode");
-    progress.during("building", output(&mut sidecar::build("release"))).await?;
+    progress.during("building", output(&mut build)).await?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     Ok(std::path::absolute(target.join("release/tidegate-sidecar"))?)
 }

@@ -26,7 +26,6 @@ pub mod packages;
 pub mod process;
 pub mod progress;
 pub mod session;
-pub mod sidecar;
 
 /// What the trait's methods return: a boxed future, so that `dyn Cluster` works; it stays on the thread of its caller.
 pub type Pending<'a, T> = LocalBoxFuture<'a, anyhow::Result<T>>;

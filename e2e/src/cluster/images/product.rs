@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::cluster::binaries::workspace;
 use crate::cluster::images::archive::Image;
 use crate::cluster::images::{libraries, reference};
-use crate::cluster::{process, progress::Progress, sidecar};
+use crate::cluster::{process, progress::Progress};
 
 /// The user that every image runs as unless the pod says otherwise.
 const USER: &str = "65532:65532";
@@ -14,10 +14,7 @@ const USER: &str = "65532:65532";
 pub const NVML_LIBRARY: &str = "/usr/local/lib/nvidia-sim/libnvidia-ml.so.1";
 
 /// Programs of the product, each of which becomes an image; the simulators' image follows its own rules.
-pub(super) const PROGRAMS: [&str; 3] = ["tidegate-operator", SIDECAR, "tidegate-agent"];
-
-/// The one that is beside every engine, and is linked to be small.
-const SIDECAR: &str = "tidegate-sidecar";
+pub(super) const PROGRAMS: [&str; 3] = ["tidegate-operator", "tidegate-sidecar", "tidegate-agent"];
 
 /// Compiles the programs and writes their images; returns the archives.
 pub async fn build(progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
@@ -47,12 +44,10 @@ async fn compile(progress: &Progress) -> anyhow::Result<()> {
         "-p",
         "tidegate-e2e-nvml",
     ]);
-    for program in PROGRAMS.iter().filter(|program| **program != SIDECAR) {
+    for program in PROGRAMS {
         command.args(["-p", program]);
     }
-    progress.during(what, process::visibly(command.current_dir(workspace()))).await?;
-    let mut sidecar = sidecar::build("image");
-    progress.during("compile the sidecar", process::visibly(sidecar.current_dir(workspace()))).await
+    progress.during(what, process::visibly(command.current_dir(workspace()))).await
 }
 
 fn target_directory() -> PathBuf {
@@ -70,16 +65,14 @@ pub(super) async fn compile_release(progress: &Progress) -> anyhow::Result<PathB
     let flags = [remap(&workspace().display().to_string(), "/tidegate"), remap(&home, "/cargo")].join(" ");
     // A folder of its own: other flags than those of other builds would compile everything anew each time.
     let target = workspace().join("target/reproducible");
-    let mut others = process::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    others.args(["build", "--quiet", "--locked", "--release"]);
-    for program in PROGRAMS.iter().filter(|program| **program != SIDECAR) {
-        others.args(["-p", program]);
+    let mut command = process::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--quiet", "--locked", "--release"]);
+    for program in PROGRAMS {
+        command.args(["-p", program]);
     }
-    for mut command in [others, sidecar::build("release")] {
-        command.env("RUSTFLAGS", &flags).env("CARGO_TARGET_DIR", &target).env("CARGO_INCREMENTAL", "0");
-        command.env("CARGO_PROFILE_RELEASE_STRIP", "true").current_dir(workspace());
-        progress.during(what, process::visibly(&mut command)).await?;
-    }
+    command.env("RUSTFLAGS", &flags).env("CARGO_TARGET_DIR", &target).env("CARGO_INCREMENTAL", "0");
+    command.env("CARGO_PROFILE_RELEASE_STRIP", "true").current_dir(workspace());
+    progress.during(what, process::visibly(&mut command)).await?;
     Ok(target.join("release"))
 }
 
