@@ -59,7 +59,7 @@ struct World {
 /// breaker is never closed in one step.
 pub fn events(data: &[u8]) {
     let mut bytes = Bytes::new(data);
-    let (document, untouched) = policies::choose(bytes.below(4));
+    let (document, untouched) = policies::choose(bytes.below(5));
     let now = Tick::from_nanos(bytes.number());
     let engine = |_: usize| Arc::new(Engine::new(&document, SEED, now));
     let mut world = World {
@@ -242,7 +242,7 @@ impl World {
     }
 
     fn succeed(&mut self, bytes: &mut Bytes<'_>) {
-        let (document, untouched) = policies::choose(bytes.below(4));
+        let (document, untouched) = policies::choose(bytes.below(5));
         self.engine = Arc::new(self.engine.succeed(&document, self.now));
         // A document under which refused requests leave something behind ends the comparison.
         self.twin = self.twin.take().filter(|_| untouched).map(|t| Arc::new(t.succeed(&document, self.now)));
