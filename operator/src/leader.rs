@@ -73,12 +73,12 @@ impl Leader {
         self.other.subscribe()
     }
 
-    /// Runs until shutdown, then gives the Lease back so that another replica need not wait.
+    /// Runs until the replica is on its way out, then gives the Lease back so that another one need not wait.
     pub(crate) async fn run(mut self, shutdown: Shutdown) {
         loop {
             self.pass(Instant::now()).await;
             tokio::select! {
-                () = shutdown.stopped() => break,
+                () = shutdown.leaving() => break,
                 () = tokio::time::sleep(PERIOD) => {}
             }
         }
@@ -274,7 +274,7 @@ mod tests {
         let (mut a, mut b) = (replica(&api, "a"), replica(&api, "b"));
         let (trigger, shutdown) = crate::shutdown::channel();
         a.pass(Instant::now()).await;
-        trigger.stop();
+        trigger.leave();
         a.run(shutdown).await;
         b.pass(Instant::now()).await;
         assert!(leads(&b));

@@ -40,6 +40,12 @@ impl Shutdown {
         *self.0.borrow() >= Stage::Leaving
     }
 
+    /// Returns when the replica is on its way out, though it still serves, or when nobody could tell it any more.
+    pub(crate) async fn leaving(&self) {
+        let mut receiver = self.0.clone();
+        let _ = receiver.wait_for(|stage| *stage >= Stage::Leaving).await;
+    }
+
     /// Returns when the servers have to end, or when nobody could tell them any more.
     pub(crate) async fn stopped(&self) {
         let mut receiver = self.0.clone();

@@ -18,7 +18,9 @@ const HINT: &str = "the operator's log, its Service's endpoints, and NetworkPoli
 pub(super) async fn check(cluster: &Cluster) -> Vec<Finding> {
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     let selector = ListParams::default().labels(&format!("{INJECTION_NAMESPACE_LABEL}=enabled"));
-    let injected = namespaces.list(&selector).await.map(|list| list.items).unwrap_or_default();
+    let mut injected = namespaces.list(&selector).await.map(|list| list.items).unwrap_or_default();
+    // Nothing can be tried in one that is being deleted.
+    injected.retain(|namespace| namespace.metadata.deletion_timestamp.is_none());
     let mut findings = Vec::new();
     if injected.is_empty() {
         findings.push(Finding::warn(

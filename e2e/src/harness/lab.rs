@@ -120,10 +120,10 @@ impl Lab {
         self.apply(PERMISSIVE_POLICY).await
     }
 
-    /// Creates an engine without waiting for it.
+    /// Creates an engine without waiting for it. The Service comes first: a policy may find the pods through it.
     pub async fn create_engine(&self, engine: &Engine) -> anyhow::Result<()> {
-        self.api::<Deployment>().create(&PostParams::default(), &engine.deployment()?).await?;
         self.api::<Service>().create(&PostParams::default(), &engine.service()?).await?;
+        self.api::<Deployment>().create(&PostParams::default(), &engine.deployment()?).await?;
         Ok(())
     }
 
