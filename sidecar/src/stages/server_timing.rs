@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::quoted::split;
+
 /// So many are looked at of one answer.
 pub(super) const MOST: usize = 32;
 /// What takes longer is no time.
@@ -22,11 +24,11 @@ pub(super) struct Metric<'a> {
 
 /// What one field value lists. An entry without a name is passed over.
 pub(super) fn metrics(value: &str) -> impl Iterator<Item = Metric<'_>> {
-    Split { rest: Some(value), at: b',' }.filter_map(metric)
+    pieces(value, b',').filter_map(metric)
 }
 
 fn metric(text: &str) -> Option<Metric<'_>> {
-    let mut parts = Split { rest: Some(text), at: b';' };
+    let mut parts = pieces(text, b';');
     let name = parts.next().map(str::trim).filter(|name| !name.is_empty())?;
     // Of several of the same name the first counts, as the specification says.
     let duration = parts.filter_map(|part| part.split_once('=')).find_map(|(name, value)| {
@@ -38,31 +40,9 @@ fn metric(text: &str) -> Option<Metric<'_>> {
 }
 
 /// The pieces between separators that stand outside of quotes.
-struct Split<'a> {
-    rest: Option<&'a str>,
-    at: u8,
-}
-
-impl<'a> Iterator for Split<'a> {
-    type Item = &'a str;
-
-    fn next(&mut self) -> Option<&'a str> {
-        let rest = self.rest.take()?;
-        let (mut quoted, mut escaped) = (false, false);
-        for (i, byte) in rest.bytes().enumerate() {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' if quoted => escaped = true,
-                b'"' => quoted = !quoted,
-                byte if byte == self.at && !quoted => {
-                    self.rest = Some(&rest[i + 1..]);
-                    return Some(&rest[..i]);
-                }
-                _ => {}
-            }
-        }
-        Some(rest)
-    }
+fn pieces(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    // What is cut at ASCII alone stays text.
+    split(text.as_bytes(), separator).filter_map(|piece| str::from_utf8(piece).ok())
 }
 
 #[cfg(test)]
