@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, Raw, SETTINGS, frame};
+use crate::raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, Raw, SETTINGS, frame, literals};
 use crate::sidecar::eventually;
 use crate::start;
 use crate::support::{Peer, ok};
@@ -165,20 +165,6 @@ fn order() -> Vec<Payload> {
     ]
 }
 
-/// Uncompressed, each field as it is written.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            assert!(text.len() < 127, "a length of one byte");
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.as_bytes());
-        }
-    }
-    block
-}
-
 /// An engine that notes the bytes of each connection, and answers every request that it finds in them.
 fn recording_engine() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -214,13 +200,13 @@ fn no_request_of_http_2_is_another_in_http_1() {
     for (name, fields, body, trailers, expected) in [framing(), fields(), heads(), order()].concat() {
         let mut raw = Raw::connect(sidecar.data, &[]);
         let end = if body.is_none() { END_STREAM } else { 0 };
-        let mut wire = frame(HEADERS, END_HEADERS | end, 1, &block(&fields));
+        let mut wire = frame(HEADERS, END_HEADERS | end, 1, &literals(&fields));
         if let Some(body) = body {
             let end = if trailers.is_empty() { END_STREAM } else { 0 };
             wire.extend(frame(DATA, end, 1, body.as_bytes()));
         }
         if !trailers.is_empty() {
-            wire.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&trailers)));
+            wire.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &literals(&trailers)));
         }
         assert!(raw.send(&wire));
         // The end of the stream or of the connection, whatever it is.

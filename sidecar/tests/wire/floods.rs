@@ -69,6 +69,15 @@ fn engine(speak: impl Fn(Peer) + Send + Sync + 'static) -> Engine {
     })
 }
 
+/// Sends as much as is taken of it, until the sidecar leaves.
+fn endless_engine() -> Engine {
+    engine(|mut peer| {
+        let piece = vec![b'x'; 1 << 20];
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n");
+        while peer.stream.write_all(&piece).is_ok() {}
+    })
+}
+
 /// Most that was resident until `is_over`.
 fn most_resident(sidecar: &Sidecar, what: &str, mut is_over: impl FnMut() -> bool) -> u64 {
     let mut most = 0;
@@ -135,12 +144,7 @@ fn a_body_that_trickles_is_passed_on_as_it_comes_and_holds_up_nobody() {
 #[test]
 fn who_reads_slowly_holds_back_its_engine_and_nobody_else() {
     const SLOW: usize = 40;
-    let engine = engine(|mut peer| {
-        let piece = vec![b'x'; 1 << 20];
-        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n");
-        // Until the sidecar leaves.
-        while peer.stream.write_all(&piece).is_ok() {}
-    });
+    let engine = endless_engine();
     let sidecar = start(engine.address, &[]);
     let good = Good::beside(sidecar.data);
     let mut slow: Vec<Peer> =
@@ -215,11 +219,7 @@ fn tiny_pieces_of_uploads_cost_no_more_than_they_may() {
 #[test]
 fn streams_without_a_window_take_nothing_from_the_engine_and_nothing_from_others() {
     const STREAMS: u32 = 100;
-    let engine = engine(|mut peer| {
-        let piece = vec![b'x'; 1 << 20];
-        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n");
-        while peer.stream.write_all(&piece).is_ok() {}
-    });
+    let engine = endless_engine();
     let sidecar = start(engine.address, &[]);
     let good = Good::beside(sidecar.data);
     let stalled: Vec<Raw> = (0..3)

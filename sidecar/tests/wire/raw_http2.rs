@@ -52,6 +52,13 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 pub(crate) fn head(fields: &[(&str, &str)]) -> Vec<u8> {
     // Of the static table: GET, http, and the path and authority by their names.
     let mut block = vec![0x82, 0x86, 0x84, 0x41, 1, b'a'];
+    block.extend(literals(fields));
+    block
+}
+
+/// Fields of a head, each uncompressed and as it is written.
+pub(crate) fn literals(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
         for text in [name, value] {
