@@ -1,8 +1,10 @@
 //! Each CEL rule accepts what it should and refuses what it should, with its message, evaluated as the API server
 //! does: after defaulting.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::cel::{Validator, apply_defaults};
 use serde_json::Value;
 
@@ -11,11 +13,18 @@ mod rows;
 
 use rows::{ACCEPTED, BREAKER, RATE_LIMIT, REFUSED};
 
+/// The schema of a kind. Making one from the types takes longer than judging an object by it, and there are hundreds.
+fn schema(kind: &str) -> &'static Value {
+    static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
+        let definitions = tidegate_crds::definitions();
+        definitions.iter().map(|definition| (definition.spec.names.kind.clone(), made(definition))).collect()
+    });
+    &SCHEMAS[kind]
+}
+
 #[allow(clippy::expect_used)] // a helper of the tests below
-fn schema(kind: &str) -> Value {
-    let definitions = tidegate_crds::definitions();
-    let definition = definitions.iter().find(|definition| definition.spec.names.kind == kind);
-    let schema = definition.and_then(|definition| definition.spec.versions[0].schema.as_ref());
+fn made(definition: &CustomResourceDefinition) -> Value {
+    let schema = definition.spec.versions[0].schema.as_ref();
     let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_ref()).expect("the kind has a schema");
     serde_json::to_value(schema).expect("a schema is JSON")
 }
@@ -27,8 +36,8 @@ fn refusals(kind: &str, spec: &str) -> Vec<String> {
         format!("apiVersion: tidegate.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}");
     let object: Value = serde_saphyr::from_str(&yaml).expect("the fixture is YAML");
     let schema = schema(kind);
-    let object = apply_defaults(&schema, &object);
-    match Validator::new().validate(&schema, &object, None) {
+    let object = apply_defaults(schema, &object);
+    match Validator::new().validate(schema, &object, None) {
         Ok(()) => Vec::new(),
         Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
     }
@@ -65,8 +74,8 @@ fn messages(schema: &Value, found: &mut BTreeSet<String>) {
 #[test]
 fn every_rule_has_a_message_that_says_what_to_write_and_an_example_that_it_refuses() {
     let mut found = BTreeSet::new();
-    messages(&schema(RATE_LIMIT), &mut found);
-    messages(&schema(BREAKER), &mut found);
+    messages(schema(RATE_LIMIT), &mut found);
+    messages(schema(BREAKER), &mut found);
     for message in &found {
         assert!(message.contains("write "), "{message:?} says not what to write");
     }
