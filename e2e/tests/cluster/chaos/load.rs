@@ -152,9 +152,8 @@ pub(super) struct Tally {
 impl Tally {
     /// Whether something of its pod was away while the request was on its way.
     fn is_excused(&self, request: &Request) -> bool {
-        let of_pod = self.outages.iter().filter(|outage| outage.pod == request.pod);
-        let mut outages = of_pod;
-        outages.any(|outage| outage.from <= request.done && outage.to.is_none_or(|to| request.sent <= to))
+        let mut of_pod = self.outages.iter().filter(|outage| outage.pod == request.pod);
+        of_pod.any(|outage| outage.from <= request.done && outage.to.is_none_or(|to| request.sent <= to))
     }
 
     /// Every request that met no outage was answered: 200, or 429 to the client whom a limit is for.
