@@ -20,7 +20,7 @@ FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage promp
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny advisories unit loom miri fuzz apiserver clients protocol alerts chart e2e chaos bench bench-core bench-quality gen images release clean-clusters
+.PHONY: help demo demo-standalone test check deny advisories unit laws loom miri fuzz apiserver clients protocol alerts chart e2e chaos bench bench-core bench-quality gen images release clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,8 +51,11 @@ advisories: $(DENY) ## Known vulnerabilities of every dependency, by the RustSec
 $(DENY):
 	cargo install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/cargo-deny-$(DENY_VERSION)
 
-unit: ## Unit, law, differential and process-level tests
-	cargo test --workspace
+unit: ## Unit, law, differential and process-level tests. The cases of laws are the same in every run
+	PROPTEST_RNG_SEED=1 cargo test --workspace
+
+laws: ## The laws again, with LAWS_CASES (5000) new random cases each: what fails is kept as a regression
+	PROPTEST_CASES=$(or $(LAWS_CASES),5000) cargo test -p tidegate-core -p tidegate-policy -p tidegate-operator-core -p tidegate-fuzz
 
 loom: ## Every interleaving of the compare-and-swap loops
 	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release --target-dir target/loom
@@ -97,9 +100,9 @@ alerts: ## The alert rules, and a real Prometheus that scrapes the sidecar
 chart: ## The chart: helm lint, kubeconform (strict), rights, Pod Security, dashboard
 	cargo test -p tidegate-e2e --features chart --test chart
 
-e2e: ## End-to-end tests on a real cluster
+e2e: ## End-to-end tests on a real cluster, two minutes of random faults with the same seed each time among them
 	cargo build -p tidegate-cli
-	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
+	TIDEGATE_CHAOS_SEED=1 $(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
 
 chaos: ## Random faults under load for ten minutes: CHAOS_SECONDS for how long, CHAOS_SEED to repeat a run
 	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) $(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --nocapture chaos::
