@@ -3,7 +3,9 @@
 use std::{
     fs::File,
     net::{SocketAddr, TcpListener},
+    ops::Range,
     path::Path,
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,9 +19,12 @@ use tokio::{
 use crate::cluster::process;
 
 /// Longest time until a server accepts connections.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_mins(1);
 /// Longest time until a server ends by itself.
 const END: Duration = Duration::from_secs(5);
+
+/// Below those that Linux gives to connections and to listeners that name none, and above those of well-known servers.
+const PORTS: Range<u16> = 20_000..32_000;
 
 /// A started server; dropping it kills it.
 #[derive(Debug)]
@@ -75,7 +80,14 @@ impl Server {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that no kernel gives away by itself before it is listened on.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start))?;
+    let count = PORTS.end - PORTS.start;
+    (0..count)
+        .map(|_| PORTS.start + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count)
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .context("no port is free")
 }

@@ -22,7 +22,7 @@ use tidegate_e2e::{
     load::{self, Mix, Spec, client::Client, plan},
 };
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 fn fast() -> EngineArgs {
     EngineArgs { time_scale: 0.1, ..EngineArgs::on_loopback() }

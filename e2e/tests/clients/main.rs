@@ -18,7 +18,7 @@ use tokio::process::Command;
 use crate::environment::{environment, node};
 
 /// One request in so many milliseconds for each key.
-const INTERVAL_MILLIS: u64 = 1500;
+const INTERVAL_MILLIS: u64 = 3000;
 const CALLS: u64 = 3;
 
 #[derive(Debug, Deserialize)]
@@ -76,7 +76,7 @@ fn sidecar_binary() -> PathBuf {
     binary
 }
 
-/// Every call but the first is refused once, and passes when the client comes back as told.
+/// A call that comes too early is refused once, and passes when the client comes back as told.
 async fn obeys(mut client: Command) {
     let stand = Stand::start().await;
     let url = stand.sidecar.url("/v1");
@@ -84,7 +84,9 @@ async fn obeys(mut client: Command) {
     let told: Told = serde_json::from_str(told.trim()).unwrap();
     println!("{told:?}");
     assert_eq!(told.tokens, 3 * CALLS, "every call gave all its tokens");
-    assert_eq!(stand.refused().await, CALLS - 1, "one refusal for each call that came too early");
+    // A machine that is busy for longer than the interval makes a call come late enough at once.
+    let refused = stand.refused().await;
+    assert!((1..CALLS).contains(&refused), "{refused} refusals: one for each call that came too early");
     let least = (CALLS - 1) * INTERVAL_MILLIS;
     assert!(told.seconds >= least as f64 / 1000.0, "{told:?}");
     stand.end().await;

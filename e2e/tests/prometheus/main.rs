@@ -130,7 +130,7 @@ async fn a_real_prometheus_scrapes_the_sidecar_and_an_alert_fires() {
         assert_eq!(answer.status.as_u16(), status);
     }
     let prometheus = prometheus(folder.path(), &admin).await;
-    eventually("the alert", Duration::from_mins(1), async || {
+    eventually("the alert", Duration::from_mins(2), async || {
         let alerts = ask(&prometheus, "/api/v1/alerts").await?;
         let firing = |alert: &&Value| {
             alert["labels"]["alertname"] == "TidegateBreakerOpen" && alert["state"] == "firing"

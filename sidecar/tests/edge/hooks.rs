@@ -2,11 +2,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidegate_policy::PolicyDocument;
 
+use crate::nobody::nobody;
 use crate::policy_file::File;
 use crate::sidecar::{PATIENCE, Sidecar, eventually};
 
@@ -40,8 +41,17 @@ fn hook(answers: bool) -> (SocketAddr, mpsc::Receiver<Value>) {
     (address, events)
 }
 
+/// How long hooks have to answer.
+const PATIENCE_WITH_HOOKS: Duration = Duration::from_millis(200);
+
 #[test]
 fn hooks_are_told_that_a_breaker_opened_and_no_request_waits_for_one() {
+    // A machine that does something else meanwhile says nothing about the sidecar: one of several times is enough.
+    assert!((0..5).any(|_| opened_with_hooks() < PATIENCE_WITH_HOOKS), "a request waits for hooks");
+}
+
+/// How long the last request took that a breaker let pass together with the first that it refused.
+fn opened_with_hooks() -> Duration {
     let hooks = [
         ("audit", true, "Sync"),
         ("stuck", false, "Sync"),
@@ -58,14 +68,14 @@ fn hooks_are_told_that_a_breaker_opened_and_no_request_waits_for_one() {
         })).collect::<Vec<_>>(),
     });
     let file = File::new(&document.to_string());
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let sidecar = Sidecar::start(nobody, &["--policy-file", &file.path().display().to_string()]);
     sidecar.await_status("the breaker", |status| status["breaker"]["state"] == "Closed");
     let ask = || sidecar.request("/", &[]).unwrap().status;
-    assert_eq!([ask(), ask()], [502, 502]);
+    assert_eq!(ask(), 502);
     let began = Instant::now();
-    assert_eq!(ask(), 503, "in force before any hook has heard of it");
-    let refused_after = began.elapsed();
+    assert_eq!([ask(), ask()], [502, 503], "in force before any hook has heard of it");
+    let took = began.elapsed();
     for (i, (name, ..)) in hooks.iter().enumerate() {
         let event = started[i].1.recv_timeout(PATIENCE).unwrap();
         assert_eq!(
@@ -88,5 +98,5 @@ fn hooks_are_told_that_a_breaker_opened_and_no_request_waits_for_one() {
         let series = format!(r#"tidegate_hooks_total{{hook="{hook}",mode="{mode}",outcome="{outcome}"}}"#);
         eventually(&series, || sidecar.metric(&series).filter(|count| *count >= 1.0));
     }
-    assert!(refused_after.as_millis() < 1000, "{refused_after:?}");
+    took
 }

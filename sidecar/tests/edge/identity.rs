@@ -1,7 +1,7 @@
 //! Callers' tokens: signed here with keys of this test's own, believed or not by the real sidecar.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,7 @@ use crate::authority::Authority;
 use crate::engine::Engine;
 use crate::operator::plain;
 use crate::server::{Body, Server, Service};
-use crate::sidecar::{Sidecar, eventually, within};
+use crate::sidecar::{Sidecar, eventually};
 
 const ISSUER: &str = "https://issuer.example.com";
 
@@ -210,12 +210,12 @@ fn keys_are_read_from_their_issuer_followed_when_they_rotate_and_kept_when_it_is
     keys.lock().unwrap().clear();
     let rotated = after.token(&claims("bob"));
     assert!(!passes(&sidecar, &rotated));
-    within(Duration::from_secs(30), "a failed reading", || {
+    eventually("a failed reading", || {
         (sidecar.metric("tidegate_jwt_key_set_errors_total") >= Some(1.0)).then_some(())
     });
     assert!(passes(&sidecar, &before.token(&claims("cid"))), "the last keys stay in force");
     *keys.lock().unwrap() = set(&after);
-    within(Duration::from_secs(30), "belief in the new key", || passes(&sidecar, &rotated).then_some(()));
+    eventually("belief in the new key", || passes(&sidecar, &rotated).then_some(()));
     assert!(!passes(&sidecar, &before.token(&claims("dan"))), "and none in the old one");
 }
 

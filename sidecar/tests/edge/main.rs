@@ -16,6 +16,8 @@ mod hooks;
 mod identity;
 mod metrics;
 mod named_port;
+#[path = "../proxy/nobody.rs"]
+mod nobody;
 mod operator;
 mod policy_file;
 mod policy_start;

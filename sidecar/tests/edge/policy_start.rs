@@ -131,7 +131,7 @@ fn a_new_pod_has_its_siblings_ceiling_from_its_first_request_on_and_keeps_it() {
     let threshold = |sidecar: &Sidecar| sidecar.status()["tiers"][0]["threshold"].as_f64();
     // 1.5 times the average and two deviations of independent arrivals.
     assert_eq!(threshold(&sidecar), Some(180.0));
-    eventually("the stream", || (operator.watches() == ["revision=admission"]).then_some(()));
+    eventually("the stream", || (operator.watches().first()? == "revision=admission").then_some(()));
     let mut next = tiers(None);
     next["revision"] = json!("next");
     operator.send_document(&PolicyDocument::from_json(next.to_string().as_bytes()).unwrap());

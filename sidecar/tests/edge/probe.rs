@@ -10,6 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::engine::Engine;
+use crate::nobody::nobody;
 use crate::sidecar::Sidecar;
 
 /// A gRPC server whose health service knows `llm` as serving and `old` as not.
@@ -51,7 +52,7 @@ async fn check(
 #[test]
 fn a_tcp_probe_tells_whether_the_engine_accepts() {
     let engine = Engine::start();
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let dead = nobody().port();
     let (port, dead_port) = (engine.address.port().to_string(), dead.to_string());
     let sidecar = Sidecar::start(engine.address, &["--guard", &port, "--opaque", &dead_port]);
     assert_eq!(sidecar.admin(&format!("/probe/tcp/{port}")).unwrap().status, 200);

@@ -156,7 +156,7 @@ fn an_engine_that_runs_out_of_memory_too_often_gets_no_more_requests() {
     let stages = json!([{"stage": "attention", "outOfMemory": {"count": 3, "windowMillis": 300_000}}]);
     let (sidecar, _file) = start(address, &stages);
     assert_eq!((ask(&sidecar), ask(&sidecar)), (500, 500));
-    assert_eq!(stage(&sidecar, 0)["outOfMemory"], 2);
+    eventually("both", || (stage(&sidecar, 0)["outOfMemory"] == 2).then_some(()));
     engine.answer("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 5\r\n\r\nother");
     assert_eq!(ask(&sidecar), 500);
     let event = format!("data: {body}\n\n");

@@ -7,6 +7,7 @@ mod decisions;
 mod fallbacks;
 mod framing;
 mod limits;
+mod nobody;
 mod prefixes;
 mod queue;
 mod sequences;

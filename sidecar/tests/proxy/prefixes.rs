@@ -1,12 +1,11 @@
 //! What is read of a body before the decision, and what becomes of the body.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_policy::PolicyDocument;
 
-use crate::support::{Engine, Proxy, ok};
+use crate::support::{DEADLINE, Engine, Proxy, ok};
 
 const HOUR: u64 = 3_600_000;
 
@@ -112,7 +111,7 @@ fn only_the_begin_of_a_long_upload_is_waited_for() {
     client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\ncontent-length: {}\r\n\r\n", body.len()));
     client.send(&body[..70_000]);
     // The engine has its begin while the client has not sent its end.
-    has_begun.recv_timeout(Duration::from_secs(10)).unwrap();
+    has_begun.recv_timeout(DEADLINE).unwrap();
     client.send(&body[70_000..]);
     assert_eq!(client.response().status, 200);
 }

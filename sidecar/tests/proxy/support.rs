@@ -14,7 +14,7 @@ use tidegate_sidecar::proxy::{self, Config};
 use tidegate_sidecar::shared::Shared;
 
 /// What is not there after this does not come.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A proxy in front of one engine, stopped when dropped.
 pub(crate) struct Proxy {

@@ -30,6 +30,9 @@ fn event(peer: &mut Peer, text: &str) {
     peer.send(&format!("{:x}\r\n{text}\r\n", text.len()));
 }
 
+/// A time limit, in milliseconds, that an engine keeps that answers at once, on a busy machine too.
+const ENOUGH: u64 = 3000;
+
 fn failures(proxy: &Proxy) -> u32 {
     proxy.settled();
     let status = proxy.shared.engine.load().snapshot(proxy.shared.clock.now());
@@ -47,11 +50,11 @@ fn cut(text: &str) -> String {
 fn timeout_ms_is_the_first_byte_of_a_stream_and_not_its_length() {
     let engine = streaming(|peer| {
         event(peer, "data: 1\n\n");
-        std::thread::sleep(Duration::from_millis(600));
+        std::thread::sleep(Duration::from_millis(ENOUGH + 500));
         event(peer, "data: 2\n\n");
         peer.send("0\r\n\r\n");
     });
-    let proxy = proxy(&engine, &json!({"timeoutMillis": 300}));
+    let proxy = proxy(&engine, &json!({"timeoutMillis": ENOUGH}));
     assert_eq!(proxy.ask(GET).text(), "data: 1\n\ndata: 2\n\n");
     assert_eq!(failures(&proxy), 0);
 }
@@ -59,7 +62,7 @@ fn timeout_ms_is_the_first_byte_of_a_stream_and_not_its_length() {
 #[test]
 fn a_stream_whose_first_byte_does_not_come_ends_with_an_error_event_and_is_a_failure() {
     let engine = streaming(|peer| drop(peer.rest()));
-    let proxy = proxy(&engine, &json!({"timeoutMillis": 100}));
+    let proxy = proxy(&engine, &json!({"timeoutMillis": ENOUGH}));
     let answer = proxy.ask(GET);
     assert_eq!((answer.status, cut(answer.text()).as_str()), (200, "engine-timeout"));
     assert_eq!(failures(&proxy), 1);
@@ -90,7 +93,7 @@ fn a_stream_that_stalls_is_cut_after_its_last_piece_and_the_client_can_go_on() {
         }
         drop(peer.rest());
     });
-    let proxy = proxy(&engine, &json!({"timeouts": {"betweenChunksMillis": 400}}));
+    let proxy = proxy(&engine, &json!({"timeouts": {"betweenChunksMillis": ENOUGH}}));
     let mut client = proxy.connect();
     for _ in 0..2 {
         let began = Instant::now();
@@ -98,7 +101,7 @@ fn a_stream_that_stalls_is_cut_after_its_last_piece_and_the_client_can_go_on() {
         let answer = client.response();
         assert!(answer.text().starts_with("data: 0\n\ndata: 1\n\ndata: 2\n\n"), "{}", answer.text());
         assert_eq!(cut(answer.text()), "engine-timeout");
-        assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
+        assert!(began.elapsed() >= Duration::from_millis(ENOUGH + 200), "{:?}", began.elapsed());
     }
     assert_eq!(proxy.metric(r#"tidegate_breaker_state{state="open"}"#), 0, "each began with a success");
 }
@@ -109,7 +112,7 @@ fn streams_that_stall_together_open_the_breaker() {
         event(peer, "data: 0\n\n");
         drop(peer.rest());
     });
-    let proxy = proxy(&engine, &json!({"timeouts": {"betweenChunksMillis": 500}}));
+    let proxy = proxy(&engine, &json!({"timeouts": {"betweenChunksMillis": ENOUGH}}));
     let mut clients = [proxy.connect(), proxy.connect()];
     for client in &mut clients {
         client.send(GET);
@@ -125,7 +128,7 @@ fn streams_that_stall_together_open_the_breaker() {
 #[test]
 fn anthropic_s_streams_end_with_anthropic_s_event() {
     let engine = streaming(|peer| drop(peer.rest()));
-    let proxy = proxy(&engine, &json!({"timeoutMillis": 100}));
+    let proxy = proxy(&engine, &json!({"timeoutMillis": ENOUGH}));
     let answer = proxy.ask("POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
     let text = answer.text().trim_start();
     assert!(text.starts_with("event: error\ndata: {") && !text.contains("[DONE]"), "{text}");
@@ -142,7 +145,7 @@ fn the_total_of_a_stream_ends_it_and_is_no_failure() {
             }
         }
     });
-    let proxy = proxy(&engine, &json!({"timeouts": {"totalMillis": 300}}));
+    let proxy = proxy(&engine, &json!({"timeouts": {"totalMillis": ENOUGH}}));
     assert_eq!(cut(proxy.ask(GET).text()), "engine-timeout");
     assert_eq!(failures(&proxy), 0);
 }
@@ -154,7 +157,7 @@ fn timeout_ms_is_the_total_of_a_plain_answer_which_then_breaks_off() {
         peer.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc");
         peer.rest();
     });
-    let proxy = proxy(&engine, &json!({"timeoutMillis": 200}));
+    let proxy = proxy(&engine, &json!({"timeoutMillis": ENOUGH}));
     let mut client = proxy.connect();
     client.send(GET);
     assert!(client.read_to("abc").contains("200 OK"));
@@ -171,7 +174,7 @@ fn a_compressed_stream_is_broken_off_and_not_spoilt() {
         event(&mut peer, "abc");
         peer.rest();
     });
-    let proxy = proxy(&engine, &json!({"timeouts": {"betweenChunksMillis": 200}}));
+    let proxy = proxy(&engine, &json!({"timeouts": {"betweenChunksMillis": ENOUGH}}));
     let mut client = proxy.connect();
     client.send(GET);
     client.read_to("3\r\nabc\r\n");
@@ -202,9 +205,14 @@ fn a_connection_that_does_not_stand_in_time_is_502() {
     let _waiting: Vec<_> =
         (0..4).map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200))).collect();
     let parts = breaker(&json!({"timeouts": {"connectMillis": 200}}));
-    let proxy = Proxy::with_document(address, &document("1", &parts));
-    let began = Instant::now();
-    let answer = proxy.ask(GET);
-    assert_eq!((answer.status, code(&answer).as_str()), (502, "engine-failed"));
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // Without a limit it would have 5 s. A machine that does something else meanwhile says nothing about the proxy: one
+    // of several times is enough.
+    let soon = (0..5).any(|_| {
+        let proxy = Proxy::with_document(address, &document("1", &parts));
+        let began = Instant::now();
+        let answer = proxy.ask(GET);
+        assert_eq!((answer.status, code(&answer).as_str()), (502, "engine-failed"));
+        began.elapsed() < Duration::from_secs(4)
+    });
+    assert!(soon, "it took as long as without a limit");
 }

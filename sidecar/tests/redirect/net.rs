@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::SockRef;
 
 pub(crate) const SIDECAR: u16 = 15120;
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Both, until it is dropped.
 pub(crate) struct Net {

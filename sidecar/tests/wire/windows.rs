@@ -20,9 +20,9 @@ struct Windows {
 }
 
 impl Windows {
-    /// Sends as long as there is window for it, up to `most` in all. Ends when no more window comes for a second.
-    fn send(&mut self, raw: &mut Raw, most: usize) {
-        raw.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    /// Sends as long as there is window for it, up to `most` in all. Ends when no more window comes for so long.
+    fn send(&mut self, raw: &mut Raw, most: usize, patience: Duration) {
+        raw.0.set_read_timeout(Some(patience)).unwrap();
         while self.sent < most {
             if self.stream >= PIECE && self.connection >= PIECE {
                 assert!(raw.send(&frame(DATA, 0, 1, &[b'x'; PIECE])));
@@ -58,10 +58,10 @@ fn windows_of_an_upload_open_as_the_engine_takes_it() {
     let before_settings = 65_535;
     let mut windows = Windows { stream: before_settings, connection: before_settings, sent: 0 };
     assert!(raw.send(&frame(HEADERS, END_HEADERS, 1, &head(&[]))));
-    windows.send(&mut raw, UPLOAD);
+    windows.send(&mut raw, UPLOAD, Duration::from_secs(1));
     let untaken = windows.sent;
     assert!(untaken < UPLOAD / 2, "{untaken} bytes were sent that the engine has not taken");
     take.send(()).unwrap();
-    windows.send(&mut raw, UPLOAD);
+    windows.send(&mut raw, UPLOAD, DEADLINE);
     assert_eq!(windows.sent, UPLOAD, "{untaken} before the engine took any");
 }
