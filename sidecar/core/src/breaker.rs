@@ -77,6 +77,7 @@ impl Breaker {
                 probes: policy.half_open.probes.max(1),
                 consecutive_failures: policy.trip.consecutive_failures.map(|c| c.count.max(1)),
                 ramp: policy.half_open.ramp_millis.map_or(Duration::ZERO, Millis::duration),
+                seed,
             },
             windowed: Windowed::all(&policy.trip),
             max_in_flight: policy.trip.in_flight.map(|trip| trip.max),

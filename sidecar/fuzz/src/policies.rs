@@ -19,17 +19,16 @@ const LIMITS: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"limit
 const BREAKER: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"breaker","limits":[
     {"policy":"a/a","name":"bucket","mode":"Enforce","key":[{"header":"x-api-key"}],"limit":3,"windowMillis":1000,
      "algorithm":{"tokenBucket":{"burst":3}}}],
-    "breaker":{"policy":"a/b","mode":"Enforce","openMillis":2000,"halfOpen":{"probes":2},
+    "breaker":{"policy":"a/b","mode":"Enforce","openMillis":2000,"halfOpen":{"probes":2,"rampMillis":900},
      "timeoutMillis":500,"per":{"key":[{"header":"x-api-key"}],"max":2},
      "trip":{"consecutiveFailures":{"count":3},
       "errorRatio":{"threshold":0.5,"windowCalls":10,"minimumRequests":4},
       "slowCallRatio":{"threshold":0.5,"slowerThanMillis":100,"windowMillis":1000,"minimumRequests":4},
       "latency":{"percentile":0.9,"overMillis":200,"windowMillis":3000,"minimumRequests":5}}}}"#;
 
-/// A breaker with a ramp. The share that passes is of all requests that come, so those refused count for it: whether a later
-/// one passes depends on them.
+/// A breaker that is mostly in its ramp.
 const RAMP: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"ramp",
-    "breaker":{"policy":"a/b","mode":"Enforce","openMillis":1000,"halfOpen":{"probes":1,"rampMillis":900},
+    "breaker":{"policy":"a/b","mode":"Enforce","openMillis":100,"halfOpen":{"probes":1,"rampMillis":90000},
      "trip":{"consecutiveFailures":{"count":2}}}}"#;
 
 /// Everything at once, with tiers.
@@ -57,7 +56,7 @@ pub(crate) fn choose(n: usize) -> (PolicyDocument, bool) {
         0 => (LIMITS, true),
         1 => (BREAKER, true),
         2 => (EVERYTHING, false),
-        3 => (RAMP, false),
+        3 => (RAMP, true),
         _ => (NOTHING, true),
     };
     match PolicyDocument::from_json(json.as_bytes()) {

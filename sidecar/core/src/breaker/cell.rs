@@ -199,6 +199,7 @@ mod models {
                 probes: 1,
                 consecutive_failures: None,
                 ramp: Duration::ZERO,
+                seed: 7,
             };
             let conditions = || Conditions {
                 timing,

@@ -22,14 +22,12 @@ use std::time::Duration;
 use tidegate_policy::report::BreakerState;
 
 use crate::Tick;
+use crate::spread::split_mix;
 use crate::sync::{AtomicU64, Ordering};
 use word::{NANOS_PER_MILLI, Phase, Settled, Word};
 
 /// Shares of the ramp's steps, of 2⁶⁴: 10 %, 25 %, 50 %.
 const RAMP: [u64; 3] = [u64::MAX / 10, u64::MAX / 4, u64::MAX / 2];
-/// 2⁶⁴ ÷ φ, odd: its multiples are a low-discrepancy sequence (Knuth, TAOCP 3, §6.4).
-const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
-
 /// Where a ramp is.
 struct Step {
     /// Of 2⁶⁴.
@@ -38,8 +36,8 @@ struct Step {
     left: Duration,
 }
 
-/// Leave to call the engine: the generation that gave it, whether it is a probe, which has to come back, and a one, so
-/// that none is zero. One number, since every request in flight has some of them.
+/// Leave to call the engine: the generation that gave it, whether it is a probe, which has to come back, whether a ramp
+/// let it pass, and a one, so that none is zero. One number, since every request in flight has some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Permit(NonZeroU32);
 
@@ -76,8 +74,8 @@ pub(crate) struct State {
     word: AtomicU64,
     /// When the last ramp began, in nanoseconds of the clock. Written before the word says so.
     ramp_began: AtomicU64,
-    /// Requests that met the ramp.
-    ramp_met: AtomicU64,
+    /// Requests that ramps have let pass, and that did not come back without a verdict.
+    ramp_passed: AtomicU64,
     opened: AtomicU64,
     half_opened: AtomicU64,
     reopened: AtomicU64,
@@ -92,13 +90,19 @@ pub(crate) struct Timing {
     pub(crate) consecutive_failures: Option<u32>,
     /// Zero: it closes at once.
     pub(crate) ramp: Duration,
+    /// Of the draws which requests of a ramp pass.
+    pub(crate) seed: u64,
 }
 
 impl Permit {
+    const PROBE: u32 = 2;
+    const RAMPED: u32 = 4;
+    /// Bits below the generation.
+    const MARKS: u32 = 3;
+
     #[inline]
-    const fn new(generation: u16, probe: bool) -> Self {
-        let marks = if probe { 3 } else { 1 };
-        match NonZeroU32::new((generation as u32) << 2 | marks) {
+    const fn new(generation: u16, mark: u32) -> Self {
+        match NonZeroU32::new((generation as u32) << Self::MARKS | mark | 1) {
             Some(number) => Self(number),
             None => Self(NonZeroU32::MIN),
         }
@@ -106,13 +110,17 @@ impl Permit {
 
     #[inline]
     const fn generation(self) -> u16 {
-        (self.0.get() >> 2) as u16
+        (self.0.get() >> Self::MARKS) as u16
     }
 
     /// Whether it is a probe, of whatever generation.
     #[inline]
     pub(crate) const fn is_probe(self) -> bool {
-        self.0.get() & 2 > 0
+        self.0.get() & Self::PROBE > 0
+    }
+
+    const fn is_ramped(self) -> bool {
+        self.0.get() & Self::RAMPED > 0
     }
 }
 
@@ -121,7 +129,7 @@ impl State {
         Self {
             word: AtomicU64::new(Word { generation: 0, phase: Phase::Closed { failures: 0 } }.pack()),
             ramp_began: AtomicU64::new(0),
-            ramp_met: AtomicU64::new(0),
+            ramp_passed: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             half_opened: AtomicU64::new(0),
             reopened: AtomicU64::new(0),
@@ -134,7 +142,7 @@ impl State {
     pub(crate) fn admit(&self, now: Tick, timing: Timing) -> Result<Permit, Denied> {
         let word = self.load();
         match word.phase {
-            Phase::Closed { .. } => Ok(Permit::new(word.generation, false)),
+            Phase::Closed { .. } => Ok(Permit::new(word.generation, 0)),
             Phase::Open { .. } | Phase::HalfOpen { .. } | Phase::Ramp { .. } => {
                 self.admit_unless_closed(now, timing, word)
             }
@@ -145,7 +153,7 @@ impl State {
     fn admit_unless_closed(&self, now: Tick, timing: Timing, mut word: Word) -> Result<Permit, Denied> {
         loop {
             let next = match word.phase {
-                Phase::Closed { .. } => return Ok(Permit::new(word.generation, false)),
+                Phase::Closed { .. } => return Ok(Permit::new(word.generation, 0)),
                 Phase::Open { until } if now.as_nanos() < until.saturating_mul(NANOS_PER_MILLI) => {
                     let left = until.saturating_mul(NANOS_PER_MILLI) - now.as_nanos();
                     return Err(Denied::Open(Duration::from_nanos(left)));
@@ -153,8 +161,9 @@ impl State {
                 Phase::Open { .. } => word.next(Phase::HalfOpen { out: 1, succeeded: 0 }),
                 Phase::Ramp { failures } => match self.step(now, timing) {
                     None => word.with(Phase::Closed { failures }),
-                    Some(step) if self.is_let_pass(step.share) => {
-                        return Ok(Permit::new(word.generation, false));
+                    Some(step) if self.is_let_pass(now, step.share, timing.seed) => {
+                        self.ramp_passed.fetch_add(1, Ordering::Relaxed);
+                        return Ok(Permit::new(word.generation, Permit::RAMPED));
                     }
                     Some(step) => return Err(Denied::Ramp(step.left)),
                 },
@@ -168,7 +177,7 @@ impl State {
             };
             match self.swap(word, next) {
                 Ok(()) if matches!(next.phase, Phase::HalfOpen { .. }) => {
-                    return Ok(Permit::new(next.generation, true));
+                    return Ok(Permit::new(next.generation, Permit::PROBE));
                 }
                 Ok(()) => word = next,
                 Err(current) => word = current,
@@ -184,6 +193,9 @@ impl State {
         permit: Permit,
         verdict: Verdict,
     ) -> Option<Moved> {
+        if verdict == Verdict::None && permit.is_ramped() {
+            self.ramp_passed.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut word = self.load();
         loop {
             let next = match word.settled(now, timing, permit, verdict)? {
@@ -239,7 +251,6 @@ impl State {
         }
         // Of several that come here at once one will win; what the others have written is as good.
         self.ramp_began.fetch_max(now.as_nanos(), Ordering::Relaxed);
-        self.ramp_met.store(0, Ordering::Relaxed);
         word.next(Phase::Ramp { failures: 0 })
     }
 
@@ -256,10 +267,12 @@ impl State {
         Some(Step { share, left })
     }
 
-    /// Whether the next request is among the share. Multiples of the golden ratio spread evenly, the first of them
-    /// is let pass, and no client that comes every nth time is always or never among them.
-    fn is_let_pass(&self, share: u64) -> bool {
-        self.ramp_met.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN_RATIO) <= share
+    /// Whether the next request is among the share: drawn from the instant and from how many have passed, so that one
+    /// that is refused leaves the draws of all others as they were, and no client can know when to come. Of those that
+    /// come at one instant all are refused after the first that is.
+    fn is_let_pass(&self, now: Tick, share: u64, seed: u64) -> bool {
+        let passed = self.ramp_passed.load(Ordering::Relaxed);
+        split_mix(split_mix(seed ^ now.as_nanos()).wrapping_add(passed)) <= share
     }
 
     /// Whether the permit's generation is the present one and its calls count, in windows as in a row.

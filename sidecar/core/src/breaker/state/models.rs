@@ -5,8 +5,13 @@ use loom::thread;
 
 use super::*;
 
-const TIMING: Timing =
-    Timing { open: Duration::from_millis(1), probes: 1, consecutive_failures: Some(1), ramp: Duration::ZERO };
+const TIMING: Timing = Timing {
+    open: Duration::from_millis(1),
+    probes: 1,
+    consecutive_failures: Some(1),
+    ramp: Duration::ZERO,
+    seed: 7,
+};
 
 fn millis(n: u64) -> Tick {
     Tick::from_nanos(n * NANOS_PER_MILLI)
