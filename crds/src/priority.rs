@@ -139,12 +139,19 @@ impl PrioritySource {
 }
 
 /// What is kept for a class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reserved {
-    /// Share of the admitted rate that only `High` may use while a tier is tripped; `0%` keeps nothing.
+    /// Share of the admitted rate that only `High` may use while a tier is tripped, below 100%; `0%` keeps nothing.
     #[serde(default = "defaults::reserved_high")]
+    #[x_kube(validation = Rule::new("self != '100%'").message(Reserved::ALL))]
     pub high: Percentage,
+}
+
+impl Reserved {
+    /// What is said about a reserve that leaves nothing.
+    pub const ALL: &str =
+        "100% leaves medium nothing while a tier is tripped: write a share below it, such as 20%";
 }
 
 /// One who may claim `High`. All that is written has to match.

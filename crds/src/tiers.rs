@@ -118,6 +118,12 @@ pub struct LearnedQps {
 #[x_kube(validation = Rule::new(
     "self.source != 'KvCache' || !(has(self.maxUtilization) || has(self.maxBytes) || has(self.plateau))"
 ).message(GpuMemoryTier::UNASKED))]
+#[x_kube(validation = Rule::new(
+    "self.source == 'KvCache' || duration(self.staleAfter) >= duration('2s')"
+).message(GpuMemoryTier::STALE).field_path(".staleAfter"))]
+#[x_kube(validation = Rule::new(
+    "self.source == 'Nvml' || duration(self.kvCache.staleAfter) >= duration('1s')"
+).message(KvCache::STALE).field_path(".kvCache.staleAfter"))]
 pub struct GpuMemoryTier {
     /// Who is asked: `Nvml`, the engine's `KvCache`, or both (`Auto`).
     #[serde(default)]
@@ -135,7 +141,7 @@ pub struct GpuMemoryTier {
     /// The ceiling of the engine's KV cache, for the sources `KvCache` and `Auto`.
     #[serde(default)]
     pub kv_cache: KvCache,
-    /// Age at which a reading counts as stale.
+    /// Age at which a reading counts as stale, at least 2s, the time between two of them.
     #[serde(default = "defaults::stale_after")]
     pub stale_after: Duration,
     /// What the tier does while its reading is stale or missing.
@@ -150,6 +156,8 @@ impl GpuMemoryTier {
     /// What is said about ceilings of memory where NVML is not asked.
     pub const UNASKED: &str = "maxUtilization, maxBytes and plateau are for NVML, which KvCache does not ask: write source: Auto, or \
                                leave them out";
+    /// What is said about readings that are stale between two of them.
+    pub const STALE: &str = "stale before NVML is read again, every 2 s: write a staleAfter of at least 2s";
     /// What is said about a ceiling of the KV cache where the engine is not asked.
     pub const ENGINE_UNASKED: &str =
         "kvCache is for engines that are asked: write source: KvCache or Auto, or leave kvCache out";
@@ -186,12 +194,18 @@ pub struct KvCache {
     /// Share of the cache that may be needed, by what is in it, what waits for it and what was admitted since.
     #[serde(default = "defaults::kv_cache_max_usage")]
     pub max_usage: Percentage,
-    /// Age at which a reading of the engine counts as stale.
+    /// Age at which a reading of the engine counts as stale, at least 1s, the time between two of them.
     #[serde(default = "defaults::kv_cache_stale_after")]
     pub stale_after: Duration,
     /// What the tier does while that reading is stale or missing; with `Auto` NVML goes on.
     #[serde(default)]
     pub on_stale: OnStale,
+}
+
+impl KvCache {
+    /// What is said about readings that are stale between two of them.
+    pub const STALE: &str =
+        "stale before the engine is read again, every 1 s: write a kvCache.staleAfter of at least 1s";
 }
 
 impl Default for KvCache {

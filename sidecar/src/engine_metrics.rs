@@ -18,6 +18,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tidegate_core::{EngineReading, Signal};
+use tidegate_policy::KvCache;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -30,7 +31,7 @@ use series::{Engine, Load};
 pub use series::EngineType;
 
 /// Between two readings, and longest wait for one.
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Duration = KvCache::READ_EVERY;
 /// Between two searches for metrics that were not found: most pods without them never get any.
 const SEARCH_PERIOD: Duration = Duration::from_secs(10);
 const PATH: &str = "/metrics";

@@ -15,6 +15,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use tidegate_core::{GpuMemoryReading, Signal, Tick};
 use tidegate_gpu::{DeviceReading, GpuReport, REPORT_PATH};
+use tidegate_policy::GpuMemoryTier;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
@@ -24,7 +25,7 @@ use crate::transport::{Driven, connect};
 use crate::trust::{Trust, authorization};
 
 /// Between two questions, and longest wait for an answer.
-const PERIOD: Duration = Duration::from_secs(2);
+const PERIOD: Duration = GpuMemoryTier::READ_EVERY;
 const LARGEST_ANSWER: usize = 1 << 20;
 
 /// The agent and how to speak to it.

@@ -2,9 +2,9 @@
 
 use tidegate_crds::{
     Bytes, CircuitBreakerPolicySpec, Claimant, Concurrency, Decimal, Duration, FallbackService,
-    FallbackTarget, GpuMemoryTier, HeaderName, Hook, Identity, Jwks, KeyPart, LatencyTier, Limit, Percentage,
-    PlanSource, Plans, PriorityNumber, PrioritySource, QpsTier, RateLimitPolicySpec, SelectorRequirement,
-    StageBreaker, StaticAnswer, StatusMatch, TargetRef, Tiers, Timeouts, Trip, When,
+    FallbackTarget, GpuMemoryTier, HeaderName, Hook, Identity, Jwks, KeyPart, KvCache, LatencyTier, Limit,
+    Percentage, PlanSource, Plans, PriorityNumber, PrioritySource, QpsTier, RateLimitPolicySpec, Reserved,
+    SelectorRequirement, StageBreaker, StaticAnswer, StatusMatch, TargetRef, Tiers, Timeouts, Trip, When,
 };
 
 pub(crate) const RATE_LIMIT: &str = "RateLimitPolicy";
@@ -40,6 +40,9 @@ pub(crate) const ACCEPTED: &[(&str, &str)] = &[
     (RATE_LIMIT, "{tiers: {gpuMemory: {source: KvCache}}}"),
     (RATE_LIMIT, "{tiers: {gpuMemory: {source: Auto, maxUtilization: 75%, kvCache: {maxUsage: 95%}}}}"),
     (RATE_LIMIT, "{tiers: {gpuMemory: {maxBytes: 34359738368}}}"),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {maxBytes: 32Gi, staleAfter: 2s}}}"),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {source: KvCache, staleAfter: 1s, kvCache: {staleAfter: 1000ms}}}}"),
+    (RATE_LIMIT, "{priority: {reserved: {high: 99.9%}}}"),
     (RATE_LIMIT, "{tiers: {latency: {learned: {}, percentile: '99.9'}}}"),
     (RATE_LIMIT, "{tiers: {latency: {max: 8s}}}"),
     (RATE_LIMIT, "{tiers: {latency: {max: 1m30s500ms}}}"),
@@ -183,6 +186,9 @@ pub(crate) const REFUSED: &[(&str, &str, &str)] = &[
     (RATE_LIMIT, "{tiers: {gpuMemory: {maxUtilization: 101%}}}", Percentage::FORM),
     (RATE_LIMIT, "{tiers: {gpuMemory: {maxBytes: 32GB}}}", Bytes::FORM),
     (RATE_LIMIT, "{tiers: {gpuMemory: {maxBytes: -1}}}", Bytes::FORM),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {maxBytes: 32Gi, staleAfter: 1999ms}}}", GpuMemoryTier::STALE),
+    (RATE_LIMIT, "{tiers: {gpuMemory: {source: KvCache, kvCache: {staleAfter: 999ms}}}}", KvCache::STALE),
+    (RATE_LIMIT, "{priority: {reserved: {high: 100%}}}", Reserved::ALL),
     (RATE_LIMIT, "{tiers: {latency: {}}}", LatencyTier::NONE),
     (RATE_LIMIT, "{tiers: {latency: {max: 1d}}}", Duration::FORM),
     (RATE_LIMIT, "{tiers: {latency: {max: 1.5s}}}", Duration::FORM),

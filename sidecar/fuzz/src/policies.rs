@@ -36,7 +36,7 @@ const EVERYTHING: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"e
     "tiers":{"policy":"a/a","mode":"Enforce","recovery":{"belowRatio":0.9,"holdMillis":1000},
      "qps":{"sampleIntervalMillis":100,"windowMillis":1000,"max":20.0,
       "learned":{"sigma":2.0,"factor":1.5,"floor":1.0,"minimumSamples":2}},
-     "gpuMemory":{"maxUtilization":0.75,"staleAfterMillis":1000,"onStale":"Trip"},
+     "gpuMemory":{"maxUtilization":0.75,"staleAfterMillis":2000,"onStale":"Trip"},
      "latency":{"signal":"TimeToFirstToken","percentile":0.99,"periodMillis":1000,"periods":1,"minimumSamples":1,
       "maxMillis":500,"learned":{"factor":1.8,"minimumPeriods":1}}},
     "limits":[{"policy":"a/a","name":"together","mode":"Enforce","key":[],"limit":3,"algorithm":"concurrency"},

@@ -12,7 +12,7 @@ const SEEDS: &[&str] = &[
        "trip":{"errorRatio":{"threshold":1e-300,"windowCalls":1024,"minimumRequests":1},"inFlight":{"max":1}}}}"#,
     r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"r","tiers":{"policy":"a/b","mode":"Enforce",
        "recovery":{"belowRatio":1e-300,"holdMillis":1},"qps":{"sampleIntervalMillis":1,"windowMillis":2,"max":1e9},
-       "gpuMemory":{"maxBytes":18446744073709551615,"staleAfterMillis":1,"onStale":"HoldLast"}}}"#,
+       "gpuMemory":{"maxBytes":18446744073709551615,"staleAfterMillis":2000,"onStale":"HoldLast"}}}"#,
 ];
 
 /// A part of what the fuzzer has grown: one input a line, in hexadecimal.

@@ -1,5 +1,7 @@
 //! The three adaptive tiers: requests per second, GPU memory, latency.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Factor, Millis, Mode, Rate, Ratio};
@@ -110,6 +112,11 @@ pub struct GpuMemoryTier {
     pub on_stale: OnStale,
 }
 
+impl GpuMemoryTier {
+    /// NVML is read so often. What is stale sooner is stale between two readings.
+    pub const READ_EVERY: Duration = Duration::from_secs(2);
+}
+
 /// Who says how full the memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum MemorySource {
@@ -143,6 +150,11 @@ pub struct KvCache {
     pub stale_after_millis: Millis,
     /// What the tier does while its reading is stale. With `Auto` NVML goes on.
     pub on_stale: OnStale,
+}
+
+impl KvCache {
+    /// The engine is read so often. What is stale sooner is stale between two readings.
+    pub const READ_EVERY: Duration = Duration::from_secs(1);
 }
 
 /// What a tier does while its signal is stale.

@@ -601,6 +601,24 @@ fn a_policy_that_limits_nothing_is_refused() {
 }
 
 #[test]
+fn what_an_api_server_without_rules_has_let_pass_is_reported_too() {
+    let refused = rate_limit_of(
+        "
+  tiers:
+    gpuMemory: {source: Auto, maxUtilization: 75%, staleAfter: 1s, kvCache: {staleAfter: 500ms}}",
+    );
+    assert_refused(
+        refused,
+        &[
+            "spec.tiers.gpuMemory.staleAfter: 1000 ms are over before NVML is read again",
+            "spec.tiers.gpuMemory.kvCache.staleAfter: 500 ms are over before the engine is read again",
+        ],
+    );
+    let refused = rate_limit_of("\n  priority: {reserved: {high: 100%}}");
+    assert_refused(refused, &["spec.priority.reserved.high: 100% leaves medium nothing"]);
+}
+
+#[test]
 fn every_mistake_is_reported_with_its_field() {
     let refused = rate_limit_of(
         "

@@ -28,6 +28,10 @@ pub(super) fn check(priority: &Priority, at: &mut Place<'_>) {
             at.field("from").item(i).field("map").refuse(message);
         }
     }
+    if priority.reserved_high.is_some_and(|share| share.get() >= 1.0) {
+        let message = "1 leaves medium nothing while a tier is tripped: write a share below 1, such as 0.2";
+        at.field("reservedHigh").refuse(message);
+    }
     let claimants = priority.high_allowed_from.len();
     if claimants > MOST_CLAIMANTS {
         let message = format!("{claimants} claimants are too many: write at most {MOST_CLAIMANTS}");

@@ -166,11 +166,11 @@ const BAD: &[(&str, &[&str])] = &[
     ("tiers.gpuMemory.plateau.stableMillis", MILLIS),
     ("tiers.gpuMemory.plateau.growth", SHARE),
     ("tiers.gpuMemory.kvCache.maxUsage", SHARE),
-    ("tiers.gpuMemory.kvCache.staleAfterMillis", MILLIS),
+    ("tiers.gpuMemory.kvCache.staleAfterMillis", &["0", "999", "0.5", "2678400001", "\"1s\""]),
     ("tiers.gpuMemory.kvCache.onStale", MODE),
     ("tiers.gpuMemory.maxUtilization", SHARE),
     ("tiers.gpuMemory.maxBytes", &["0", "-1", "18446744073709551616"]),
-    ("tiers.gpuMemory.staleAfterMillis", MILLIS),
+    ("tiers.gpuMemory.staleAfterMillis", &["0", "1999", "0.5", "2678400001", "\"1s\""]),
     ("tiers.gpuMemory.onStale", MODE),
     ("tiers.latency.signal", MODE),
     ("tiers.latency.percentile", SHARE),
@@ -203,7 +203,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("priority.from[].number.medium", &["-2147483649", "1.5", "\"5\""]),
     ("priority.stripHeaders", &["1", "\"true\""]),
     ("priority.default", MODE),
-    ("priority.reservedHigh", SHARE),
+    ("priority.reservedHigh", &["0", "-0.1", "1", "1.001", "1e999", "\"50%\""]),
     ("priority.highAllowedFrom[].cidr", &["\"\"", "\"10.0.0.0\"", "\"10.0.0.0/33\"", "\"::/129\""]),
     ("priority.highAllowedFrom[].header", HEADER),
     ("priority.highAllowedFrom[].value", &["5"]),
@@ -585,7 +585,7 @@ fn a_tier_of_gpu_memory_needs_a_ceiling_for_each_of_its_sources() {
         document["tiers"]["gpuMemory"] = gpu;
         read(&document).map_or_else(|errors| errors.to_string(), |_| String::new())
     };
-    let base = json!({"staleAfterMillis": 1000, "onStale": "Ignore"});
+    let base = json!({"staleAfterMillis": 2000, "onStale": "Ignore"});
     let with = |fields: Value| {
         let mut gpu = base.clone();
         gpu.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -687,6 +687,28 @@ fn a_ceiling_of_a_source_that_is_not_asked_is_a_contradiction() {
     for field in ["maxUtilization", "maxBytes", "plateau"] {
         assert!(errors.contains(&format!("tiers.gpuMemory.{field}: is for NVML")), "{errors}");
     }
+}
+
+#[test]
+fn a_reading_is_not_stale_before_the_next_one_can_come() {
+    let (nvml, engine) = ("/tiers/gpuMemory/staleAfterMillis", "/tiers/gpuMemory/kvCache/staleAfterMillis");
+    assert_eq!(
+        told(&[(nvml, json!(1999)), (engine, json!(999))]),
+        "tiers.gpuMemory.staleAfterMillis: 1999 ms are over before NVML is read again, every 2000 ms: write at least \
+         2000 ms\n\
+         tiers.gpuMemory.kvCache.staleAfterMillis: 999 ms are over before the engine is read again, every 1000 ms: \
+         write at least 1000 ms"
+    );
+    assert_eq!(told(&[(nvml, json!(2000)), (engine, json!(1000))]), "");
+    assert_eq!(told(&[("/tiers/gpuMemory/source", json!("Nvml")), (engine, json!(1))]), "", "it is not read");
+}
+
+#[test]
+fn high_does_not_reserve_everything() {
+    let share = "/priority/reservedHigh";
+    let all = "priority.reservedHigh: 1 leaves medium nothing while a tier is tripped: write a share below 1";
+    assert!(told(&[(share, json!(1.0))]).starts_with(all));
+    assert_eq!(told(&[(share, json!(0.999))]), "");
 }
 
 #[test]

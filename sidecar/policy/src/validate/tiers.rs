@@ -1,7 +1,9 @@
 //! Rules of the tiers.
 
+use std::time::Duration;
+
 use super::Place;
-use crate::{GpuMemoryTier, LatencyTier, LearnedQps, MemorySource, Millis, QpsTier, Rate, Tiers};
+use crate::{GpuMemoryTier, KvCache, LatencyTier, LearnedQps, MemorySource, Millis, QpsTier, Rate, Tiers};
 
 /// Longest latency that a ceiling can be: a day. What is longer is counted as little more than that.
 const LONGEST_LATENCY: u64 = 24 * 3600 * 1000;
@@ -76,9 +78,30 @@ fn check_gpu_memory(gpu: &GpuMemoryTier, at: &mut Place<'_>) {
     if gpu.max_bytes == Some(0) {
         at.field("maxBytes").refuse("0 is out of range: write a number of bytes, at least 1");
     }
-    if gpu.kv_cache.is_none() && gpu.source != MemorySource::Nvml {
-        at.field("kvCache")
-            .refuse("absent, but asked for by source: write maxUsage, staleAfterMillis and onStale");
+    if gpu.source != MemorySource::KvCache {
+        check_age(gpu.stale_after_millis, GpuMemoryTier::READ_EVERY, "NVML", at);
+    }
+    if gpu.source != MemorySource::Nvml {
+        match &gpu.kv_cache {
+            Some(kv_cache) => {
+                let mut at = at.field("kvCache");
+                check_age(kv_cache.stale_after_millis, KvCache::READ_EVERY, "the engine", &mut at);
+            }
+            None => at
+                .field("kvCache")
+                .refuse("absent, but asked for by source: write maxUsage, staleAfterMillis and onStale"),
+        }
+    }
+}
+
+/// What is stale before the next reading comes is stale most of the time.
+fn check_age(stale_after: Millis, read_every: Duration, who: &str, at: &mut Place<'_>) {
+    if stale_after.duration() < read_every {
+        at.field("staleAfterMillis").refuse(format!(
+            "{} ms are over before {who} is read again, every {every} ms: write at least {every} ms",
+            stale_after.get(),
+            every = read_every.as_millis()
+        ));
     }
 }
 

@@ -30,6 +30,9 @@ pub(super) fn priority(spec: &crd::Priority, problems: &mut Problems) -> Option<
         })
         .collect();
     let reserved = problems.keep("spec.priority.reserved.high", ratio_or_none(&spec.reserved.high));
+    if matches!(reserved, Some(Some(share)) if share.get() >= 1.0) {
+        problems.add("spec.priority.reserved.high", crd::Reserved::ALL);
+    }
     let claimants: Vec<_> = spec
         .high_allowed_from
         .iter()
