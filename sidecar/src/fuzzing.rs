@@ -13,6 +13,7 @@ mod headers;
 pub use crate::engine_metrics::fuzzing::metrics;
 pub use crate::proxy::fuzzing::{answers, requests};
 pub use crate::tokens::fuzzing::{prompts, stream, usage};
+pub use crate::tokens::grpc::fuzzing::calls;
 pub(crate) use headers::fields;
 pub use headers::headers;
 

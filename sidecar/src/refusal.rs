@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
-use tidegate_core::{Answer, Cause, Refusal};
+use tidegate_core::{Answer, Cause, Refusal, Rule};
 use tidegate_policy::PriorityClass;
 use tidegate_policy::report::TierName;
 
@@ -171,8 +171,16 @@ fn render(form: Form, said: Said<'_>) -> Response<Bytes> {
 
 /// The cause and the rule, and why no fallback has answered.
 pub fn reason(refusal: &Refusal, no_fallback: Option<&str>) -> HeaderValue {
-    let mut text =
-        format!("{}; policy={}; rule={}", refusal.cause.as_str(), refusal.rule.policy, refusal.rule.name);
+    because(refusal.cause, &refusal.rule, no_fallback)
+}
+
+/// The cause and the rule of an answer that ends before it is whole.
+pub fn reason_of(rule: &Rule) -> HeaderValue {
+    because(Cause::Limit, rule, None)
+}
+
+fn because(cause: Cause, rule: &Rule, no_fallback: Option<&str>) -> HeaderValue {
+    let mut text = format!("{}; policy={}; rule={}", cause.as_str(), rule.policy, rule.name);
     if let Some(why) = no_fallback {
         text.push_str("; fallback=");
         text.push_str(why);

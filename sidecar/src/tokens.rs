@@ -7,6 +7,7 @@ pub mod estimate;
 pub mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub mod grpc;
 pub mod json;
 mod meter;
 pub mod prompt;

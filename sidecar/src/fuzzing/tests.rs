@@ -11,7 +11,7 @@ type Target = (&'static str, fn(&[u8]));
 /// Where it is from, and its bytes.
 type Seed = (String, Vec<u8>);
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     ("answers", answers),
     ("requests", requests),
     ("stream", stream),
@@ -19,6 +19,7 @@ const TARGETS: [Target; 7] = [
     ("prompts", prompts),
     ("headers", headers),
     ("metrics", metrics),
+    ("calls", calls),
 ];
 
 /// What the fuzzer begins with, what it has found wrong before, and a part of what it has grown from that.

@@ -11,6 +11,7 @@ use tidegate_policy::AnswerCache;
 use tokio::time::Instant;
 
 use super::body::{AnswerBody, EngineBody};
+use super::call::Stop;
 use super::client::{Client, Switched};
 use super::codec::ResponseHead;
 use super::exchange::Exchange;
@@ -38,7 +39,8 @@ pub(super) type Answer = Response<AnswerBody>;
 /// The engine's answer, as far as its head.
 pub(super) enum Answered {
     Http1(Box<Exchange>, ResponseHead),
-    Http2(Box<Response<Incoming>>, Dialect),
+    /// With what is still sent of the request.
+    Http2(Box<Response<Incoming>>, Dialect, Option<Stop>),
 }
 
 impl Answered {
@@ -46,7 +48,7 @@ impl Answered {
     pub(super) fn outcome(&self) -> HeadOutcome {
         HeadOutcome::Status(match self {
             Self::Http1(_, head) => head.status.as_u16(),
-            Self::Http2(response, dialect) => match dialect {
+            Self::Http2(response, dialect, _) => match dialect {
                 Dialect::Grpc => grpc::status(response.headers()).unwrap_or(response.status().as_u16()),
                 Dialect::OpenAi => response.status().as_u16(),
             },
@@ -57,14 +59,14 @@ impl Answered {
     pub(super) fn headers(&self) -> &HeaderMap {
         match self {
             Self::Http1(_, head) => &head.headers,
-            Self::Http2(response, _) => response.headers(),
+            Self::Http2(response, ..) => response.headers(),
         }
     }
 
     /// Whether its body comes as it is made: events, lines of JSON, or messages of gRPC.
     pub(super) fn is_stream(&self) -> bool {
         let kinds: [&[u8]; 3] = [EVENTS, b"application/x-ndjson", b"application/jsonl"];
-        matches!(self, Self::Http2(_, Dialect::Grpc))
+        matches!(self, Self::Http2(_, Dialect::Grpc, _))
             || kinds.iter().any(|kind| is_kind(self.headers(), kind))
     }
 
@@ -72,7 +74,7 @@ impl Answered {
     pub(super) fn recording(&self, key: Key, policy: AnswerCache) -> Option<Box<Recording>> {
         let status = match self {
             Self::Http1(_, head) => head.status,
-            Self::Http2(response, _) => response.status(),
+            Self::Http2(response, ..) => response.status(),
         };
         Recording::new(key, policy, status, self.headers()).map(Box::new)
     }
@@ -106,7 +108,11 @@ impl Answered {
         });
         match self {
             Self::Http1(exchange, head) => from_http1(client, exchange, head, progress, watch),
-            Self::Http2(response, dialect) => from_http2(&client, *response, dialect, progress, watch),
+            Self::Http2(response, dialect, stop) => {
+                client.shared.metrics.traffic.responded(response.status().as_u16());
+                progress.begins(response.headers(), is_event_stream(response.headers()));
+                response.map(|body| AnswerBody::relay(RelayBody::new(body, progress, dialect, watch, stop)))
+            }
         }
     }
 }
@@ -135,18 +141,6 @@ fn from_http1(
     close_if(false, &client, &mut answer);
     *answer.body_mut() = EngineBody::answer(client, exchange, progress, watch);
     answer
-}
-
-fn from_http2(
-    client: &Client,
-    response: Response<Incoming>,
-    dialect: Dialect,
-    mut progress: Box<Progress>,
-    watch: Option<Box<Watch>>,
-) -> Answer {
-    client.shared.metrics.traffic.responded(response.status().as_u16());
-    progress.begins(response.headers(), is_event_stream(response.headers()));
-    response.map(|body| AnswerBody::relay(RelayBody::new(body, progress, dialect, watch)))
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

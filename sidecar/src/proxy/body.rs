@@ -100,7 +100,7 @@ impl EngineBody {
                     Passes::All => Some(Frame::data(data)),
                     // An answer that said how long it is cannot end otherwise.
                     Passes::Last(last) if live.exchange.length().is_none() => return self.end_with(last),
-                    Passes::Last(_) | Passes::Never => {
+                    Passes::Last(_) | Passes::End(..) | Passes::Never => {
                         self.fail(Failure::Exhausted, cx);
                         return Poll::Pending;
                     }

@@ -1,9 +1,9 @@
 //! One request and its response on an HTTP/2 connection to the engine. gRPC needs one; everything else can have one.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use super::client::Client;
 use super::exchange::Failure;
 use super::forward::Awaited;
 use super::request_body::RequestBody;
+use crate::tokens::grpc::RequestReader;
 
 /// What the engine may send on one stream, and on all of them, before it was taken.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -38,22 +39,52 @@ pub(super) struct Call {
 /// The body of a request, on its way to the engine.
 pub(super) struct Upload {
     body: RequestBody,
+    /// Is shown what is sent.
+    prompts: Option<Rc<RefCell<RequestReader>>>,
     state: Rc<UploadState>,
 }
+
+/// Stops a request that is still sent while its answer is ended here: as long as one side of a stream is used, the
+/// other is not told that nobody wants it any more.
+#[derive(Clone)]
+pub(super) struct Stop(Rc<UploadState>);
 
 #[derive(Default)]
 struct UploadState {
     heard_client: Cell<bool>,
     waits_for_client: Cell<bool>,
+    stopped: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Stop {
+    /// Nothing more is sent.
+    pub(super) fn stop(&self) {
+        self.0.stopped.set(true);
+        if let Some(waker) = self.0.waker.take() {
+            waker.wake();
+        }
+    }
 }
 
 impl Call {
     /// Sends on the connection that `client` has, or on a new one.
     /// A new one has to stand within `connect`.
-    pub(super) fn new(client: Rc<Client>, request: Request<RequestBody>, connect: Option<Duration>) -> Self {
+    /// `prompts` is shown what is sent.
+    pub(super) fn new(
+        client: Rc<Client>,
+        request: Request<RequestBody>,
+        connect: Option<Duration>,
+        prompts: Option<Rc<RefCell<RequestReader>>>,
+    ) -> Self {
         let upload = Rc::new(UploadState::default());
-        let request = request.map(|body| Upload { body, state: upload.clone() });
+        let request = request.map(|body| Upload { body, prompts, state: upload.clone() });
         Self { answer: Box::pin(send(client, request, connect)), upload }
+    }
+
+    /// Stops what is still sent of the request.
+    pub(super) fn stop(&self) -> Stop {
+        Stop(self.upload.clone())
     }
 }
 
@@ -147,10 +178,21 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let upload = self.get_mut();
+        if upload.state.stopped.get() {
+            return Poll::Ready(None);
+        }
         upload.state.waits_for_client.set(true);
-        let frame = ready!(Pin::new(&mut upload.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut upload.body).poll_frame(cx) else {
+            upload.state.waker.set(Some(cx.waker().clone()));
+            return Poll::Pending;
+        };
         upload.state.waits_for_client.set(false);
         upload.state.heard_client.set(true);
+        if let (Some(prompts), Some(Ok(frame))) = (&upload.prompts, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            prompts.borrow_mut().feed(data);
+        }
         Poll::Ready(frame)
     }
 

@@ -333,7 +333,7 @@ impl Arrived {
             self.client.request_over();
         }
         let progress = Box::new(progress.traced(self.span.take()));
-        let answered = Answered::Http2(Box::new(response), Dialect::OpenAi);
+        let answered = Answered::Http2(Box::new(response), Dialect::OpenAi, None);
         let path = self.parts.uri.path();
         let mut answer = answered.pass_on(self.client.clone(), progress, &Limits::default(), path);
         super::answer::close_if(closing, &self.client, &mut answer);

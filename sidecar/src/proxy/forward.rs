@@ -75,6 +75,7 @@ impl Arrived {
         mut progress: Box<Progress>,
         times: TimeLimits,
     ) -> Result<Answer, Failure> {
+        self.prompts = progress.prompts();
         let mut limits = Limits { times, sent: None };
         let (outcome, on, trouble) = match self.send(None, &mut limits).await {
             Ok(answered) => {
@@ -155,9 +156,9 @@ impl Arrived {
         if self.parts.headers.get(header::TE).is_some_and(|te| te == "trailers") {
             request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        let mut call = Call::new(self.client.clone(), request, limits.times.connect);
+        let mut call = Call::new(self.client.clone(), request, limits.times.connect, self.prompts.take());
         let response = wait_for_head(&self.client, &mut call, limits).await?;
-        Ok(Answered::Http2(Box::new(response), self.dialect))
+        Ok(Answered::Http2(Box::new(response), self.dialect, Some(call.stop())))
     }
 
     fn uri(&self, target: Option<&str>) -> Result<Uri, http::Error> {

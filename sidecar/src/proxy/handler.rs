@@ -1,5 +1,6 @@
 //! One request: from its head to the head of its answer.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -28,6 +29,7 @@ use crate::refusal::{self, Dialect, Form, Trouble, grpc};
 use crate::request_log::{self, Told};
 use crate::route::Route;
 use crate::shared::Shared;
+use crate::tokens::grpc::{Method as Call, RequestReader};
 use crate::tokens::{Asked, Model};
 use crate::trace::Span;
 
@@ -56,6 +58,8 @@ pub(super) struct Arrived {
     pub(super) asker: Option<Key>,
     /// What its answer is kept under.
     pub(super) answer_key: Option<Key>,
+    /// Is to be shown the messages of a call as they are sent.
+    pub(super) prompts: Option<Rc<RefCell<RequestReader>>>,
     /// What it is estimated to use.
     pub(super) estimate: Tokens,
     /// Whom it comes from, as far as is known.
@@ -112,6 +116,7 @@ impl Arrived {
             kept: None,
             asker: None,
             answer_key: None,
+            prompts: None,
             estimate: Tokens::default(),
             address,
             quota: None,
@@ -168,20 +173,26 @@ impl Arrived {
     /// Reads the begin of its body, for what that tells. An error: the client has left.
     pub(super) async fn look(&mut self) -> Result<(), Failure> {
         let length = self.request_length();
+        let is_call = self.dialect == Dialect::Grpc;
+        let call = Call::of(self.parts.uri.path()).filter(|_| is_call);
         let mut prompt = None;
         if length != Some(0)
-            && self.dialect != Dialect::Grpc
+            && (!is_call || call.is_some())
             && let Some(body) = &mut self.body
         {
             let client = &self.client;
             // Who sends no more of it is given up as everywhere else.
             client.turn_to(Turn::Body);
             let _in_flight = client.shared.drain.enter();
-            let read = prefix::read(&client.shared, &self.parts.headers, body, length).await;
+            let read = match call {
+                Some(call) => prefix::read_call(&client.shared, call, body).await,
+                None => prefix::read(&client.shared, &self.parts.headers, body, length).await,
+            };
             prompt = Some(read.map_err(Failure::Client)?);
             client.turn_to(Turn::Engine);
         }
-        let asked = Asked::new(self.parts.uri.path(), prompt);
+        let asked =
+            if is_call { Asked::of_call(call, prompt) } else { Asked::new(self.parts.uri.path(), prompt) };
         self.estimate = asked.tokens(self.client.shared.usual_output.get(Model::of(asked.model())));
         self.asked = Some(asked);
         Ok(())

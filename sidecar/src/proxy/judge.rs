@@ -16,7 +16,7 @@ use super::queue;
 use crate::identity;
 use crate::metrics::{Labels, Verdict};
 use crate::quota::QuotaHeaders;
-use crate::refusal::Dialect;
+use crate::refusal::{Dialect, grpc};
 use crate::request_log;
 use crate::tokens::{Account, Asked};
 
@@ -144,9 +144,13 @@ impl Arrived {
 
     /// Where tokens are counted, the engine is asked not to pack its answer, in which they could not be seen.
     fn open_account(&mut self, engine: &Engine) -> Option<Account> {
-        let asked =
-            self.asked.as_ref().filter(|_| engine.counts_tokens() && self.dialect != Dialect::Grpc)?;
-        self.parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let asked = self.asked.as_ref().filter(|_| engine.counts_tokens())?;
+        let name = match self.dialect {
+            Dialect::OpenAi => header::ACCEPT_ENCODING,
+            Dialect::Grpc if asked.call().is_some() => grpc::ACCEPT_ENCODING,
+            Dialect::Grpc => return None,
+        };
+        self.parts.headers.insert(name, HeaderValue::from_static("identity"));
         Some(Account::new(asked, self.estimate))
     }
 

@@ -1,5 +1,7 @@
 //! A request from its arrival to its end, as the decision engine and the metrics see it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +15,14 @@ use super::sse::EventCounter;
 use crate::drain::InFlight;
 use crate::fallback::answers::Recording;
 use crate::metrics::End;
+use crate::refusal::{self, grpc};
 use crate::request_log;
 use crate::route::Operation;
 use crate::shared::Shared;
 use crate::stages::{self, Complaint};
-use crate::tokens::{Account, Meter, ending};
+use crate::tokens::ending::{self, Style};
+use crate::tokens::grpc::RequestReader;
+use crate::tokens::{Account, Meter};
 use crate::trace::Span;
 
 /// Ends exactly once: with [`Progress::finish`], or as broken off when it is dropped.
@@ -58,6 +63,8 @@ pub(super) enum Passes {
     All,
     /// The tokens of a limit have run out: this goes to the client in its place, and the answer ends.
     Last(Bytes),
+    /// The same of a call of gRPC, which ends with these trailers.
+    End(Bytes, HeaderMap),
     /// The same, and nothing can be put into the answer.
     Never,
 }
@@ -113,6 +120,11 @@ impl Progress {
         self
     }
 
+    /// Is to be shown the messages of the request as they are sent.
+    pub(super) fn prompts(&self) -> Option<Rc<RefCell<RequestReader>>> {
+        self.account.as_ref().and_then(|account| account.prompts())
+    }
+
     /// The engine never got it.
     pub(super) fn unsent(&mut self) {
         if let Some(account) = &mut self.account {
@@ -155,6 +167,9 @@ impl Progress {
 
     /// What stands behind the body of the engine's answer.
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let (Some(account), Some(status)) = (&mut self.account, grpc::status(trailers)) {
+            account.ended_with(status);
+        }
         let Some((engine, _)) = &self.ticket else { return };
         stages::hear(engine, self.shared.clock.now(), trailers);
         self.complains(|complaint| complaint.message(trailers));
@@ -291,6 +306,11 @@ impl Progress {
         }
         // Between two events: half of one would be no event.
         let Some(ended) = ended else { return Passes::All };
+        if account.style() == Style::Grpc {
+            request_log::exhausted(now, rule, "its call was ended with a status");
+            let trailers = grpc::exhausted(&ending::message(rule), refusal::reason_of(rule));
+            return Passes::End(Bytes::copy_from_slice(&data[..ended]), trailers);
+        }
         request_log::exhausted(now, rule, "its stream was ended with an error event");
         let mut last = BytesMut::from(&data[..ended]);
         last.extend_from_slice(&ending::event(account.style(), rule));

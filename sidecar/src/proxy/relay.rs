@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::call::Stop;
 use super::exchange::Failure;
 use super::patience::{Late, Watch};
 use super::progress::{Passes, Progress};
@@ -19,6 +20,9 @@ pub(super) struct RelayBody {
     live: Option<(Incoming, Box<Progress>)>,
     watch: Option<Box<Watch>>,
     dialect: Dialect,
+    /// What stands behind an answer that was ended here.
+    trailers: Option<HeaderMap>,
+    stop: Option<Stop>,
 }
 
 impl RelayBody {
@@ -27,8 +31,9 @@ impl RelayBody {
         progress: Box<Progress>,
         dialect: Dialect,
         watch: Option<Box<Watch>>,
+        stop: Option<Stop>,
     ) -> Self {
-        let mut relay = Self { live: Some((body, progress)), watch, dialect };
+        let mut relay = Self { live: Some((body, progress)), watch, dialect, trailers: None, stop };
         if relay.is_whole() {
             relay.finish();
         }
@@ -36,7 +41,9 @@ impl RelayBody {
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let Some((body, progress)) = &mut self.live else { return Poll::Ready(None) };
+        let Some((body, progress)) = &mut self.live else {
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
             let Some(watch) = &mut self.watch else { return Poll::Pending };
             let late = ready!(watch.patience.poll_late(cx));
@@ -77,6 +84,7 @@ impl RelayBody {
     fn cut(&mut self, late: Late) -> Option<Result<Frame<Bytes>, Failure>> {
         let (_, mut progress) = self.live.take()?;
         let watch = self.watch.take()?;
+        self.stop();
         progress.late(late, watch.is_stream);
         Some(match (self.dialect, watch.end()) {
             (Dialect::Grpc, _) => Ok(Frame::trailers(grpc::too_late())),
@@ -90,10 +98,21 @@ impl RelayBody {
         let last = match passes {
             Passes::All => return None,
             Passes::Last(last) => Ok(Frame::data(last)),
+            Passes::End(last, trailers) => {
+                self.trailers = Some(trailers);
+                Ok(Frame::data(last))
+            }
             Passes::Never => Err(Failure::Exhausted),
         };
         self.live = None;
+        self.stop();
         Some(last)
+    }
+
+    fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop.stop();
+        }
     }
 
     fn is_whole(&self) -> bool {
@@ -120,10 +139,11 @@ impl RelayBody {
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.live.is_none()
+        self.live.is_none() && self.trailers.is_none()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.live.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| body.size_hint())
+        let over = if self.trailers.is_some() { SizeHint::new() } else { SizeHint::with_exact(0) };
+        self.live.as_ref().map_or(over, |(body, _)| body.size_hint())
     }
 }

@@ -9,6 +9,9 @@ use http::{HeaderMap, Response, StatusCode};
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// How messages of an answer may be packed.
+pub const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
 /// How long a client should wait before it tries again, in milliseconds (gRPC proposal A6).
 pub(super) const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
@@ -63,10 +66,19 @@ pub fn too_late() -> HeaderMap {
     trailers(DEADLINE_EXCEEDED, "the inference engine did not go on in time")
 }
 
-fn trailers(status: u16, message: &'static str) -> HeaderMap {
+/// The trailers of an answer whose tokens have run out: what is told, and which limit it was.
+pub fn exhausted(message: &str, reason: HeaderValue) -> HeaderMap {
+    let mut trailers = trailers(RESOURCE_EXHAUSTED, message);
+    trailers.insert(super::REASON, reason);
+    trailers
+}
+
+fn trailers(status: u16, message: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert(STATUS, HeaderValue::from(status));
-    trailers.insert(MESSAGE, HeaderValue::from_static(message));
+    if let Ok(message) = HeaderValue::try_from(encoded(message)) {
+        trailers.insert(MESSAGE, message);
+    }
     trailers
 }
 

@@ -3,6 +3,7 @@
 use tidegate_core::Tokens;
 
 use super::ending::Style;
+use super::grpc::Method;
 use super::prompt::Prompt;
 
 /// Ends of paths that answer without generating.
@@ -27,6 +28,8 @@ pub struct Asked {
     model: Option<Box<str>>,
     generates: bool,
     style: Style,
+    /// Of gRPC.
+    call: Option<Method>,
     /// Of its body, when there is one that may be read.
     prompt: Option<Prompt>,
 }
@@ -39,8 +42,20 @@ impl Asked {
             model: model_of(path).map(Box::from),
             generates: !SILENT.contains(&last),
             style: Style::of(last),
+            call: None,
             prompt,
         }
+    }
+
+    /// Of a call of gRPC.
+    pub fn of_call(call: Option<Method>, prompt: Option<Prompt>) -> Self {
+        let generates = call.is_some_and(Method::generates);
+        Self { model: None, generates, style: Style::Grpc, call, prompt }
+    }
+
+    /// The method of gRPC that it calls, if its messages are understood.
+    pub fn call(&self) -> Option<Method> {
+        self.call
     }
 
     /// The model that it names. The path goes before the body, as it does for engines that have it there.

@@ -13,6 +13,8 @@ pub enum Style {
     Responses,
     /// Those of Anthropic's messages.
     Anthropic,
+    /// None: calls of gRPC end with trailers.
+    Grpc,
 }
 
 impl Style {
@@ -26,12 +28,17 @@ impl Style {
     }
 }
 
+/// What a client is told whose answer this limit ends.
+pub fn message(rule: &Rule) -> String {
+    format!("limit {:?} is exceeded: its tokens ran out before the answer was whole", rule.name)
+}
+
 /// The last events of a stream that this limit ends.
 pub fn event(style: Style, rule: &Rule) -> Bytes {
-    let message =
-        format!("limit {:?} is exceeded: its tokens ran out before the answer was whole", rule.name);
+    let message = message(rule);
     let kind = "rate_limit_exceeded";
     let text = match style {
+        Style::Grpc => String::new(),
         Style::OpenAi => {
             let error = json!({"error": {"message": message, "type": kind, "param": null, "code": "limit"}});
             format!("data: {error}\n\ndata: [DONE]\n\n")

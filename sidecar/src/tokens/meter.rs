@@ -8,6 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use tidegate_core::Tokens;
 
 use super::events::EventReader;
+use super::grpc::{AnswerReader, Method};
 use super::usage::UsageReader;
 
 /// No more is unpacked of an answer than this: nobody generates as much, and what does is not an answer.
@@ -24,6 +25,8 @@ pub struct Meter {
 enum Coding {
     Identity(Box<Reader>),
     Gzip(Box<GzDecoder<Unpacked>>),
+    /// Messages of gRPC, of which each may be packed.
+    Messages(Box<AnswerReader>),
     /// In a way that is not understood, or no longer.
     Other,
 }
@@ -60,7 +63,12 @@ impl Meter {
         Self { coding }
     }
 
-    /// Takes the next bytes. The last place in them where an event ended, if one did and could be seen.
+    /// For an answer with this head to a call of gRPC.
+    pub fn of_call(method: Method, headers: &HeaderMap) -> Self {
+        Self { coding: Coding::Messages(Box::new(AnswerReader::new(method, headers))) }
+    }
+
+    /// Takes the next bytes. The last place in them where an event or a message ended, if one did and could be seen.
     pub fn feed(&mut self, data: &[u8]) -> Option<usize> {
         match &mut self.coding {
             Coding::Identity(reader) => reader.feed(data),
@@ -70,30 +78,37 @@ impl Meter {
                 }
                 None
             }
+            Coding::Messages(messages) => messages.feed(data),
             Coding::Other => None,
         }
     }
 
     /// What was used so far, of a prompt of `input` tokens where the engine does not say. None: nobody knows.
     pub fn tokens(&mut self, input: u32) -> Option<Tokens> {
+        if let Coding::Messages(messages) = &self.coding {
+            return messages.tokens(input);
+        }
         self.reader().map(|reader| reader.usage().tokens(input))
     }
 
-    /// Whether it is packed: nothing can be put into it.
+    /// Whether it is packed: nothing can be put into it. Behind messages a status can stand, packed or not.
     pub fn is_packed(&self) -> bool {
-        !matches!(self.coding, Coding::Identity(_))
+        !matches!(self.coding, Coding::Identity(_) | Coding::Messages(_))
     }
 
-    /// Whether it comes in events.
+    /// Whether it comes in events or messages.
     pub fn is_stream(&self) -> bool {
-        matches!(self.seen(), Some(Reader::Events(..)))
+        match &self.coding {
+            Coding::Messages(messages) => messages.is_stream(),
+            _ => matches!(self.seen(), Some(Reader::Events(..))),
+        }
     }
 
     fn seen(&self) -> Option<&Reader> {
         match &self.coding {
             Coding::Identity(reader) => Some(reader),
             Coding::Gzip(decoder) => Some(&decoder.get_ref().reader),
-            Coding::Other => None,
+            Coding::Messages(_) | Coding::Other => None,
         }
     }
 
