@@ -52,7 +52,7 @@ pub(crate) struct Caller {
 pub(crate) fn of_request(shared: &Shared, connection: IpAddr, headers: &HeaderMap) -> Caller {
     let issuers = shared.issuers.load();
     let address = issuers.proxies.as_ref().map_or(connection, |proxies| proxies.client(connection, headers));
-    let token = bearer(headers).filter(|_| !issuers.is_empty());
+    let token = if issuers.is_empty() { None } else { bearer(headers) };
     Caller { address, claims: token.map(|token| cache::look_up(&issuers, token, &shared.metrics.identity)) }
 }
 

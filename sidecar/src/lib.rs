@@ -23,6 +23,7 @@ pub mod identity;
 pub mod listeners;
 pub mod log;
 mod loopback;
+pub mod memory;
 pub mod metrics;
 pub mod policy;
 pub mod pressure;

@@ -27,6 +27,7 @@ use crate::args::RunArgs;
 use crate::backoff::Backoff;
 use crate::listeners::Listeners;
 use crate::log;
+use crate::memory;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
@@ -205,6 +206,8 @@ impl Supervisor {
 }
 
 fn watch(worker: Pid, inbox: &mut Inbox) -> anyhow::Result<End> {
+    // What starting a worker takes is not needed while it lives.
+    memory::give_back();
     let mut told = false;
     loop {
         if let Some(status) = reap(worker)? {

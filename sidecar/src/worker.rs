@@ -23,6 +23,7 @@ use crate::gpu::{self, Agent};
 use crate::hooks::{self, Changes};
 use crate::identity;
 use crate::listeners::Listeners;
+use crate::memory;
 use crate::policy::{Keeper, Operator, Start, follow_file, follow_operator};
 use crate::proxy;
 use crate::shared::Shared;
@@ -161,6 +162,7 @@ fn spawn_control(
     };
     tokio::spawn(admin::serve(listener, Arc::new(admin)));
     tokio::spawn(tick(Arc::clone(shared), Arc::clone(keeper)));
+    tokio::spawn(memory::keep_small());
     tokio::spawn(identity::follow(Arc::clone(shared)));
     if let Some(file) = run.policy.policy_file.clone() {
         tokio::spawn(follow_file(file, Arc::clone(keeper)));

@@ -18,12 +18,10 @@ use super::exchange::Exchange;
 use super::patience::{Patience, Watch};
 use super::progress::Progress;
 use super::relay::RelayBody;
+use crate::clock;
 use crate::fallback::answers::{Key, Recording};
 use crate::refusal::stream::Events;
 use crate::refusal::{Dialect, grpc};
-
-/// The media type of server-sent events.
-const EVENTS: &[u8] = b"text/event-stream";
 
 /// How long an answer may take, and since when.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,6 +33,24 @@ pub(super) struct Limits {
 
 /// What hyper sends.
 pub(super) type Answer = Response<AnswerBody>;
+
+/// How the body of an answer comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// As server-sent events, as they are made.
+    Events,
+    /// As lines of JSON or messages of gRPC, as they are made.
+    Pieces,
+    /// When it is made.
+    Whole,
+}
+
+impl Kind {
+    /// Whether it comes as it is made.
+    pub(super) fn is_stream(self) -> bool {
+        self != Self::Whole
+    }
+}
 
 /// The engine's answer, as far as its head.
 pub(super) enum Answered {
@@ -63,11 +79,20 @@ impl Answered {
         }
     }
 
-    /// Whether its body comes as it is made: events, lines of JSON, or messages of gRPC.
-    pub(super) fn is_stream(&self) -> bool {
-        let kinds: [&[u8]; 3] = [EVENTS, b"application/x-ndjson", b"application/jsonl"];
-        matches!(self, Self::Http2(_, Dialect::Grpc, _))
-            || kinds.iter().any(|kind| is_kind(self.headers(), kind))
+    /// How its body comes.
+    pub(super) fn kind(&self) -> Kind {
+        let media = self.headers().get(header::CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+        let is = |kind: &[u8]| media.get(..kind.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(kind));
+        if is(b"text/event-stream") {
+            Kind::Events
+        } else if matches!(self, Self::Http2(_, Dialect::Grpc, _))
+            || is(b"application/x-ndjson")
+            || is(b"application/jsonl")
+        {
+            Kind::Pieces
+        } else {
+            Kind::Whole
+        }
     }
 
     /// What is needed to keep a copy of it; none when it is not kept.
@@ -79,38 +104,40 @@ impl Answered {
         Recording::new(key, policy, status, self.headers()).map(Box::new)
     }
 
-    /// As it goes to the client, within `limits`. The engine had the whole request at `sent`, and the client has asked
+    /// As it goes to the client, within `limits`. Its body comes as `kind` says. The engine had the whole request at `sent`, and the client has asked
     /// for `path`.
     pub(super) fn pass_on(
         self,
         client: Rc<Client>,
+        kind: Kind,
         mut progress: Box<Progress>,
         limits: &Limits,
         path: &str,
     ) -> Answer {
-        let is_stream = self.is_stream();
+        let is_stream = kind.is_stream();
         if is_stream && limits.times.first_byte.is_some() {
             progress.began_stream(self.outcome());
         } else {
             progress.responded(self.outcome());
         }
-        let began = || limits.sent.unwrap_or_else(Instant::now);
+        let began = || limits.sent.unwrap_or_else(|| Instant::from_std(clock::moment()));
         let patience = if limits.times == TimeLimits::default() {
             None
         } else {
             Patience::new(&limits.times, began(), is_stream)
         };
         let watch = patience.map(|patience| {
-            let plain = !self.headers().contains_key(header::CONTENT_ENCODING)
+            let plain = kind == Kind::Events
+                && !self.headers().contains_key(header::CONTENT_ENCODING)
                 && !self.headers().contains_key(header::CONTENT_LENGTH);
-            let events = (plain && is_event_stream(self.headers())).then(|| Events::of(path));
+            let events = plain.then(|| Events::of(path));
             Box::new(Watch { patience, is_stream, events })
         });
         match self {
-            Self::Http1(exchange, head) => from_http1(client, exchange, head, progress, watch),
+            Self::Http1(exchange, head) => from_http1(client, exchange, head, kind, progress, watch),
             Self::Http2(response, dialect, stop) => {
                 client.shared.metrics.traffic.responded(response.status().as_u16());
-                progress.begins(response.headers(), is_event_stream(response.headers()));
+                progress.begins(response.headers(), kind == Kind::Events);
                 response.map(|body| AnswerBody::relay(RelayBody::new(body, progress, dialect, watch, stop)))
             }
         }
@@ -121,12 +148,13 @@ fn from_http1(
     client: Rc<Client>,
     exchange: Box<Exchange>,
     head: ResponseHead,
+    kind: Kind,
     mut progress: Box<Progress>,
     watch: Option<Box<Watch>>,
 ) -> Answer {
     let ResponseHead { status, headers, upgrade, .. } = head;
     client.shared.metrics.traffic.responded(status.as_u16());
-    progress.begins(&headers, is_event_stream(&headers));
+    progress.begins(&headers, kind == Kind::Events);
     let mut answer = Response::new(AnswerBody::empty());
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
@@ -141,15 +169,6 @@ fn from_http1(
     close_if(false, &client, &mut answer);
     *answer.body_mut() = EngineBody::answer(client, exchange, progress, watch);
     answer
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    is_kind(headers, EVENTS)
-}
-
-fn is_kind(headers: &HeaderMap, name: &[u8]) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..name.len()));
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(name))
 }
 
 /// The proxy's own answer.

@@ -20,6 +20,7 @@ use super::detect::{Spoken, detect};
 use super::http2::{self, Origin};
 use super::pause::Pause;
 use super::{handler, splice};
+use crate::clock::Moment;
 use crate::metrics::ProtocolRefusal;
 use crate::request_log;
 
@@ -43,8 +44,9 @@ pub(super) async fn serve(stream: TcpStream, origin: Origin) {
 
 async fn drive(stream: TcpStream, client: Rc<Client>) {
     let mut builder = http1::Builder::new();
-    // Not `pipeline_flush`: with it hyper buffers a response without bound.
-    builder.max_buf_size(client.shared.caps.buffer()).header_read_timeout(None);
+    // Not `pipeline_flush`: with it hyper buffers a response without bound. With `half_close` it does not read while
+    // the engine has its turn, for which it would hold a second buffer: `Watched` sees whether the client has left.
+    builder.max_buf_size(client.shared.caps.buffer()).header_read_timeout(None).half_close(true);
     let service = {
         let client = client.clone();
         service_fn(move |request| handler::handle(client.clone(), request))
@@ -53,6 +55,7 @@ async fn drive(stream: TcpStream, client: Rc<Client>) {
     let mut connection = builder.serve_connection(TokioIo::new(watched), service);
     let mut sweep = pin!(tokio::time::sleep(SWEEP));
     let ended = poll_fn(|cx| {
+        let _moment = Moment::begin();
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(ended.map_err(|error| Ended::by(&error)));
         }
@@ -167,6 +170,28 @@ impl AsyncRead for Watched {
 }
 
 impl Watched {
+    /// An error when the client has left before it has its answer. What it sends ahead is not read yet.
+    fn poll_left(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.client.turn.get() != Turn::Engine {
+            return Ok(());
+        }
+        // No system call unless the runtime has seen something to read.
+        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
+            Poll::Ready(Ok(0)) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Of what hyper sends.
+    fn wrote(&self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.client.wrote(written.is_pending());
+        if written.is_pending() {
+            self.poll_left(cx)?;
+        }
+        written
+    }
+
     /// Interim responses go before what hyper wants to send.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut interim = self.client.interim.borrow_mut();
@@ -183,8 +208,7 @@ impl AsyncWrite for Watched {
         self.client.flushed(false);
         ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, data);
-        self.client.wrote(written.is_pending());
-        written
+        self.wrote(cx, written)
     }
 
     fn poll_write_vectored(
@@ -200,18 +224,18 @@ impl AsyncWrite for Watched {
             Some(joined) => Pin::new(&mut self.stream).poll_write(cx, joined),
             None => Pin::new(&mut self.stream).poll_write_vectored(cx, pieces),
         };
-        self.client.wrote(written.is_pending());
-        written
+        self.wrote(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    /// hyper calls it when it has nothing left to send.
+    /// hyper calls it whenever it has nothing left to send, and thus while the engine has its turn.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_interim(cx))?;
         self.client.flushed(true);
+        self.poll_left(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

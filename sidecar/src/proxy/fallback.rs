@@ -184,7 +184,8 @@ impl Arrived {
             Otherwise::Trouble(trouble) => refusal::trouble(trouble, self.form()),
             Otherwise::Failed(failed) => {
                 let FailedAnswer { answered, progress, limits } = *failed;
-                return Ok(self.pass_on(answered, progress, &limits));
+                let how = answered.kind();
+                return Ok(self.pass_on(answered, how, progress, &limits));
             }
         };
         response.headers_mut().remove(MARK);
@@ -274,8 +275,8 @@ impl Arrived {
             Ok(answered) if !matches!(answered.outcome(), HeadOutcome::Status(500..)) => {
                 let progress = Box::new(progress.traced(self.span.take()));
                 let path = self.parts.uri.path();
-                let client = self.client.clone();
-                Ok(Tried::Answered(answered.pass_on(client, progress, &Limits::default(), path)))
+                let (client, kind) = (self.client.clone(), answered.kind());
+                Ok(Tried::Answered(answered.pass_on(client, kind, progress, &Limits::default(), path)))
             }
             Err(NoHead::Gone(failure)) => Err(failure),
             Ok(_) | Err(NoHead::TimedOut | NoHead::Failed(_)) => Ok(Tried::Failed),
@@ -335,7 +336,8 @@ impl Arrived {
         let progress = Box::new(progress.traced(self.span.take()));
         let answered = Answered::Http2(Box::new(response), Dialect::OpenAi, None);
         let path = self.parts.uri.path();
-        let mut answer = answered.pass_on(self.client.clone(), progress, &Limits::default(), path);
+        let kind = answered.kind();
+        let mut answer = answered.pass_on(self.client.clone(), kind, progress, &Limits::default(), path);
         super::answer::close_if(closing, &self.client, &mut answer);
         Ok(Tried::Answered(answer))
     }

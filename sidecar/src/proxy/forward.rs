@@ -10,7 +10,7 @@ use tidegate_core::{HeadOutcome, TimeLimits};
 use tidegate_policy::FallbackOn;
 use tokio::time::Instant;
 
-use super::answer::{Answer, Answered, Limits};
+use super::answer::{Answer, Answered, Kind, Limits};
 use super::call::Call;
 use super::client::{Client, Turn};
 use super::codec::{Broken, Framing, RequestHead, strip};
@@ -20,6 +20,7 @@ use super::handler::Arrived;
 use super::progress::Progress;
 use super::sender::Sender;
 use super::upstream::Upstream;
+use crate::clock;
 use crate::refusal::{self, Dialect, Trouble};
 use crate::request_log;
 
@@ -80,14 +81,15 @@ impl Arrived {
         let (outcome, on, trouble) = match self.send(None, &mut limits).await {
             Ok(answered) => {
                 let outcome = answered.outcome();
-                progress.hears(outcome, answered.headers(), answered.is_stream());
+                let kind = answered.kind();
+                progress.hears(outcome, answered.headers(), kind.is_stream());
                 return match progress.engine_that_falls_back(outcome) {
                     Some(engine) => {
                         progress.responded(outcome);
                         let failed = Otherwise::Failed(Box::new(FailedAnswer { answered, progress, limits }));
                         Box::pin(self.fall_back(engine, FallbackOn::Failure, failed)).await
                     }
-                    None => Ok(self.pass_on(answered, progress, &limits)),
+                    None => Ok(self.pass_on(answered, kind, progress, &limits)),
                 };
             }
             Err(NoHead::Gone(failure)) => return Err(failure),
@@ -111,13 +113,19 @@ impl Arrived {
     }
 
     /// The engine's answer, and a copy of it for later where the policy says so.
-    pub(super) fn pass_on(&self, answered: Answered, mut progress: Box<Progress>, limits: &Limits) -> Answer {
+    pub(super) fn pass_on(
+        &self,
+        answered: Answered,
+        kind: Kind,
+        mut progress: Box<Progress>,
+        limits: &Limits,
+    ) -> Answer {
         if let Some(key) = self.answer_key
             && let Some(policy) = progress.answer_cache()
         {
             progress.record(answered.recording(key, policy));
         }
-        answered.pass_on(self.client.clone(), progress, limits, self.parts.uri.path())
+        answered.pass_on(self.client.clone(), kind, progress, limits, self.parts.uri.path())
     }
 
     /// Sends it, to `target` when that is given, and waits for the head of the response.
@@ -241,7 +249,7 @@ async fn wait_for_head<A: Awaited>(
         .await
         .map_err(NoHead::from);
     };
-    let mut sent = Instant::now();
+    let mut sent = Instant::from_std(clock::moment());
     let mut deadline = sent + timeout;
     std::future::poll_fn(|cx| {
         let polled = awaited.poll_answer(cx);

@@ -96,7 +96,7 @@ impl Arrived {
     fn new(client: Rc<Client>, request: Request<Incoming>) -> Self {
         let (parts, body) = request.into_parts();
         let framing = framing(&parts.headers, &body);
-        let at = client.shared.clock.now();
+        let at = client.shared.clock.moment();
         client.turn_to(Turn::Engine);
         let is_call = client.is_stream && grpc::is_call(&parts.headers);
         let dialect = if is_call { Dialect::Grpc } else { Dialect::OpenAi };

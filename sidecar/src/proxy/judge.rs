@@ -23,9 +23,18 @@ use crate::tokens::{Account, Asked};
 /// The header fields of a request as the decision engine asks for them.
 struct Fields<'a>(&'a HeaderMap);
 
+/// Up to so many fields are compared with a name one by one, which takes less than to make a hash of it.
+const FEW: usize = 24;
+
 impl Headers for Fields<'_> {
     fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.get(name).map(HeaderValue::as_bytes)
+        let value = if self.0.len() <= FEW {
+            // Names of both are in lower case, and the first of several fields of a name comes first.
+            self.0.iter().find(|(own, _)| own.as_str() == name).map(|(_, value)| value)
+        } else {
+            self.0.get(name)
+        };
+        value.map(HeaderValue::as_bytes)
     }
 }
 

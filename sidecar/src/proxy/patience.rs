@@ -57,7 +57,7 @@ impl Patience {
             first_byte,
             between_chunks: limits.between_chunks,
             end: total.map(|limit| began + limit),
-            heard: Instant::now(),
+            heard: if limits.between_chunks.is_some() { Instant::now() } else { began },
             timer: None,
         })
     }

@@ -149,14 +149,14 @@ impl Progress {
         }
         self.note(outcome);
         if let Some((engine, ticket)) = &mut self.ticket {
-            engine.responded(self.shared.clock.now(), ticket, outcome);
+            engine.responded(self.shared.clock.moment(), ticket, outcome);
         }
     }
 
     /// The head of the engine's own answer: before it is judged, so that a probe that found a stage slow closes nothing.
     pub(super) fn hears(&mut self, outcome: HeadOutcome, headers: &HeaderMap, is_stream: bool) {
         let Some((engine, _)) = &self.ticket else { return };
-        stages::hear(engine, self.shared.clock.now(), headers);
+        stages::hear(engine, self.shared.clock.moment(), headers);
         if let HeadOutcome::Status(status) = outcome
             && stages::counts_memory(engine)
         {
@@ -171,7 +171,7 @@ impl Progress {
             account.ended_with(status);
         }
         let Some((engine, _)) = &self.ticket else { return };
-        stages::hear(engine, self.shared.clock.now(), trailers);
+        stages::hear(engine, self.shared.clock.moment(), trailers);
         self.complains(|complaint| complaint.message(trailers));
     }
 
@@ -179,7 +179,7 @@ impl Progress {
         if let (Some(complaint), Some((engine, _))) = (&mut self.complaint, &self.ticket)
             && says_so(complaint)
         {
-            stages::ran_out_of_memory(engine, self.shared.clock.now());
+            stages::ran_out_of_memory(engine, self.shared.clock.moment());
         }
     }
 
@@ -234,7 +234,7 @@ impl Progress {
 
     /// The engine broke off in the middle of its answer.
     pub(super) fn broke_off(&mut self) {
-        let now = self.shared.clock.now();
+        let now = self.shared.clock.moment();
         if self.unconfirmed.take().is_some() {
             self.responded(HeadOutcome::Failed);
         } else if let Some((engine, ticket)) = &mut self.ticket {
@@ -269,7 +269,7 @@ impl Progress {
     pub(super) fn received(&mut self, data: &[u8]) -> Passes {
         self.shared.pressure.moved(data.len());
         if self.first_byte.is_none() {
-            let now = self.shared.clock.now();
+            let now = self.shared.clock.moment();
             self.first_byte = Some(now);
             self.confirm(now);
             if let Some(span) = &mut self.span {
@@ -296,10 +296,10 @@ impl Progress {
             && let Some(used) = account.look()
             && let Some((engine, ticket)) = &self.ticket
         {
-            self.exhausted = engine.exhausted(self.shared.clock.now(), ticket, &used);
+            self.exhausted = engine.exhausted(self.shared.clock.moment(), ticket, &used);
         }
         let Some(rule) = &self.exhausted else { return Passes::All };
-        let now = self.shared.clock.now();
+        let now = self.shared.clock.moment();
         if account.meter().is_some_and(Meter::is_packed) {
             request_log::exhausted(now, rule, "its stream is compressed and was aborted");
             return Passes::Never;
@@ -357,7 +357,7 @@ impl Progress {
 
     fn end(&mut self, whole: bool) -> Tick {
         self.ended = true;
-        let now = self.shared.clock.now();
+        let now = self.shared.clock.moment();
         if whole {
             self.confirm(now);
             if let Some(recording) = self.recording.take() {

@@ -1,0 +1,126 @@
+//! Gives back what is resident of the program's own file.
+//!
+//! Starting up reads a document, opens sockets and asks others once, and the kernel maps 64 KiB of the program around
+//! everything that is touched. All of that stays resident beside an engine whose memory is scarce. What a segment
+//! holds that the program may not write is in its file, word for word: it can be let go of at any time, and what is
+//! used comes back from the page cache, at a microsecond for each window.
+
+use std::ffi::{c_int, c_void};
+use std::slice;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval_at};
+
+/// By then a process has started, as a rule.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// Later only what is in use comes back: a load that has ended, a policy that was read. Some dozens of windows in so
+/// long a time are nothing.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Less is not worth a system call. It also leaves out what the kernel maps into every process.
+const WORTH: usize = 16 * 1024;
+
+/// Gives back after the start, and from time to time.
+pub async fn keep_small() {
+    let mut ticks = interval_at(tokio::time::Instant::now() + FIRST, AGAIN);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        give_back();
+    }
+}
+
+/// Gives back everything of the program and its libraries that cannot have been written. Nothing is lost: who uses it
+/// next waits for the kernel to map it again.
+#[allow(unsafe_code, reason = "the loaded segments are told by a C function only")]
+pub fn give_back() {
+    // SAFETY: the callback has the type that is asked for, takes no data, and does not unwind. While it runs, glibc and
+    // musl hold the lock under which libraries are loaded: what it sees is mapped whole.
+    unsafe {
+        libc::dl_iterate_phdr(Some(give_back_of), std::ptr::null_mut());
+    }
+}
+
+/// Gives back of one loaded object.
+#[allow(unsafe_code, reason = "C gives a pointer and a length; advice is about memory that others use")]
+unsafe extern "C" fn give_back_of(
+    object: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut c_void,
+) -> c_int {
+    // SAFETY: `dl_iterate_phdr` calls this with an object that is loaded, and its headers, which are not written.
+    let (base, headers) = unsafe {
+        let object = &*object;
+        (object.dlpi_addr, slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)))
+    };
+    let page = rustix::param::page_size();
+    for segment in headers.iter().filter_map(|header| unwritten(base, header, page)) {
+        // SAFETY: the whole pages of a segment of a file that is mapped as private and was never writable. What the linker
+        // writes and protects afterwards lies in segments that are. So each page is as it is in the file, and the kernel
+        // brings it back, unchanged, to whoever reads or runs it next.
+        let _ = unsafe {
+            let start = std::ptr::with_exposed_provenance_mut(segment.start);
+            rustix::mm::madvise(start, segment.len(), rustix::mm::Advice::LinuxDontNeed)
+        };
+    }
+    0
+}
+
+/// The whole pages of a segment that the program may not write, where there are enough of them.
+fn unwritten(base: u64, header: &libc::Elf64_Phdr, page: usize) -> Option<std::ops::Range<usize>> {
+    if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
+        return None;
+    }
+    let start = usize::try_from(base.checked_add(header.p_vaddr)?).ok()?;
+    let end = start.checked_add(usize::try_from(header.p_memsz).ok()?)?;
+    let whole = start.next_multiple_of(page)..end / page * page;
+    (whole.len() >= WORTH).then_some(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    fn header(kind: u32, flags: u32, start: u64, length: u64) -> libc::Elf64_Phdr {
+        libc::Elf64_Phdr {
+            p_type: kind,
+            p_flags: flags,
+            p_offset: 0,
+            p_vaddr: start,
+            p_paddr: start,
+            p_filesz: length,
+            p_memsz: length,
+            p_align: PAGE as u64,
+        }
+    }
+
+    #[test]
+    fn only_whole_pages_that_cannot_have_been_written_are_given_back() {
+        let at =
+            |flags, start, length| unwritten(0x10_0000, &header(libc::PT_LOAD, flags, start, length), PAGE);
+        assert_eq!(at(libc::PF_R | libc::PF_X, 0x2000, 0x2_0000), Some(0x10_2000..0x12_2000));
+        assert_eq!(at(libc::PF_R, 0x2001, 0x2_0000), Some(0x10_3000..0x12_2000), "a page begun is another's");
+        assert_eq!(at(libc::PF_R | libc::PF_W, 0x2000, 0x2_0000), None, "it may have been written");
+        assert_eq!(at(libc::PF_R, 0x2000, 0x1000), None, "too little");
+        assert_eq!(unwritten(0, &header(libc::PT_GNU_RELRO, libc::PF_R, 0, 0x2_0000), PAGE), None);
+        assert_eq!(unwritten(u64::MAX, &header(libc::PT_LOAD, libc::PF_R, 1, 0x2_0000), PAGE), None);
+    }
+
+    #[test]
+    fn a_process_goes_on_when_everything_was_given_back_while_it_runs() {
+        let data = vec![7; 100_000];
+        let digest = || ring::digest::digest(&ring::digest::SHA256, &data).as_ref().to_vec();
+        let expected = digest();
+        std::thread::scope(|scope| {
+            let others = scope.spawn(|| (0..50).all(|_| digest() == expected));
+            while !others.is_finished() {
+                give_back();
+                assert_eq!(format!("{:?}", "a".parse::<u8>()), "Err(ParseIntError { kind: InvalidDigit })");
+            }
+            assert!(others.join().unwrap());
+        });
+    }
+}
