@@ -35,6 +35,8 @@ pub(crate) struct Breaker {
     conditions: Conditions,
     statuses: Statuses,
     groups: Option<Groups>,
+    /// There is one breaker, without stages or a limit of calls in flight.
+    alone: bool,
     /// The first is that of all requests whose group has none of its own.
     cells: Box<[Cell]>,
     stages: Box<[StageCell]>,
@@ -70,6 +72,8 @@ impl Breaker {
         let rule =
             |kind: Kind| Arc::new(Rule { policy: policy.policy.clone(), name: kind.rule().to_owned() });
         let groups = policy.per.as_ref().map(|per| Groups::new(per, seed));
+        let stages = StageCell::all(policy);
+        let alone = groups.is_none() && stages.is_empty() && policy.trip.in_flight.is_none();
         let cells = 1 + policy.per.as_ref().map_or(0, |per| per.max.max(1) as usize);
         let conditions = Conditions {
             timing: Timing {
@@ -88,7 +92,8 @@ impl Breaker {
             statuses: Statuses::new(&policy.failure_statuses, &policy.backpressure_statuses),
             groups,
             cells: (0..cells).map(|_| Cell::new(&conditions)).collect(),
-            stages: StageCell::all(policy),
+            stages,
+            alone,
             conditions,
             policy: policy.clone(),
         }
@@ -155,8 +160,14 @@ impl Breaker {
         &self.policy
     }
 
-    /// Leave for one call.
+    /// Leave for one call, where there is one breaker and it is closed: of nearly all calls that is all there is to say.
     #[inline]
+    pub(crate) fn admit_at_once(&self) -> Option<Call> {
+        let permit = if self.alone { self.cells[0].state.closed()? } else { return None };
+        Some(Call { permit: Some(permit), leave: Some(permit), ..Call::default() })
+    }
+
+    /// Leave for one call.
     pub(crate) fn admit(
         &self,
         now: Tick,
@@ -185,7 +196,6 @@ impl Breaker {
         Ok(call)
     }
 
-    #[inline]
     fn enter(&self, now: Tick, place: usize) -> Result<Call, Denied> {
         let permit = self.cells[place].admit(now, &self.conditions)?;
         Ok(Call {
@@ -201,7 +211,8 @@ impl Breaker {
     /// group were faster and tripped it already, this one call passes uncounted.
     #[inline]
     pub(crate) fn begin(&self, now: Tick, call: &mut Call) {
-        let (Some(groups), Some(newcomer)) = (&self.groups, call.newcomer.take()) else { return };
+        let Some(groups) = &self.groups else { return };
+        let Some(newcomer) = call.newcomer.take() else { return };
         if let Ok(entered) = self.enter(now, groups.claim(newcomer)) {
             *call = Call { stages: call.stages, ..entered };
         }

@@ -20,6 +20,7 @@ impl Divisor {
     }
 
     /// Quotient and remainder.
+    #[inline]
     pub(crate) fn divide(self, n: u64) -> (u64, u64) {
         // Never too large, and too small by two at most.
         let mut quotient = ((u128::from(n) * u128::from(self.reciprocal)) >> 64) as u64;

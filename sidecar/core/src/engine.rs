@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidegate_policy::report::{BreakerStatus, Status};
-use tidegate_policy::{LatencySignal, Mode, PolicyDocument, RateLimitHeaders};
+use tidegate_policy::{LatencySignal, Mode, PolicyDocument, PriorityClass, RateLimitHeaders};
 
 use crate::ages::Slot;
 use crate::breaker::{Breaker, Call, FirstByte};
@@ -23,9 +23,7 @@ use crate::priority::Classifier;
 use crate::queue::{Account, Place, Queue};
 use crate::ramp::Ramp;
 use crate::spread::Spread;
-use crate::{
-    Admission, Completion, Decision, Facts, HeadOutcome, Rule, Signal, StageReading, Tick, TimeLimits, Tokens,
-};
+use crate::{Completion, Decision, Facts, HeadOutcome, Rule, Signal, StageReading, Tick, TimeLimits, Tokens};
 use control::Control;
 use latencies::LatencyMeter;
 use places::Places;
@@ -201,24 +199,28 @@ impl Engine {
         self.ask(now, lane, class, facts, &mut judged)
     }
 
-    /// All rules let the request pass.
-    #[inline]
-    fn let_in(&self, now: Tick, lane: Lane, tokens: Tokens, admission: &mut Admission) {
-        let ticket = &mut admission.ticket;
-        if let (Some(breaker), Some(call)) = (&self.breaker, &mut ticket.call) {
+    /// All rules let the request pass. Returns when it goes to the inference engine, and where it waits.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // what it gives stays in registers
+    fn let_in(
+        &self,
+        now: Tick,
+        lane: Lane,
+        (class, tokens, wait): (PriorityClass, Tokens, Duration),
+        call: &mut Option<Call>,
+    ) -> (Tick, Option<Slot>) {
+        if let (Some(breaker), Some(call)) = (&self.breaker, call) {
             breaker.begin(now, call);
         }
         self.meter.admit(lane, tokens);
         if self.places.is_some() {
-            self.flow.enter(lane, admission.class);
+            self.flow.enter(lane, class);
         }
-        ticket.admitted = now;
-        if !admission.wait.is_zero() {
+        if !wait.is_zero() {
             // Waiting for its turn is not the engine's latency.
-            ticket.admitted = now + admission.wait;
-        } else if let Some(latencies) = &self.latencies {
-            ticket.slot = latencies.enter(lane);
+            return (now + wait, None);
         }
+        (now, self.latencies.as_ref().and_then(|latencies| latencies.enter(lane)))
     }
 
     /// The head of the response is there, or will not come. At most once for each ticket.

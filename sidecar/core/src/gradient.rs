@@ -82,6 +82,12 @@ impl Gradient {
         self.pressure.load()
     }
 
+    /// Nobody needs a token.
+    #[inline]
+    pub(crate) fn is_off(&self) -> bool {
+        self.interval.load(Relaxed) == 0
+    }
+
     /// Draws a token, if this class needs one: high never does.
     pub(crate) fn take(&self, now: Tick, class: PriorityClass) -> Result<Option<TakenToken>, Slowed> {
         let Some(bucket) = self.bucket(class) else { return Ok(None) };

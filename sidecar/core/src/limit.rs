@@ -178,15 +178,15 @@ impl Limits {
                 continue;
             }
             let cost = rule.price.of_estimate(&judged.tokens);
-            let step = match rule.take(now, judged.keys[rule.key], cost) {
-                Ok(receipt) => Step::Spent(receipt),
-                Err(until) if rule.mode == Mode::Shadow => {
-                    shadowed = true;
-                    Step::Refused(until)
-                }
-                Err(until) => return Err(self.undo(now, class, facts, judged, Refused { rule: i, until })),
+            judged.steps.push(Step::Spared);
+            let Some(until) = rule.take_step(now, judged.keys[rule.key], cost, &mut judged.steps[i]) else {
+                continue;
             };
-            judged.steps.push(step);
+            judged.steps[i] = Step::Refused(until);
+            if rule.mode == Mode::Enforce {
+                return Err(self.undo(now, class, facts, judged, Refused { rule: i, until }));
+            }
+            shadowed = true;
         }
         if shadowed {
             self.shadow(now, class, judged, shadow);
@@ -279,7 +279,8 @@ impl Limits {
     }
 
     /// Notes what the request holds of a rule.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // a few words that are written where they are kept
     fn hold(&self, i: usize, judged: &Judged, held: &mut Held) {
         let rule = &self.rules[i];
         if let Step::Spent(receipt) = judged.steps[i] {

@@ -137,6 +137,13 @@ impl State {
         }
     }
 
+    /// Leave for one call of a closed breaker.
+    #[inline]
+    pub(crate) fn closed(&self) -> Option<Permit> {
+        let word = self.load();
+        matches!(word.phase, Phase::Closed { .. }).then(|| Permit::new(word.generation, false))
+    }
+
     /// Leave for one call, if there is. An open breaker half-opens here when its time is over.
     #[inline]
     pub(crate) fn admit(&self, now: Tick, timing: Timing) -> Result<Permit, Denied> {

@@ -7,7 +7,9 @@ use tidegate_policy::report::TierName;
 use tidegate_policy::{Mode, PriorityClass};
 
 use super::places::{Found, Line};
-use super::{Engine, TierRules};
+use super::{Engine, Ticket, TierRules};
+use crate::breaker::{Breaker, Call};
+use crate::concurrency::Pool;
 use crate::gate::Shed;
 use crate::gradient::Slowed;
 use crate::lane::Lane;
@@ -54,8 +56,8 @@ enum Why<'a> {
 impl Engine {
     /// Judges a request. `judged` has its keys.
     ///
-    /// The admission is filled in where the answer lies: what a policy does not have costs a look at whether it does, and
-    /// nothing is moved.
+    /// The admission is put together where the answer lies, of pieces that were in registers until then: nothing is
+    /// moved.
     #[inline]
     pub(super) fn ask(
         &self,
@@ -65,42 +67,52 @@ impl Engine {
         facts: &Facts<'_>,
         judged: &mut Judged,
     ) -> Decision {
-        let mut decision = Decision::Admit(Admission::of(class));
-        if let Decision::Admit(admission) = &mut decision
-            && let Err(stop) = self.ask_all(now, lane, facts, judged, admission)
-        {
-            let admission = std::mem::replace(admission, Admission::of(class));
-            decision = self.stop(now, facts, judged, admission, stop);
-        }
-        decision
+        let (mut call, mut shadow) = (None, None);
+        let pool = match self.ask_all(now, class, facts, judged, (&mut call, &mut shadow)) {
+            Ok(pool) => pool,
+            Err(stop) => return self.stop(now, facts, judged, (class, call, shadow), stop),
+        };
+        let mut held = Held::default();
+        let wait = self.limits.pass(now, judged, &mut held);
+        let (admitted, slot) = self.let_in(now, lane, (class, facts.tokens, wait), &mut call);
+        let ticket = Ticket { admitted, call, held, slot, failed: false, pool, begun: false, account: None };
+        Decision::Admit(Admission { ticket, class, wait, shadow })
     }
 
     /// Asks the breaker, the tiers and the limits, in that order, and then for a place in flight.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // what it gives stays in registers
     fn ask_all(
         &self,
         now: Tick,
-        lane: Lane,
+        class: PriorityClass,
         facts: &Facts<'_>,
         judged: &mut Judged,
-        admission: &mut Admission,
-    ) -> Result<(), Stop<'_>> {
-        let class = admission.class;
+        (call, shadow): (&mut Option<Call>, &mut Option<Refusal>),
+    ) -> Result<Option<Pool>, Stop<'_>> {
         let refused = |tokens: Tokens| move |refusal: Refusal| Stop { tokens, why: Why::Refused(refusal) };
-        self.ask_breaker(now, class, facts, admission).map_err(refused(Tokens::default()))?;
-        let tokens = self.ask_tiers(now, class, &mut admission.shadow).map_err(refused(Tokens::default()))?;
-        self.limits.take(now, class, facts, judged, &mut admission.shadow).map_err(refused(tokens))?;
-        match self.find_place(class, &mut admission.shadow) {
-            Ok(Found::Place(pool)) => admission.ticket.pool = pool,
-            Ok(Found::Queue(queue)) => return Err(Stop { tokens, why: Why::Queues(queue) }),
-            Err(refusal) => {
-                self.limits.give_back(judged);
-                return Err(Stop { tokens, why: Why::Refused(refusal) });
+        if let Some(breaker) = &self.breaker {
+            *call = breaker.admit_at_once();
+            if call.is_none() {
+                *call = self
+                    .ask_breaker(now, class, facts, breaker, shadow)
+                    .map_err(refused(Tokens::default()))?;
             }
         }
-        admission.wait = self.limits.pass(now, judged, &mut admission.ticket.held);
-        self.let_in(now, lane, facts.tokens, admission);
-        Ok(())
+        let tokens = if self.holds_nobody_back(class) {
+            Tokens::default()
+        } else {
+            self.ask_tiers(now, class, shadow).map_err(refused(Tokens::default()))?
+        };
+        self.limits.take(now, class, facts, judged, shadow).map_err(refused(tokens))?;
+        match self.find_place(class, shadow) {
+            Ok(Found::Place(pool)) => Ok(pool),
+            Ok(Found::Queue(queue)) => Err(Stop { tokens, why: Why::Queues(queue) }),
+            Err(refusal) => {
+                self.limits.give_back(judged);
+                Err(Stop { tokens, why: Why::Refused(refusal) })
+            }
+        }
     }
 
     /// A request goes no further: it queues up, or what the breaker and the tiers gave comes back.
@@ -111,16 +123,18 @@ impl Engine {
         now: Tick,
         facts: &Facts<'_>,
         judged: &mut Judged,
-        admission: Admission,
+        (class, call, shadow): (PriorityClass, Option<Call>, Option<Refusal>),
         stop: Stop<'_>,
     ) -> Decision {
         match stop.why {
             Why::Queues(line) => {
+                let mut admission = Admission { shadow, ..Admission::of(class) };
+                admission.ticket.call = call;
                 self.queue_up(now, facts, line, admission, self.given(now, judged, stop.tokens))
             }
             Why::Refused(refusal) => {
-                self.give_back(admission.class, stop.tokens);
-                if let (Some(breaker), Some(call)) = (&self.breaker, admission.ticket.call) {
+                self.give_back(class, stop.tokens);
+                if let (Some(breaker), Some(call)) = (&self.breaker, call) {
                     breaker.give_back(now, call);
                 }
                 self.refuse(refusal)
@@ -151,25 +165,38 @@ impl Engine {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn ask_breaker(
         &self,
         now: Tick,
         class: PriorityClass,
         facts: &Facts<'_>,
-        admission: &mut Admission,
-    ) -> Result<(), Refusal> {
-        let Some(breaker) = &self.breaker else { return Ok(()) };
+        breaker: &Breaker,
+        shadow: &mut Option<Refusal>,
+    ) -> Result<Option<Call>, Refusal> {
         match breaker.admit(now, class, facts, &self.spread) {
-            Ok(call) => admission.ticket.call = Some(call),
-            Err(refusal) if breaker.enforced() => return Err(refusal),
-            Err(refusal) => admission.shadow = Some(refusal),
+            Ok(call) => Ok(Some(call)),
+            Err(refusal) if breaker.enforced() => Err(refusal),
+            Err(refusal) => {
+                *shadow = Some(refusal);
+                Ok(None)
+            }
         }
-        Ok(())
+    }
+
+    /// The tiers have nothing to say to this class.
+    #[inline]
+    fn holds_nobody_back(&self, class: PriorityClass) -> bool {
+        self.tiers.is_none()
+            || match class {
+                PriorityClass::High => true,
+                PriorityClass::Medium => self.gradient.is_off(),
+                PriorityClass::Low => false,
+            }
     }
 
     /// Takes the tokens that the tiers ask for, or carries their refusal out. In shadow mode it is noted.
-    #[inline]
+    #[inline(never)]
     fn ask_tiers(
         &self,
         now: Tick,

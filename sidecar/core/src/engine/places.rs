@@ -180,8 +180,7 @@ impl Engine {
                 (admission.wait, admission.ticket.held) = (given.wait, given.held);
                 admission.ticket.pool = Some(pool);
                 admission.ticket.account = Some(Box::new(account));
-                self.let_in(now, Lane::of_this_thread(), facts.tokens, &mut admission);
-                Decision::Admit(admission)
+                self.let_pass(now, facts.tokens, admission)
             }
             Joined::Waits(place) => {
                 let (line, since) = (Arc::clone(line), now);
@@ -193,6 +192,15 @@ impl Engine {
                 self.refuse(self.unqueued(line, class, Cause::QueueFull, length as f64, line.most as f64))
             }
         }
+    }
+
+    /// One that was in the queue is let in.
+    fn let_pass(&self, now: Tick, tokens: Tokens, mut admission: Admission) -> Decision {
+        let Admission { class, wait, .. } = admission;
+        let ticket = &mut admission.ticket;
+        let lane = Lane::of_this_thread();
+        (ticket.admitted, ticket.slot) = self.let_in(now, lane, (class, tokens, wait), &mut ticket.call);
+        Decision::Admit(admission)
     }
 
     /// What has become of a waiting request: it is let in, or refused, and what it held comes back, or it waits on. To
@@ -207,8 +215,7 @@ impl Engine {
             admission.wait = (since + given.wait).since(now);
             let account = Some(Box::new(account));
             admission.ticket = Ticket { call, held: given.held, pool, account, ..Ticket::default() };
-            self.let_in(now, Lane::of_this_thread(), tokens, &mut admission);
-            return Decision::Admit(admission);
+            return self.let_pass(now, tokens, admission);
         }
         self.hand_back(now, class, &given, call);
         let most = line.most as f64;

@@ -2,6 +2,7 @@ use tidegate_policy::report::{BreakerState, TierName, TierState};
 use tidegate_policy::{Mode, PriorityClass};
 
 use super::*;
+use crate::Admission;
 use crate::testing::Request;
 use crate::{Cause, EngineReading, GpuMemoryReading, Refusal};
 

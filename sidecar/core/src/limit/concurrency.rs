@@ -27,12 +27,13 @@ impl Concurrency {
     }
 
     /// Takes a permit.
+    #[inline]
     pub(crate) fn take(self, now: Tick, cost: u32, word: &AtomicU64) -> Result<Taken, Tick> {
         let mut before = word.load(Ordering::Relaxed);
         loop {
             let after = self.passes(now, cost, before)?;
             match word.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Ok(Taken { before, after }),
+                Ok(_) => return Ok(Taken::new(before, after)),
                 Err(current) => before = current,
             }
         }
@@ -51,6 +52,7 @@ impl Concurrency {
         }
     }
 
+    #[inline]
     fn passes(self, now: Tick, cost: u32, word: u64) -> Result<u64, Tick> {
         let cost = u64::from(cost);
         if cost > self.limit {

@@ -34,6 +34,7 @@ impl Price {
     }
 
     /// What these tokens cost, rounded up.
+    #[inline(never)]
     pub(crate) fn of(self, tokens: &Tokens) -> u32 {
         match self {
             Self::Request => 1,
@@ -47,8 +48,9 @@ impl Price {
     }
 
     /// The same before the request: it costs something, whatever was estimated.
+    #[inline]
     pub(crate) fn of_estimate(self, tokens: &Tokens) -> u32 {
-        self.of(tokens).max(1)
+        if self == Self::Request { 1 } else { self.of(tokens).max(1) }
     }
 }
 

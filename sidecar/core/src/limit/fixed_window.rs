@@ -55,7 +55,7 @@ impl FixedWindow {
         loop {
             let after = self.passes(now, cost, before)?;
             match word.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Ok(Taken { before: 0, after: after >> self.bits }),
+                Ok(_) => return Ok(Taken::new(after >> self.bits, 1)),
                 Err(current) => before = current,
             }
         }
@@ -64,7 +64,7 @@ impl FixedWindow {
     /// Takes `amount` of what was counted back, unless its window is over.
     pub(crate) fn give_back(self, taken: Taken, amount: u32, word: &AtomicU64) {
         let mut before = word.load(Ordering::Relaxed);
-        while before >> self.bits == taken.after {
+        while before >> self.bits == taken.before {
             let after = before - (before & self.most()).min(u64::from(amount));
             match word.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -80,7 +80,7 @@ impl FixedWindow {
             let (number, count) = self.running(now, before);
             let after = number << self.bits | (count + u64::from(amount)).min(self.most());
             match word.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Taken { before: 0, after: number },
+                Ok(_) => return Taken::new(number, 1),
                 Err(current) => before = current,
             }
         }
@@ -97,6 +97,7 @@ impl FixedWindow {
     }
 
     /// The word with the request counted in it, or when there will be room.
+    #[inline]
     fn passes(self, now: Tick, cost: u32, word: u64) -> Result<u64, Tick> {
         let (number, count) = self.running(now, word);
         let cost = u64::from(cost);
@@ -113,6 +114,7 @@ impl FixedWindow {
 
     /// The window that runs and what counts in it. A thread whose clock lies behind another's judges at the other's
     /// time.
+    #[inline]
     fn running(self, now: Tick, word: u64) -> (u64, u64) {
         let (own, counted_in) = (self.number(now), word >> self.bits);
         let count = word & self.most();

@@ -1,5 +1,6 @@
 //! The law a key is held to, whichever algorithm it is.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tidegate_policy::{Algorithm, Limit, Millis};
@@ -23,11 +24,20 @@ pub(crate) enum Law {
     Concurrency(Concurrency),
 }
 
-/// What a request took from a key, to give it back: two words, which the law alone understands.
+/// What a request took from a key, to give it back: two words, which the law alone understands. One of them is never
+/// zero, so that there is room to say that nothing was taken, and why.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
     pub(super) before: u64,
-    pub(super) after: u64,
+    pub(super) after: NonZeroU64,
+}
+
+impl Taken {
+    /// Zero counts as one.
+    #[inline]
+    pub(super) fn new(before: u64, after: u64) -> Self {
+        Self { before, after: NonZeroU64::new(after).unwrap_or(NonZeroU64::MIN) }
+    }
 }
 
 impl Law {
@@ -95,7 +105,8 @@ impl Law {
     }
 
     /// Spends, or says when it could be done.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // nearly all that there is to do for a rule
     pub(crate) fn take(&self, now: Tick, cost: u32, state: &[AtomicU64]) -> Result<Taken, Tick> {
         match self {
             Self::TokenBucket(bucket) => bucket.take(now, cost, &state[0]),
@@ -124,7 +135,7 @@ impl Law {
             Self::SlidingWindow(window) => window.charge(now, amount, state),
             Self::FixedWindow(window) => window.charge(now, amount, &state[0]),
             // Permits come back whole, and a log knows no cost but one: there is nothing to settle.
-            Self::SlidingLog(_) | Self::Concurrency(_) => Taken { before: 0, after: 0 },
+            Self::SlidingLog(_) | Self::Concurrency(_) => Taken::new(0, 0),
         }
     }
 

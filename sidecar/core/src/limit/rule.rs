@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidegate_policy::report::LimitStatus;
 use tidegate_policy::{Algorithm, Cost, KeyPart, Limit, Millis, Mode, OnExhausted, PriorityClass};
 
+use super::Step;
 use super::condition::Conditions;
 use super::cost::Price;
 use super::held::Hold;
@@ -125,10 +126,20 @@ impl LimitRule {
     #[inline(always)]
     #[allow(clippy::inline_always)] // what it gives is written once, where it is kept
     pub(crate) fn take(&self, now: Tick, key: Key, cost: u32) -> Result<Receipt, Tick> {
-        if self.together {
-            return self.table.take_together(&self.law, now, cost);
+        self.table.take(&self.law, now, (!self.together).then_some(key), cost)
+    }
+
+    /// The same, noted in `step`. In a function of its own, so that whoever asks one rule after another keeps his
+    /// registers. Some: it refuses until then, and nothing is noted.
+    #[inline(never)]
+    pub(super) fn take_step(&self, now: Tick, key: Key, cost: u32, step: &mut Step) -> Option<Tick> {
+        match self.take(now, key, cost) {
+            Ok(receipt) => {
+                *step = Step::Spent(receipt);
+                None
+            }
+            Err(until) => Some(until),
         }
-        self.table.take(&self.law, now, key, cost)
     }
 
     /// Has the memory of a key sent. Nothing waits for it.

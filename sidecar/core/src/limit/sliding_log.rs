@@ -55,15 +55,15 @@ impl SlidingLog {
         let taken = around(state).find(|(_, slot)| occupy(now, until, slot));
         let Some((number, _)) = taken else { return Err(free_at(state)) };
         state[HINT].store(number as u64 + 1, Ordering::Relaxed);
-        Ok(Taken { before: number as u64, after: until })
+        Ok(Taken::new(number as u64, until))
     }
 
     /// Strikes a request out, unless its time is over. Its slot is free as of the instant at which it was taken, so
     /// not for a thread whose clock lies before that.
     pub(crate) fn give_back(self, taken: Taken, state: &[AtomicU64]) {
         if let Some(slot) = state.get(taken.before as usize) {
-            let since = taken.after.saturating_sub(self.window);
-            let _ = slot.compare_exchange(taken.after, since, Ordering::SeqCst, Ordering::Relaxed);
+            let since = taken.after.get().saturating_sub(self.window);
+            let _ = slot.compare_exchange(taken.after.get(), since, Ordering::SeqCst, Ordering::Relaxed);
         }
     }
 

@@ -30,14 +30,22 @@ pub(crate) struct SlidingWindow {
     width: Divisor,
     /// Sub-windows in the ring.
     slots: Divisor,
-    /// Of these, what does not count any more where the running sub-window is the first of its word, or the second.
-    stale: [usize; 2],
+    /// Sub-windows that count: those of the window, and one more.
+    counted: u64,
+    /// Of the oldest word, what still counts where the running sub-window is the first of its word, or the second.
+    keep: [u64; 2],
     /// Sub-windows in a word: one or two.
     in_word: usize,
     /// Bits of a count.
     bits: u32,
     /// Where the number of the round lies in a word.
     stamp_at: u32,
+    /// The largest count of a sub-window.
+    most: u64,
+    /// The words of one round: from the one without counts on, so many.
+    span: u64,
+    /// As far behind a word as one can be that comes after it.
+    horizon: u64,
 }
 
 /// The running sub-window: how often the ring went round, and the slot.
@@ -51,14 +59,32 @@ impl SlidingWindow {
     /// At most `limit` requests in any trailing `window`. Sub-windows shorter than a millisecond are joined.
     pub(crate) fn new(limit: u64, window: Duration, sub_windows: u32) -> Self {
         let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        let Ring { parts, in_word, bits } = Ring::new(limit, window, sub_windows);
-        let width = Divisor::new(window.div_ceil(parts));
+        Self::of(limit, window, Ring::new(limit, window, sub_windows))
+    }
+
+    /// The same in a ring of this shape.
+    fn of(limit: u64, window: u64, Ring { parts, in_word, bits }: Ring) -> Self {
         let slots = if in_word == 1 { parts + 1 } else { (parts + 2).next_multiple_of(2) };
-        let older = (slots - parts - 1) as usize;
-        let stale = if in_word == 1 { [0, 0] } else { [older - 1, older] };
-        let limit = limit.clamp(1, (1 << (bits - 1)) - 1);
-        let (slots, stamp_at, in_word) = (Divisor::new(slots), bits * in_word as u32, in_word as usize);
-        Self { limit, width, slots, stale, in_word, bits, stamp_at }
+        let (most, stamp_at) = ((1 << bits) - 1, bits * in_word as u32);
+        // Of the oldest word nothing, its second sub-window, or all.
+        let keep = match (in_word, slots - parts - 1) {
+            (1, _) => [u64::MAX; 2],
+            (_, 1) => [u64::MAX, !most],
+            _ => [!most, 0],
+        };
+        Self {
+            limit: limit.clamp(1, (1 << (bits - 1)) - 1),
+            width: Divisor::new(window.div_ceil(parts)),
+            slots: Divisor::new(slots),
+            counted: parts + 1,
+            keep,
+            in_word: in_word as usize,
+            bits,
+            stamp_at,
+            most,
+            span: 1 << stamp_at,
+            horizon: ((u64::MAX >> stamp_at) / 16 + 1) << stamp_at,
+        }
     }
 
     pub(crate) fn limit(&self) -> u64 {
@@ -86,6 +112,7 @@ impl SlidingWindow {
     /// The request is counted first and the ring added up afterwards: of two that race for the last place at
     /// least one sees the other, so both can never pass. Both may see each other, give back and try again; who has had
     /// no luck for long is refused, and may come again at once.
+    #[inline(never)]
     pub(crate) fn take(&self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<Taken, Tick> {
         let cost = u64::from(cost);
         let mut position = self.position(now);
@@ -96,7 +123,7 @@ impl SlidingWindow {
             if self.count(position, cost, ring) {
                 in_total_order();
                 if self.survey(position, ring).is_ok_and(|sum| sum <= self.limit) {
-                    return Ok(Taken { before: position.slot, after: position.round });
+                    return Ok(Taken::new(position.round, position.slot + 1));
                 }
                 self.uncount(position, cost, ring);
             }
@@ -107,7 +134,8 @@ impl SlidingWindow {
 
     /// Takes `amount` of the count back, unless its sub-window is gone already.
     pub(crate) fn give_back(&self, taken: Taken, amount: u32, ring: &[AtomicU64]) {
-        self.uncount(Position { round: taken.after, slot: taken.before }, u64::from(amount), ring);
+        let position = Position { round: taken.before, slot: taken.after.get() - 1 };
+        self.uncount(position, u64::from(amount), ring);
     }
 
     /// Counts `amount` in the running sub-window, whether there is room or not.
@@ -115,9 +143,9 @@ impl SlidingWindow {
         loop {
             let (position, _) = self.newest(self.position(now), ring);
             // More than a word can count changes no verdict: already that is over the limit.
-            let room = self.most() - self.count_at(position, ring);
+            let room = self.most - self.count_at(position, ring);
             if self.count(position, u64::from(amount).min(room), ring) {
-                return Taken { before: position.slot, after: position.round };
+                return Taken::new(position.round, position.slot + 1);
             }
         }
     }
@@ -132,31 +160,22 @@ impl SlidingWindow {
     pub(crate) fn convert(self, old: Self, now: Tick, from: &[AtomicU64], to: &[AtomicU64]) {
         let (position, _) = old.newest(old.position(now), from);
         // From the oldest on, as they came: a word that is begun anew forgets what was in it.
-        for age in (0..old.counted()).rev() {
+        for age in (0..old.counted).rev() {
             let slot = old.back(position, age);
             let count = old.count_at(slot, from);
             let end = (old.epoch(position, now) + 1).saturating_sub(age).saturating_mul(old.width.get());
             let new = self.position(Tick::from_nanos(end.saturating_sub(1).min(now.as_nanos())));
-            if count > 0 && self.age(new, self.position(now)) < self.counted() {
-                let room = self.most() - self.count_at(new, to);
+            if count > 0 && self.age(new, self.position(now)) < self.counted {
+                let room = self.most - self.count_at(new, to);
                 self.count(new, count.min(room), to);
             }
         }
     }
 
-    /// The largest count of a sub-window.
-    fn most(&self) -> u64 {
-        (1 << self.bits) - 1
-    }
-
     /// The largest number of a round.
+    #[inline]
     fn rounds(&self) -> u64 {
         u64::MAX >> self.stamp_at
-    }
-
-    /// Sub-windows that count: those of the window, and one more.
-    fn counted(&self) -> u64 {
-        self.slots.get() - self.stale[self.in_word - 1] as u64
     }
 
     /// The word of a sub-window, and where in it its count lies.
@@ -222,85 +241,107 @@ impl SlidingWindow {
 
     /// Counts of all sub-windows that a trailing window which ends in `position` can touch; or a newer sub-window, if
     /// somebody has counted in one.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // the heart of a window's verdict
     fn survey(&self, position: Position, ring: &[AtomicU64]) -> Result<u64, Position> {
-        if self.in_word == 1 {
-            self.survey_of::<1>(position, ring)
-        } else {
-            self.survey_of::<2>(position, ring)
-        }
+        if self.in_word == 1 { self.survey_alone(position, ring) } else { self.survey_pairs(position, ring) }
     }
 
-    /// The same for so many sub-windows in a word.
-    #[inline]
-    fn survey_of<const IN_WORD: usize>(
-        &self,
-        position: Position,
-        ring: &[AtomicU64],
-    ) -> Result<u64, Position> {
-        let (own, shift) = self.at(position.slot);
-        let (stamp_at, before) = (self.stamp_at, position.round.wrapping_sub(1) & self.rounds());
-        let oldest = if own + 1 < ring.len() { own + 1 } else { 0 };
-        let mut sum = 0;
-        for (n, word) in ring.iter().enumerate() {
-            let word = word.load(Ordering::SeqCst);
-            let (round, expected) = (word >> stamp_at, if n > own { before } else { position.round });
-            if round == expected {
-                sum += if IN_WORD == 1 { word & self.most() } else { self.sum(word) };
-                if IN_WORD == 2 && n == oldest {
-                    sum -= self.stale_in(word, shift > 0);
-                }
-                if IN_WORD == 2 && n == own && shift == 0 && self.second(word) > 0 {
-                    return Err(self.newest_of(n, word));
-                }
-            } else if self.is_later(round, expected) && self.sum(word) > 0 {
-                return Err(self.newest_of(n, word));
-            }
+    /// The same of a ring with one sub-window in a word.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
+    fn survey_alone(&self, position: Position, ring: &[AtomicU64]) -> Result<u64, Position> {
+        let (now, behind) = (position.round << self.stamp_at, position.slot as usize + 1);
+        let Some((first, last)) = ring.split_at_checked(behind) else { return Ok(0) };
+        let (mut sum, before) = (0, now.wrapping_sub(self.span));
+        for (n, word) in first.iter().enumerate() {
+            sum += self.packed(n, word, (now, self.span))?;
+        }
+        for (n, word) in last.iter().enumerate() {
+            sum += self.packed(behind + n, word, (before, self.span))?;
         }
         Ok(sum)
     }
 
-    /// What the word after the running one holds of sub-windows that do not count any more.
+    /// The same of a ring with two.
+    fn survey_pairs(&self, position: Position, ring: &[AtomicU64]) -> Result<u64, Position> {
+        let (own, shift) = self.at(position.slot);
+        let now = position.round << self.stamp_at;
+        let before = now.wrapping_sub(self.span);
+        let (first, rest) = ring.split_at(own);
+        let Some((running, last)) = rest.split_first() else { return Ok(0) };
+        // Of the running word nothing may have been counted after the running sub-window.
+        let span = if shift == 0 { self.most + 1 } else { self.span };
+        let mut sum = self.counts(own, running, (now, span))?;
+        // The word after it is the oldest: at the end of the ring the first.
+        let keep = self.keep[usize::from(shift > 0)];
+        let (from, first, last) = match (last.split_first(), first.split_first()) {
+            (Some((oldest, last)), _) => {
+                sum += self.sum(self.packed(own + 1, oldest, (before, self.span))? & keep);
+                (0, first, last)
+            }
+            (None, Some((oldest, first))) => {
+                sum += self.sum(self.packed(0, oldest, (now, self.span))? & keep);
+                (1, first, last)
+            }
+            (None, None) => (0, first, last),
+        };
+        for (n, word) in first.iter().enumerate() {
+            sum += self.counts(from + n, word, (now, self.span))?;
+        }
+        for (n, word) in last.iter().enumerate() {
+            sum += self.counts(own + 2 + n, word, (before, self.span))?;
+        }
+        Ok(sum)
+    }
+
     #[inline]
-    fn stale_in(&self, word: u64, second: bool) -> u64 {
-        match self.stale[usize::from(second)] {
-            0 => 0,
-            1 => word & self.most(),
-            _ => self.sum(word),
+    fn counts(&self, n: usize, word: &AtomicU64, round: (u64, u64)) -> Result<u64, Position> {
+        self.packed(n, word, round).map(|counts| self.sum(counts))
+    }
+
+    /// What the `n`th word holds, if it lies in the `span` from `stamp` on. Nothing, if it is of an earlier round, and its
+    /// last sub-window, if somebody has counted in it later.
+    #[inline]
+    fn packed(&self, n: usize, word: &AtomicU64, (stamp, span): (u64, u64)) -> Result<u64, Position> {
+        let word = word.load(Ordering::SeqCst);
+        let counts = word.wrapping_sub(stamp);
+        if counts < span {
+            Ok(counts)
+        } else if self.is_later(counts, word) {
+            Err(self.newest_of(n, word))
+        } else {
+            Ok(0)
         }
     }
 
-    /// All counts of a word.
+    /// Both counts of a word.
     #[inline]
-    fn sum(&self, word: u64) -> u64 {
-        (word & self.most()) + self.second(word)
+    fn sum(&self, counts: u64) -> u64 {
+        (counts & self.most) + (counts >> self.bits)
     }
 
-    /// The count of a word's second sub-window, if it has two.
+    /// Whether a word that lies so far behind a stamp comes after it, with something in it, as in a fixed window.
     #[inline]
-    fn second(&self, word: u64) -> u64 {
-        if self.in_word == 1 { 0 } else { word >> self.bits & self.most() }
+    fn is_later(&self, behind: u64, word: u64) -> bool {
+        behind < self.horizon && word & (self.span - 1) > 0
     }
 
     /// The last sub-window of a word that somebody counted in.
+    #[cold]
     fn newest_of(&self, n: usize, word: u64) -> Position {
-        let slot = (n * self.in_word) as u64 + u64::from(self.second(word) > 0);
-        Position { round: word >> self.stamp_at, slot }
-    }
-
-    /// Whether a round comes after another, as in a fixed window.
-    fn is_later(&self, round: u64, than: u64) -> bool {
-        (1..=self.rounds() / 16).contains(&(round.wrapping_sub(than) & self.rounds()))
+        let second = (word & (self.span - 1)) >> self.bits > 0;
+        Position { round: word >> self.stamp_at, slot: (n * self.in_word) as u64 + u64::from(second) }
     }
 
     /// The instant at which so many sub-windows have left the ring that the request has room.
     fn free_at(&self, position: Position, now: Tick, cost: u64, ring: &[AtomicU64]) -> Tick {
         let mut left = self.newest(position, ring).1;
-        let mut age = self.counted() - 1;
+        let mut age = self.counted - 1;
         loop {
             left = left.saturating_sub(self.count_at(self.back(position, age), ring));
             if left + cost <= self.limit || age == 0 {
-                let free = self.epoch(position, now) + self.counted() - age;
+                let free = self.epoch(position, now) + self.counted - age;
                 return Tick::from_nanos(free.saturating_mul(self.width.get()));
             }
             age -= 1;
@@ -311,24 +352,25 @@ impl SlidingWindow {
     fn count_at(&self, position: Position, ring: &[AtomicU64]) -> u64 {
         let (n, shift) = self.at(position.slot);
         let word = ring[n].load(Ordering::SeqCst);
-        if word >> self.stamp_at == position.round { word >> shift & self.most() } else { 0 }
+        if word >> self.stamp_at == position.round { word >> shift & self.most } else { 0 }
     }
 
     /// Adds to a sub-window. False when its word is in a later round already, or so full that it could count no more.
     #[inline]
     fn count(&self, position: Position, cost: u64, ring: &[AtomicU64]) -> bool {
-        let ((n, shift), stamp_at) = (self.at(position.slot), self.stamp_at);
+        let (n, shift) = self.at(position.slot);
+        let stamp = position.round << self.stamp_at;
         let mut word = ring[n].load(Ordering::Relaxed);
         loop {
-            let counted_in = word >> stamp_at;
-            let before = if counted_in == position.round { word } else { position.round << stamp_at };
-            if self.is_later(counted_in, position.round) && self.sum(word) > 0 {
+            let behind = word.wrapping_sub(stamp);
+            let before = if behind < self.span { behind } else { 0 };
+            if before != behind && self.is_later(behind, word) {
                 return false;
             }
-            if (before >> shift & self.most()) + cost > self.most() {
+            if (before >> shift & self.most) + cost > self.most {
                 return false;
             }
-            let after = before + (cost << shift);
+            let after = stamp + before + (cost << shift);
             match ring[n].compare_exchange_weak(word, after, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(current) => word = current,
@@ -341,7 +383,7 @@ impl SlidingWindow {
         let (n, shift) = self.at(position.slot);
         let mut word = ring[n].load(Ordering::Relaxed);
         while word >> self.stamp_at == position.round {
-            let rest = word - ((word >> shift & self.most()).min(amount) << shift);
+            let rest = word - ((word >> shift & self.most).min(amount) << shift);
             match ring[n].compare_exchange_weak(word, rest, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(current) => word = current,

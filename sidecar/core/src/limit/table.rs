@@ -157,11 +157,13 @@ impl Table {
         })
     }
 
-    /// A key in the first bucket that it may be in, of any generation.
+    /// A key in the first bucket that it may be in, of any generation. Most are in the last.
     #[inline]
     fn look(&self, key: Key) -> Option<(usize, Entry<'_>)> {
-        for (g, generation) in self.generations.iter().enumerate().rev() {
-            let Some(generation) = generation.get() else { continue };
+        let mut g = GENERATIONS;
+        while g > 0 {
+            g -= 1;
+            let Some(generation) = self.generations[g].get() else { continue };
             if let Some(entry) = generation.find(key, 0) {
                 return Some((g, entry));
             }
@@ -172,7 +174,8 @@ impl Table {
     /// Has the memory sent where a key is likely to be. Nothing waits for it.
     #[inline]
     pub(crate) fn send_for(&self, key: Key) {
-        if let Some(generation) = self.generations.iter().rev().find_map(OnceLock::get) {
+        // The few keys of the first are at hand anyway.
+        if let Some(generation) = self.generations[1..].iter().rev().find_map(OnceLock::get) {
             generation.send_for(key);
         }
     }
@@ -200,28 +203,59 @@ impl Table {
         law.left(now, self.state(place))
     }
 
-    /// Spends on a key.
-    #[inline]
-    pub(crate) fn take(&self, law: &Law, now: Tick, key: Key, cost: u32) -> Result<Receipt, Tick> {
-        let take = |state: &[AtomicU64]| law.take(now, cost, state);
-        if let Some((g, entry)) = self.look(key)
-            && let Some(verdict) = spend_at(law, cost, g, &entry, take)
-        {
-            return verdict;
+    /// Spends on a key, or on the state that all requests without one of their own share. In one piece, so that the
+    /// law is written out once.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // what it gives is written once, where it is kept
+    pub(crate) fn take(&self, law: &Law, now: Tick, key: Option<Key>, cost: u32) -> Result<Receipt, Tick> {
+        let entry = match key {
+            None => None,
+            Some(key) => match self.look(key) {
+                None => return self.take_elsewhere(law, now, key, cost),
+                entry => entry,
+            },
+        };
+        let state = entry.as_ref().map_or(&*self.overflow, |(_, entry)| entry.state);
+        let verdict = law.take(now, cost, state);
+        let (Some((g, entry)), Some(key)) = (entry, key) else {
+            return verdict.map(|taken| Receipt { place: None, taken });
+        };
+        in_total_order();
+        if entry.tag.load(Ordering::SeqCst) != entry.known {
+            return self.take_again(law, now, key, cost, (verdict, entry.state));
         }
-        self.spend(law, now, key, cost, take)
+        let place = Some(Place::new(g, entry.way));
+        verdict.map(|taken| Receipt { place, taken })
+    }
+
+    /// Spends on a key whose place is not its own any more, and undoes what was spent there.
+    #[cold]
+    #[inline(never)]
+    fn take_again(
+        &self,
+        law: &Law,
+        now: Tick,
+        key: Key,
+        cost: u32,
+        (verdict, state): (Result<Taken, Tick>, &[AtomicU64]),
+    ) -> Result<Receipt, Tick> {
+        if let Ok(taken) = verdict {
+            law.give_back(taken, cost, state);
+        }
+        self.take_elsewhere(law, now, key, cost)
+    }
+
+    /// Spends on a key that is not where it is looked for first.
+    #[cold]
+    #[inline(never)]
+    fn take_elsewhere(&self, law: &Law, now: Tick, key: Key, cost: u32) -> Result<Receipt, Tick> {
+        self.spend(law, now, key, cost, |state| law.take(now, cost, state))
     }
 
     /// Judges by the state that all requests without one of their own share.
     #[inline]
     pub(crate) fn judge_together(&self, law: &Law, now: Tick, cost: u32) -> Result<(), Tick> {
         law.judge(now, cost, &self.overflow)
-    }
-
-    /// Spends on that state.
-    #[inline]
-    pub(crate) fn take_together(&self, law: &Law, now: Tick, cost: u32) -> Result<Receipt, Tick> {
-        law.take(now, cost, &self.overflow).map(|taken| Receipt { place: None, taken })
     }
 
     /// Charges that state.
@@ -236,7 +270,6 @@ impl Table {
     }
 
     /// Spends on a key that is not known, or was put out a moment ago, or is in its second bucket.
-    #[cold]
     fn spend(
         &self,
         law: &Law,

@@ -89,13 +89,14 @@ impl TokenBucket {
     }
 
     /// Takes `cost` tokens, or says when they will be there.
+    #[inline]
     pub(crate) fn take(self, now: Tick, cost: u32, word: &AtomicU64) -> Result<Taken, Tick> {
         let mut before = word.load(Ordering::Relaxed);
         loop {
             self.passes(now, cost, before)?;
             let after = before.max(self.origin).max(now.as_nanos()).saturating_add(self.time_for(cost));
             match word.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Ok(Taken { before, after }),
+                Ok(_) => return Ok(Taken::new(before, after)),
                 Err(current) => before = current,
             }
         }
@@ -108,11 +109,11 @@ impl TokenBucket {
         let mut current = word.load(Ordering::Relaxed);
         loop {
             // Whoever takes or gives back moves the word by whole intervals, unless it finds the bucket full.
-            if !current.abs_diff(taken.after).is_multiple_of(self.interval) {
+            if !current.abs_diff(taken.after.get()).is_multiple_of(self.interval) {
                 return;
             }
             let restored = current.saturating_sub(amount);
-            let restored = if current == taken.after { restored.max(taken.before) } else { restored };
+            let restored = if current == taken.after.get() { restored.max(taken.before) } else { restored };
             match word.compare_exchange_weak(current, restored, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => current = now,
@@ -127,7 +128,7 @@ impl TokenBucket {
         loop {
             let after = before.max(self.origin).max(now.as_nanos()).saturating_add(amount);
             match word.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Taken { before, after },
+                Ok(_) => return Taken::new(before, after),
                 Err(current) => before = current,
             }
         }
@@ -136,7 +137,7 @@ impl TokenBucket {
     /// How long a request that took `cost` at `now` has to wait for its turn.
     pub(crate) fn wait(self, now: Tick, cost: u32, taken: Taken) -> Duration {
         if self.paced {
-            Tick::from_nanos(taken.after.saturating_sub(self.time_for(cost))).since(now)
+            Tick::from_nanos(taken.after.get().saturating_sub(self.time_for(cost))).since(now)
         } else {
             Duration::ZERO
         }
@@ -162,12 +163,18 @@ impl TokenBucket {
         now.as_nanos().saturating_add(u64::try_from(debt).unwrap_or(u64::MAX).min(full))
     }
 
+    #[inline]
     fn time_for(self, tokens: u32) -> u64 {
+        // Most take one.
+        if tokens == 1 {
+            return self.interval;
+        }
         self.interval.saturating_mul(u64::from(tokens))
     }
 
+    #[inline]
     fn passes(self, now: Tick, cost: u32, word: u64) -> Result<(), Tick> {
-        let others = self.time_for(cost.saturating_sub(1));
+        let others = if cost <= 1 { 0 } else { self.time_for(cost - 1) };
         let Some(tolerance) = self.tolerance.checked_sub(others) else { return Err(Tick::NEVER) };
         let full_at = word.max(self.origin);
         let ahead = full_at.saturating_sub(now.as_nanos());

@@ -16,12 +16,9 @@ fn ring(window: SlidingWindow) -> Vec<AtomicU64> {
 fn window(limit: u64, length: Duration, sub_windows: u32, alone: bool) -> SlidingWindow {
     let window = SlidingWindow::new(limit, length, sub_windows);
     assert_eq!(window.in_word, 2);
-    let slots = Divisor::new(window.counted());
-    if alone {
-        SlidingWindow { slots, stale: [0, 0], in_word: 1, bits: 31, stamp_at: 31, ..window }
-    } else {
-        window
-    }
+    let length = length.as_nanos() as u64;
+    let ring = Ring::new(limit, length, sub_windows);
+    if alone { SlidingWindow::of(limit, length, Ring { in_word: 1, bits: 31, ..ring }) } else { window }
 }
 
 /// The exact log that the ring stands for: no trailing window may ever hold more than the limit.
@@ -65,8 +62,8 @@ fn a_thread_whose_clock_lies_behind_judges_at_the_time_of_the_others() {
 
 #[test]
 fn sub_windows_are_never_shorter_than_a_millisecond() {
-    assert_eq!(SlidingWindow::new(1, Duration::from_millis(10), 60).counted(), 11);
-    assert_eq!(SlidingWindow::new(1, Duration::from_millis(1), 60).counted(), 2);
+    assert_eq!(SlidingWindow::new(1, Duration::from_millis(10), 60).counted, 11);
+    assert_eq!(SlidingWindow::new(1, Duration::from_millis(1), 60).counted, 2);
 }
 
 #[test]

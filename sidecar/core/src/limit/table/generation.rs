@@ -84,6 +84,7 @@ impl Generation {
     }
 
     /// The ways where a key may be.
+    #[inline]
     pub(super) fn ways(&self, key: Key, turn: u32) -> impl Iterator<Item = u32> + Clone {
         let first = self.bucket(key, turn) * WAYS as u32;
         ways(key).map(move |way| first + way as u32)
@@ -103,19 +104,16 @@ impl Generation {
 
     #[inline]
     pub(super) fn find(&self, key: Key, turn: u32) -> Option<Entry<'_>> {
-        let (tag, stride) = (tag_of(key), self.layout.stride);
-        let bucket = self.bucket(key, turn) as usize * WAYS;
-        let words = self.words.get(self.start + bucket * stride..)?;
-        for way in ways(key) {
-            let entry = words.get(way * stride..)?;
-            match entry.first()?.load(Ordering::SeqCst) {
-                // A key takes the first way on its way that is empty, and none becomes empty again.
-                EMPTY => return None,
-                known if known == tag => {
-                    let (tag, state) = entry.get(..=self.layout.words)?.split_first()?;
-                    return Some(Entry { way: (bucket + way) as u32, tag, known, state });
-                }
-                _ => {}
+        let wanted = tag_of(key);
+        for way in self.ways(key, turn) {
+            let (tag, state) = self.entry(way)?;
+            let known = tag.load(Ordering::SeqCst);
+            if known == wanted {
+                return Some(Entry { way, tag, known, state });
+            }
+            // A key takes the first way on its way that is empty, and none becomes empty again.
+            if known == EMPTY {
+                return None;
             }
         }
         None
