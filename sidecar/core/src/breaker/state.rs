@@ -141,7 +141,7 @@ impl State {
     #[inline]
     pub(crate) fn closed(&self) -> Option<Permit> {
         let word = self.load();
-        matches!(word.phase, Phase::Closed { .. }).then(|| Permit::new(word.generation, false))
+        matches!(word.phase, Phase::Closed { .. }).then(|| Permit::new(word.generation, 0))
     }
 
     /// Leave for one call, if there is. An open breaker half-opens here when its time is over.
