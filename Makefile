@@ -20,7 +20,7 @@ FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage promp
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny advisories unit laws loom miri fuzz apiserver clients protocol alerts chart e2e chaos bench bench-core bench-quality gen images release clean-clusters
+.PHONY: help demo demo-standalone test check deny advisories unit golden laws loom miri fuzz apiserver clients protocol alerts chart e2e chaos bench bench-core bench-quality gen images release clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -57,6 +57,9 @@ unit: ## Unit, law, differential and process-level tests. The cases of laws are 
 laws: ## The laws again, with LAWS_CASES (5000) new random cases each: what fails is kept as a regression
 	PROPTEST_CASES=$(or $(LAWS_CASES),5000) cargo test -p tidegate-core -p tidegate-policy -p tidegate-operator-core -p tidegate-fuzz
 
+golden: ## Write the golden files of injection anew, to be read before they are committed
+	TIDEGATE_WRITE_GOLDEN=1 cargo test -p tidegate-operator-core --test golden
+
 loom: ## Every interleaving of the compare-and-swap loops
 	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release --target-dir target/loom
 
@@ -90,7 +93,7 @@ clients: ## The official OpenAI clients for Python and Node.js against the sidec
 	cargo build -p tidegate-sidecar
 	cargo test -p tidegate-e2e --features clients --test clients
 
-apiserver: ## The custom resources on a real API server: every rule, every default, several writers, kubectl get and explain
+apiserver: ## On a real API server: every rule and default of the custom resources, and every golden pod
 	cargo test -p tidegate-e2e --features cluster --test apiserver
 
 alerts: ## The alert rules, and a real Prometheus that scrapes the sidecar

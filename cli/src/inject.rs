@@ -76,6 +76,7 @@ pub(crate) fn settings(install_namespace: &str) -> SidecarSettings {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         image: concat!("tidegate-sidecar:", env!("CARGO_PKG_VERSION")).to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
+        pull_secrets: Vec::new(),
         operator_url: service("tidegate-operator", 8444),
         agent_url: Some(service("tidegate-agent", 8445)),
         log_level: "info".to_owned(),

@@ -11,6 +11,7 @@
 //! | `--peer-token` | `/var/run/tidegate/token` | its own token, which it shows to the leader |
 //! | `--sidecar-image` | required | image of the injected containers |
 //! | `--sidecar-image-pull-policy` | `IfNotPresent` | `Always`, `IfNotPresent`, `Never` |
+//! | `--sidecar-pull-secret` | none | Secret in each pod's own namespace by which that image is pulled; may be repeated |
 //! | `--sidecar-log-level` | `info` | of injected sidecars |
 //! | `--sidecar-proxy-port`, `--sidecar-admin-port` | `15120`, `15121` | ports of injected sidecars |
 //! | `--sidecar-interception` | `Auto` | `Auto`, `Redirect`, `NamedPort`, where the pod does not say |
@@ -132,6 +133,9 @@ pub(crate) struct SidecarArgs {
     /// When the kubelet pulls it
     #[arg(long = "sidecar-image-pull-policy", env = "TIDEGATE_SIDECAR_IMAGE_PULL_POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
     image_pull_policy: String,
+    /// Secret in each pod's own namespace by which that image is pulled; may be repeated
+    #[arg(long = "sidecar-pull-secret", env = "TIDEGATE_SIDECAR_PULL_SECRET", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pull_secrets: Vec<String>,
     /// How guarded traffic comes to injected sidecars
     #[arg(long = "sidecar-interception", env = "TIDEGATE_SIDECAR_INTERCEPTION", default_value = "Auto", value_parser = interception())]
     interception: Interception,
@@ -175,6 +179,7 @@ impl Args {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             image: sidecar.image,
             image_pull_policy: sidecar.image_pull_policy,
+            pull_secrets: sidecar.pull_secrets,
             operator_url: self.url(&self.operator_service, self.operator_stream_port),
             agent_url: (!self.agent_service.is_empty())
                 .then(|| self.url(&self.agent_service, self.agent_port)),
@@ -259,6 +264,13 @@ mod tests {
         for wrong in ["--sidecar-otlp-endpoint=o:4318", "--sidecar-trace-ratio=2"] {
             assert!(parse(&[wrong]).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn injected_pods_pull_the_image_by_the_secrets_that_are_named() {
+        let settings = |extra: &[&str]| parse(extra).unwrap().sidecar_settings().pull_secrets;
+        assert!(settings(&[]).is_empty());
+        assert_eq!(settings(&["--sidecar-pull-secret=a", "--sidecar-pull-secret=b"]), ["a", "b"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Promises of the custom resources, each kept on a real API server. `make apiserver` runs them.
+//! Promises of the custom resources and of injected pods, each kept on a real API server. `make apiserver` runs them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod golden;
 #[path = "../../../crds/tests/rules/rows.rs"]
 mod rows;
 mod schema;

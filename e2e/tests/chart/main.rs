@@ -29,6 +29,7 @@ const EVERYTHING: &[&str] = &[
     "injection.failurePolicy=Fail",
     "image.registry=registry.internal:5000/mirror",
     "image.pullSecrets[0].name=mirror",
+    "sidecar.pullSecrets[0].name=mirror",
 ];
 
 fn workspace() -> &'static Path {

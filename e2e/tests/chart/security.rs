@@ -37,10 +37,13 @@ async fn each_component_keeps_to_the_pod_security_level_that_the_page_says() {
     guarded.1["spec"]["containers"][0]["securityContext"] =
         json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     all.push(guarded);
+    all.extend(["auto-in-baseline", "auto-in-restricted"].map(injected));
     all.push(injected("vllm"));
     let levels = levels(all).await;
     assert_eq!(levels["tidegate-operator"].0, "restricted", "{levels:?}");
-    assert_eq!(levels["named-port"].0, "restricted", "{levels:?}");
+    for name in ["named-port", "auto-in-baseline", "auto-in-restricted"] {
+        assert_eq!(levels[name].0, "restricted", "{levels:?}");
+    }
     // The agent needs the kubelet's socket and the driver, and what redirects needs NET_ADMIN: nothing else is amiss.
     let (agent, forbids) = &levels["tidegate-agent"];
     assert_eq!(agent, "privileged");

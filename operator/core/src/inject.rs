@@ -10,13 +10,17 @@
 //! owner wrote it (fail open). The patch holds additions and single replacements only, so that fields which
 //! this version does not know stay as they are. Injecting twice changes nothing.
 
+mod claims;
+mod companions;
 mod containers;
 mod drain;
 mod interception;
+mod mesh;
 mod names;
 mod patch;
 mod ports;
 mod probes;
+mod pull_secrets;
 mod resources;
 mod settings;
 mod skip;
@@ -31,10 +35,11 @@ use tidegate_policy::PolicyDocument;
 pub use interception::Interception;
 pub use names::{
     AGENT_AUDIENCE_FILE, ALLOW_BYPASS_ANNOTATION, BY_NAME_ANNOTATION, CA_BUNDLE_ANNOTATION, CA_CONFIG_MAP,
-    CA_CONFIG_MAP_KEY, HTTP2_PORTS_ANNOTATION, INJECT_LABEL, INJECTED_ANNOTATION, INJECTION_NAMESPACE_LABEL,
-    INTERCEPTION_ANNOTATION, LOG_LEVEL_ANNOTATION, OPAQUE_PORTS_ANNOTATION, OPERATOR_AUDIENCE_FILE,
-    PORTS_ANNOTATION, REDIRECT_CONTAINER, SIDECAR_CONTAINER, SKIPPED_ANNOTATION, SNAPSHOT_ANNOTATION,
-    WARNING_ANNOTATION,
+    CA_CONFIG_MAP_KEY, CPU_LIMIT_ANNOTATION, CPU_REQUEST_ANNOTATION, GPU_CLAIMS_ANNOTATION,
+    HTTP2_PORTS_ANNOTATION, INJECT_LABEL, INJECTED_ANNOTATION, INJECTION_NAMESPACE_LABEL,
+    INTERCEPTION_ANNOTATION, LOG_LEVEL_ANNOTATION, MEMORY_LIMIT_ANNOTATION, MEMORY_REQUEST_ANNOTATION,
+    OPAQUE_PORTS_ANNOTATION, OPERATOR_AUDIENCE_FILE, PORTS_ANNOTATION, REDIRECT_CONTAINER, SIDECAR_CONTAINER,
+    SKIPPED_ANNOTATION, SNAPSHOT_ANNOTATION, WARNING_ANNOTATION,
 };
 pub use ports::GuardedPorts;
 pub use settings::{NamespaceFacts, SidecarResources, SidecarSettings, SidecarTracing};
@@ -105,10 +110,12 @@ fn attempt(admission: &Admission<'_>, settings: &SidecarSettings) -> Result<(Pat
     let mut patch = PatchBuilder::new(admission.pod);
     let mut warnings = Vec::new();
     interception::take_names(&plan, &mut patch);
+    warnings.extend(mesh::ends_with_the_engine(&pod));
     let unlimited = probes::rewrite(&plan, &mut patch, &mut warnings);
     drain::add_pre_stop(&plan, &mut patch, &mut warnings);
     containers::add(&plan, &unlimited, &mut patch, &mut warnings)?;
     volumes::add(&mut patch)?;
+    pull_secrets::add(&plan, &mut patch)?;
     annotate(&plan, &warnings, &mut patch);
     let patch = patch.finish();
     patch::check(admission.pod, &patch)?;

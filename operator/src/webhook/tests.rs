@@ -28,6 +28,7 @@ fn settings() -> SidecarSettings {
         version: "0.1.0".to_owned(),
         image: "sidecar:1".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
+        pull_secrets: Vec::new(),
         operator_url: "https://o:1".to_owned(),
         agent_url: None,
         log_level: "info".to_owned(),

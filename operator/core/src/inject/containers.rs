@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, Pod,
-    Probe, SeccompProfile, SecurityContext,
+    Probe, ResourceClaim, ResourceRequirements, SeccompProfile, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -15,10 +15,13 @@ use super::names::{
     SNAPSHOT_FILE, STATE_PATH,
 };
 use super::patch::PatchBuilder;
-use super::{Plan, SidecarTracing, Skip, SkipReason, drain, resources, volumes};
+use super::{Plan, SidecarTracing, Skip, SkipReason, claims, drain, resources, volumes};
 
 /// The sidecar's user and group, as in its image.
 const SIDECAR_UID: i64 = 65532;
+
+/// Where the driver puts it in a container that has a GPU, the loader finds it by this name.
+const NVML_LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// Puts them before every other init container: those may already need the network as it will be.
 pub(super) fn add(
@@ -27,11 +30,16 @@ pub(super) fn add(
     patch: &mut PatchBuilder<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Skip> {
-    let resources = resources::of_sidecar(plan.pod, &plan.settings.resources);
+    let resources = resources::of_sidecar(plan.pod, &plan.settings.resources)?;
     if resources.is_none() {
         warnings.push("the pod declares its resources as a whole: the sidecar shares them".to_owned());
     }
-    let sidecar = Container { resources: resources.clone(), ..sidecar(plan, unlimited)? };
+    let claims = claims::of_engine(plan)?;
+    let sidecar = Container {
+        args: Some(sidecar_args(plan, unlimited, !claims.is_empty())?),
+        resources: with_claims(resources.clone(), claims),
+        ..sidecar(plan)
+    };
     let value = |container: Container| {
         serde_json::to_value(container).map_err(|e| Skip::new(SkipReason::InvalidPatch, e.to_string()))
     };
@@ -64,11 +72,21 @@ fn redirect(plan: &Plan<'_>) -> Container {
     }
 }
 
-fn sidecar(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Container, Skip> {
+/// The engine's claims beside the sidecar's own requests, so that it sees the engine's GPUs.
+fn with_claims(
+    resources: Option<ResourceRequirements>,
+    claims: Vec<ResourceClaim>,
+) -> Option<ResourceRequirements> {
+    if claims.is_empty() {
+        return resources;
+    }
+    Some(ResourceRequirements { claims: Some(claims), ..resources.unwrap_or_default() })
+}
+
+fn sidecar(plan: &Plan<'_>) -> Container {
     let admin = i32::from(plan.settings.admin_port);
-    Ok(Container {
+    Container {
         name: SIDECAR_CONTAINER.to_owned(),
-        args: Some(sidecar_args(plan, unlimited)?),
         env: plan.settings.tracing.as_ref().map(|tracing| tracing_env(plan.pod, tracing)),
         restart_policy: Some("Always".to_owned()),
         ports: Some(sidecar_ports(plan)),
@@ -91,7 +109,7 @@ fn sidecar(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Container, S
             ..confined(None)
         }),
         ..common(plan)
-    })
+    }
 }
 
 /// Its own, and those whose names lead to it.
@@ -106,7 +124,7 @@ fn sidecar_ports(plan: &Plan<'_>) -> Vec<ContainerPort> {
     std::iter::once(admin).chain(plan.way.names().map(|moved| port(&moved.name, moved.listen))).collect()
 }
 
-fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Vec<String>, Skip> {
+fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>, sees_gpus: bool) -> Result<Vec<String>, Skip> {
     let settings = plan.settings;
     let identity = |file: &str| format!("{IDENTITY_PATH}/{file}");
     let mut args = vec!["run".to_owned()];
@@ -121,7 +139,9 @@ fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>) -> Result<Vec<Str
     args.push(format!("--policy-store={STATE_PATH}"));
     args.push(format!("--operator={}", settings.operator_url));
     args.push(format!("--operator-token={}", identity(OPERATOR_AUDIENCE_FILE)));
-    if let Some(agent) = &settings.agent_url {
+    if sees_gpus {
+        args.push(format!("--nvml={NVML_LIBRARY}"));
+    } else if let Some(agent) = &settings.agent_url {
         args.push(format!("--agent={agent}"));
         args.push(format!("--agent-token={}", identity(AGENT_AUDIENCE_FILE)));
     }

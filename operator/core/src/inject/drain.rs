@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::Plan;
+use super::companions::{drains_itself, knative_drains};
 use super::patch::PatchBuilder;
 
 /// Left between the end of the drain and the end of the grace period, for the engine's own shutdown.
@@ -13,8 +14,8 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// Gives each container with a guarded port a preStop hook that the sidecar holds; keeps what is there.
 pub(super) fn add_pre_stop(plan: &Plan<'_>, patch: &mut PatchBuilder<'_>, warnings: &mut Vec<String>) {
-    let containers = plan.pod.spec.iter().flat_map(|spec| &spec.containers).enumerate();
-    for (index, container) in containers.filter(|(_, c)| plan.ports.served_by(c, plan.pod)) {
+    let containers = plan.ports.served_by(plan.pod);
+    for (index, container) in containers.into_iter().filter(|(_, container)| !drains_itself(container)) {
         let index = index.to_string();
         let lifecycle = ["spec", "containers", &index, "lifecycle"];
         let hook = json!({"httpGet": {
@@ -23,6 +24,7 @@ pub(super) fn add_pre_stop(plan: &Plan<'_>, patch: &mut PatchBuilder<'_>, warnin
             "scheme": "HTTP",
         }});
         match &container.lifecycle {
+            Some(own) if own.pre_stop.is_some() && knative_drains(plan.pod) => {}
             Some(own) if own.pre_stop.is_some() => warnings.push(format!(
                 "container {} keeps its own preStop: requests in flight when it ends are cut off",
                 container.name

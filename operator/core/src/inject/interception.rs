@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Lifecy
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
+use super::companions::serving;
+use super::mesh::Mesh;
 use super::names::{ALLOW_BYPASS_ANNOTATION, INTERCEPTION_ANNOTATION};
 use super::patch::PatchBuilder;
 use super::ports::{is_tcp, resolve};
@@ -62,6 +64,8 @@ impl Way {
 /// A container port whose name moves to the sidecar.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MovedPort {
+    /// `containers` or `initContainers`.
+    list: &'static str,
     container: usize,
     /// Its place in the container's list.
     index: usize,
@@ -79,7 +83,15 @@ pub(super) fn choose(
     ports: &GuardedPorts,
 ) -> Result<Way, Skip> {
     let level = forbidding_level(admission.namespace);
-    match (asked(pod, settings)?, level) {
+    let asked = asked(pod, settings)?;
+    if let Some(mesh) = Mesh::of(pod, admission.namespace) {
+        mesh.must_leave_alone(settings.admin_port, pod, admission.namespace)?;
+        return match asked {
+            Interception::Redirect => Err(mesh.forbids_redirection()),
+            Interception::Auto | Interception::NamedPort => by_name(pod, admission, ports),
+        };
+    }
+    match (asked, level) {
         (Interception::Auto | Interception::Redirect, None) => Ok(Way::Redirect),
         (Interception::Redirect, Some(level)) => {
             let detail = format!(
@@ -128,17 +140,18 @@ fn allows_bypass(pod: &Pod) -> bool {
 }
 
 fn moved(pod: &Pod, ports: &GuardedPorts) -> Result<Vec<MovedPort>, Skip> {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers).enumerate();
-    let declared = containers.flat_map(|(container, declaring)| {
-        declaring.ports.iter().flatten().enumerate().map(move |(index, port)| (container, index, port))
+    let declared = pod.spec.iter().flat_map(serving).flat_map(|(list, container, declaring)| {
+        let ports = declaring.ports.iter().flatten().enumerate();
+        ports.map(move |(index, port)| (list, container, index, port))
     });
     let mut moved: Vec<MovedPort> = Vec::new();
     let mut listen = FIRST_NAMED;
     for guarded in ports.all() {
         let mut here = declared.clone().filter(|(.., port)| is_tcp(port) && number(port) == Some(guarded));
-        let named =
-            here.find_map(|(container, index, port)| Some((container, index, port, port.name.clone()?)));
-        let Some((container, index, port, name)) = named else {
+        let named = here.find_map(|(list, container, index, port)| {
+            Some((list, container, index, port, port.name.clone()?))
+        });
+        let Some((list, container, index, port, name)) = named else {
             let detail = format!(
                 "guarded port {guarded} has no name: name the containerPort, and let Services have that name as targetPort"
             );
@@ -151,7 +164,7 @@ fn moved(pod: &Pod, ports: &GuardedPorts) -> Result<Vec<MovedPort>, Skip> {
         while declared.clone().any(|(.., port)| number(port) == Some(listen)) || ports.guards(listen) {
             listen += 1;
         }
-        moved.push(MovedPort { container, index, name, guarded, listen });
+        moved.push(MovedPort { list, container, index, name, guarded, listen });
         listen += 1;
     }
     Ok(moved)
@@ -166,22 +179,26 @@ pub(super) fn take_names(plan: &Plan<'_>, patch: &mut PatchBuilder<'_>) {
     let Way::Names(moved) = plan.way else { return };
     for port in moved {
         let (container, index) = (port.container.to_string(), port.index.to_string());
-        patch.remove(["spec", "containers", &container, "ports", &index, "name"]);
+        patch.remove(["spec", port.list, &container, "ports", &index, "name"]);
     }
-    let containers = plan.pod.spec.iter().flat_map(|spec| &spec.containers).enumerate();
-    for (index, container) in containers {
-        let names = moved.iter().filter(|port| port.container == index).map(|port| port.name.as_str());
-        number_references(index, container, &names.collect::<Vec<_>>(), patch);
+    for place in plan.pod.spec.iter().flat_map(serving) {
+        let (list, index, _) = place;
+        let names = moved.iter().filter(|port| (port.list, port.container) == (list, index));
+        number_references(place, &names.map(|port| port.name.as_str()).collect::<Vec<_>>(), patch);
     }
 }
 
-fn number_references(index: usize, container: &Container, names: &[&str], patch: &mut PatchBuilder<'_>) {
+fn number_references(
+    (list, index, container): (&str, usize, &Container),
+    names: &[&str],
+    patch: &mut PatchBuilder<'_>,
+) {
     let index = index.to_string();
     let mut write = |place: &[&str], port: &IntOrString| {
         if let (IntOrString::String(name), Some(number)) = (port, resolve(container, port))
             && names.contains(&name.as_str())
         {
-            let field = ["spec", "containers", &index].into_iter().chain(place.iter().copied());
+            let field = ["spec", list, &index].into_iter().chain(place.iter().copied());
             patch.add(field.chain(["port"]), json!(number));
         }
     };

@@ -21,6 +21,16 @@ pub const INTERCEPTION_ANNOTATION: &str = "tidegate.dev/interception";
 pub const ALLOW_BYPASS_ANNOTATION: &str = "tidegate.dev/allow-bypass";
 /// On a pod: log level of its sidecar.
 pub const LOG_LEVEL_ANNOTATION: &str = "tidegate.dev/log-level";
+/// On a pod: CPU request of its sidecar.
+pub const CPU_REQUEST_ANNOTATION: &str = "tidegate.dev/cpu-request";
+/// On a pod: CPU limit of its sidecar; in a pod of class Guaranteed its request too.
+pub const CPU_LIMIT_ANNOTATION: &str = "tidegate.dev/cpu-limit";
+/// On a pod: memory request of its sidecar.
+pub const MEMORY_REQUEST_ANNOTATION: &str = "tidegate.dev/memory-request";
+/// On a pod: memory limit of its sidecar; in a pod of class Guaranteed its request too.
+pub const MEMORY_LIMIT_ANNOTATION: &str = "tidegate.dev/memory-limit";
+/// On a pod: which of the engine's resource claims are GPUs, or `none`.
+pub const GPU_CLAIMS_ANNOTATION: &str = "tidegate.dev/gpu-claims";
 /// Written on an injected pod: the version that injected it.
 pub const INJECTED_ANNOTATION: &str = "tidegate.dev/injected";
 /// Written on an injected pod that is not redirected: the ports whose names lead to the sidecar.

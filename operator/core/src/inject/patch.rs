@@ -46,7 +46,11 @@ impl<'a> PatchBuilder<'a> {
         Ok(())
     }
 
-    pub(super) fn append<const N: usize>(&mut self, path: [&str; 2], values: [Value; N]) -> Result<(), Skip> {
+    pub(super) fn append(
+        &mut self,
+        path: [&str; 2],
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<(), Skip> {
         self.ensure_list(path)?;
         for value in values {
             self.add(path.into_iter().chain(["-"]), value);

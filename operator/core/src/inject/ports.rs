@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::companions::{leads_to_engine, serving, speaks_http2};
 use super::names::{HTTP2_PORTS_ANNOTATION, OPAQUE_PORTS_ANNOTATION, PORTS_ANNOTATION};
 use super::{SidecarSettings, Skip, SkipReason};
 
@@ -17,8 +18,9 @@ pub struct GuardedPorts {
 }
 
 impl GuardedPorts {
-    /// All TCP container ports of the ordinary containers, or those that the pod's annotation names, and the
-    /// opaque and HTTP/2 ones. At least one, and none of the sidecar's own.
+    /// All TCP container ports of the containers that serve, but for those that are not the engine's business, or
+    /// those that the pod's annotation names, and the opaque and HTTP/2 ones. At least one, and none of the sidecar's
+    /// own.
     pub fn of(pod: &Pod, settings: &SidecarSettings) -> Result<Self, Skip> {
         let opaque = annotated(pod, OPAQUE_PORTS_ANNOTATION)?.unwrap_or_default();
         let http2 = annotated(pod, HTTP2_PORTS_ANNOTATION)?.unwrap_or_default();
@@ -29,14 +31,15 @@ impl GuardedPorts {
             return Err(Skip::new(SkipReason::InvalidAnnotation, detail));
         }
         let named = annotated(pod, PORTS_ANNOTATION)?;
-        let declared = declared(pod);
         let own = [settings.proxy_port, settings.admin_port];
-        if let Some(port) = declared.iter().find(|p| own.contains(p)) {
+        if let Some(port) = tcp_ports(pod, |_, _| true).find(|p| own.contains(p)) {
             let detail = format!("a container declares port {port}, which the sidecar needs for itself");
             return Err(Skip::new(SkipReason::InvalidPatch, detail));
         }
-        let mut all = named.unwrap_or(declared);
+        let mut all = named.unwrap_or_else(|| declared(pod));
         all.extend(opaque.union(&http2));
+        let http2 = http2.into_iter().chain(tcp_ports(pod, speaks_http2).filter(|port| all.contains(port)));
+        let http2: BTreeSet<_> = http2.filter(|port| !opaque.contains(port)).collect();
         if let Some(port) = all.iter().find(|p| own.contains(p)) {
             let detail = format!("port {port} is the sidecar's own: name the engine's ports");
             return Err(Skip::new(SkipReason::InvalidAnnotation, detail));
@@ -72,11 +75,15 @@ impl GuardedPorts {
         self.opaque.contains(&port)
     }
 
-    /// Whether a container serves a guarded port. A guarded port that nobody declares can be anybody's.
-    pub(super) fn served_by(&self, container: &Container, pod: &Pod) -> bool {
+    /// The ordinary containers whose end takes the answers of guarded ports with it: those that declare one, and all
+    /// of them where a native sidecar declares it, or nobody.
+    pub(super) fn served_by<'a>(&self, pod: &'a Pod) -> Vec<(usize, &'a Container)> {
         let declared = declared(pod);
-        tcp_ports(container).any(|port| self.guards(port))
-            || self.all.iter().any(|port| !declared.contains(port))
+        let undeclared = self.all.iter().any(|port| !declared.contains(port));
+        let serves = |container: &Container| container_ports(container).any(|port| self.guards(port));
+        let containers = || pod.spec.iter().flat_map(|spec| &spec.containers).enumerate();
+        let all = undeclared || !containers().any(|(_, container)| serves(container));
+        containers().filter(|(_, container)| all || serves(container)).collect()
     }
 }
 
@@ -94,10 +101,19 @@ pub(super) fn resolve(container: &Container, port: &IntOrString) -> Option<u16> 
 }
 
 fn declared(pod: &Pod) -> BTreeSet<u16> {
-    pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(tcp_ports).collect()
+    tcp_ports(pod, leads_to_engine).collect()
 }
 
-fn tcp_ports(container: &Container) -> impl Iterator<Item = u16> {
+/// The TCP ports of the containers that serve which are as wanted.
+fn tcp_ports(pod: &Pod, wanted: impl Fn(&Container, &ContainerPort) -> bool) -> impl Iterator<Item = u16> {
+    let containers = pod.spec.iter().flat_map(serving);
+    let ports =
+        containers.flat_map(|(.., container)| container.ports.iter().flatten().map(move |p| (container, p)));
+    let wanted = ports.filter(move |(container, port)| is_tcp(port) && wanted(container, port));
+    wanted.filter_map(|(_, port)| u16::try_from(port.container_port).ok())
+}
+
+fn container_ports(container: &Container) -> impl Iterator<Item = u16> {
     let tcp = container.ports.iter().flatten().filter(|port| is_tcp(port));
     tcp.filter_map(|port| u16::try_from(port.container_port).ok())
 }

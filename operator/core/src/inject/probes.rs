@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
 use super::Plan;
+use super::companions::probe_of_others;
 use super::interception::Way;
 use super::patch::PatchBuilder;
 use super::ports::resolve;
@@ -21,6 +22,7 @@ pub(super) fn rewrite(
     warnings: &mut Vec<String>,
 ) -> BTreeSet<String> {
     let mut unlimited = BTreeSet::from(["/metrics".to_owned()]);
+    unlimited.extend(probe_of_others(plan.pod).map(str::to_owned));
     for (list, index, container) in plan.pod.spec.iter().flat_map(indexed) {
         for (field, probe) in probes(container) {
             match verdict(plan, container, probe) {

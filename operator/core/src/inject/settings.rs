@@ -13,6 +13,8 @@ pub struct SidecarSettings {
     pub image: String,
     /// `Always`, `IfNotPresent` or `Never`.
     pub image_pull_policy: String,
+    /// Names of Secrets in each pod's own namespace by which that image is pulled.
+    pub pull_secrets: Vec<String>,
     /// Where the policy stream is: `https://host:port`.
     pub operator_url: String,
     /// Where the node's GPU agent is; none when there is no agent.

@@ -97,8 +97,7 @@ pub(super) fn check(pod: &Pod, admission: &Admission<'_>) -> Result<(), Skip> {
     if spec.host_network == Some(true) {
         return Err(Skip::new(SkipReason::HostNetwork, "hostNetwork is true: use the pod network"));
     }
-    other_mesh(pod, spec, admission.namespace)
-        .map_or(Ok(()), |detail| Err(Skip::new(SkipReason::OtherMesh, detail)))
+    Ok(())
 }
 
 fn requested(pod: &Pod, admission: &Admission<'_>) -> Result<(), Skip> {
@@ -133,40 +132,6 @@ fn windows(spec: &PodSpec) -> Option<&'static str> {
 pub(super) fn forbidding_level(namespace: &NamespaceFacts) -> Option<&str> {
     let level = value(&namespace.labels, "pod-security.kubernetes.io/enforce")?;
     matches!(level, "baseline" | "restricted").then_some(level)
-}
-
-/// A mesh that redirects this pod's traffic already, or will when its webhook comes after ours.
-fn other_mesh(pod: &Pod, spec: &PodSpec, namespace: &NamespaceFacts) -> Option<String> {
-    const CONTAINERS: [&str; 5] =
-        ["istio-proxy", "istio-init", "linkerd-proxy", "linkerd-init", "linkerd-network-validator"];
-    if let Some(container) = all_containers(spec).find(|c| CONTAINERS.contains(&c.name.as_str())) {
-        return Some(format!("container {} redirects the pod's traffic", container.name));
-    }
-    if istio(pod, namespace) {
-        return Some("Istio will redirect the pod's traffic: opt the pod out of one of the two".to_owned());
-    }
-    let linkerd = optional(pod.metadata.annotations.as_ref(), "linkerd.io/inject")
-        .or_else(|| value(&namespace.annotations, "linkerd.io/inject"));
-    matches!(linkerd, Some("enabled" | "ingress"))
-        .then(|| "Linkerd will redirect the pod's traffic: opt the pod out of one of the two".to_owned())
-}
-
-fn istio(pod: &Pod, namespace: &NamespaceFacts) -> bool {
-    let labels = pod.metadata.labels.as_ref();
-    let ambient = optional(labels, "istio.io/dataplane-mode")
-        .or_else(|| value(&namespace.labels, "istio.io/dataplane-mode"));
-    if ambient == Some("ambient") {
-        return true;
-    }
-    // Istio lets the label win over the annotation, and both over the namespace.
-    let own = optional(labels, "sidecar.istio.io/inject")
-        .or_else(|| optional(pod.metadata.annotations.as_ref(), "sidecar.istio.io/inject"));
-    if let Some(choice) = own {
-        return choice == "true";
-    }
-    let revision = namespace.labels.contains_key("istio.io/rev")
-        || labels.is_some_and(|labels| labels.contains_key("istio.io/rev"));
-    value(&namespace.labels, "istio-injection").map_or(revision, |choice| choice == "enabled")
 }
 
 /// Init containers first.
