@@ -128,10 +128,10 @@ pub struct GpuMemoryTier {
     /// Who is asked: `Nvml`, the engine's `KvCache`, or both (`Auto`).
     #[serde(default)]
     pub source: MemorySource,
-    /// Share of the memory of all the pod's GPUs together.
+    /// Share of the memory of the fullest of the pod's GPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_utilization: Option<Percentage>,
-    /// Amount used on all the pod's GPUs together.
+    /// Amount used on the fullest of the pod's GPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Bytes>,
     /// Learns what the engine reserves when it starts; growth above it counts then, and `maxUtilization` only

@@ -95,6 +95,9 @@ pub struct RunArgs {
     /// File with the token that the agent asks for
     #[arg(long, value_name = "FILE", env = "TIDEGATE_AGENT_TOKEN")]
     pub agent_token: Option<PathBuf>,
+    /// The NVML library, a path or a name for the loader's search, where this container itself was given the pod's GPUs
+    #[arg(long, value_name = "LIBRARY", env = "TIDEGATE_NVML", conflicts_with = "agent")]
+    pub nvml: Option<PathBuf>,
     /// A port of the engine with its own metrics at /metrics; default: the guarded ports are tried
     #[arg(long, value_name = "PORT", env = "TIDEGATE_ENGINE_METRICS", value_parser = port())]
     pub engine_metrics: Option<u16>,

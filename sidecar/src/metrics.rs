@@ -154,7 +154,7 @@ impl Metrics {
         self.policy.operator_connected.set(i64::from(connected));
     }
 
-    /// Memory of the pod's GPUs in bytes, read at `at`.
+    /// Memory of the fullest of the pod's GPUs in bytes, read at `at`.
     pub fn gpu_reading(&self, used: u64, total: u64, at: Tick) {
         self.gpu.used.set(i64::try_from(used).unwrap_or(i64::MAX));
         self.gpu.total.set(i64::try_from(total).unwrap_or(i64::MAX));
@@ -230,13 +230,13 @@ impl GpuMetrics {
         let this = Self::default();
         registry.register_with_unit(
             "gpu_memory_used",
-            "Memory in use on the pod's own GPUs",
+            "Memory in use on the fullest of the pod's own GPUs",
             Unit::Bytes,
             this.used.clone(),
         );
         registry.register_with_unit(
             "gpu_memory_total",
-            "Memory of the pod's own GPUs",
+            "Memory of the fullest of the pod's own GPUs",
             Unit::Bytes,
             this.total.clone(),
         );

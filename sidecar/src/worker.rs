@@ -172,7 +172,10 @@ fn spawn_control(
         tokio::spawn(follow_operator(operator, Arc::clone(keeper)));
     }
     if let (Some(endpoint), Some(token)) = (run.agent.clone(), run.agent_token.clone()) {
-        tokio::spawn(gpu::follow(Agent { endpoint, token, trust }, Arc::clone(shared)));
+        let agent = gpu::Source::Agent(Agent { endpoint, token, trust });
+        tokio::spawn(gpu::follow(agent, Arc::clone(shared)));
+    } else if let Some(library) = run.nvml.clone() {
+        tokio::spawn(gpu::follow(gpu::Source::Own(library), Arc::clone(shared)));
     }
     let source = engine_metrics_source(run);
     if !source.ports.is_empty() {

@@ -259,7 +259,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMigMode(
         if device.slice.is_some() {
             return Err(codes::INVALID_ARGUMENT);
         }
-        let mode = c_uint::from(!device.gpu.mig.is_empty());
+        let mode = c_uint::from(device.gpu.mig_mode || !device.gpu.mig.is_empty());
         // SAFETY: NVML's contract with the caller.
         unsafe {
             put(current, mode)?;

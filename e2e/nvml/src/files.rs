@@ -26,6 +26,9 @@ pub(crate) struct GpuFile {
     /// `false`: a driver older than 510, without `nvmlDeviceGetMemoryInfo_v2`.
     #[serde(default = "yes")]
     pub(crate) memory_info_v2: bool,
+    /// In MIG mode, even without a MIG device that can be seen.
+    #[serde(default)]
+    pub(crate) mig_mode: bool,
     /// MIG devices; with any, the GPU is in MIG mode.
     #[serde(default)]
     pub(crate) mig: Vec<MigFields>,

@@ -1,12 +1,16 @@
 //! A kubelet that only lists its pods, in its own protocol over its own kind of socket.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::post;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixListener;
+use tokio::task::{AbortHandle, JoinSet};
 use tonic_prost::ProstCodec;
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -47,30 +51,30 @@ struct Devices {
 }
 
 /// The kubelet.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Kubelet {
     pods: Arc<Mutex<Vec<Pod>>>,
+    socket: PathBuf,
+    server: Arc<Mutex<AbortHandle>>,
 }
 
 impl Kubelet {
     /// Starts it at a socket.
     pub(crate) fn start(socket: &Path) -> Self {
-        let kubelet = Self::default();
-        let pods = Arc::clone(&kubelet.pods);
-        let list = move |request: Request| {
-            let pods = Arc::clone(&pods);
-            async move {
-                let service = tower::service_fn(move |_: tonic::Request<ListRequest>| {
-                    let pods = pods.lock().expect("pods").clone();
-                    async move { Ok::<_, tonic::Status>(tonic::Response::new(ListResponse { pods })) }
-                });
-                tonic::server::Grpc::new(ProstCodec::default()).unary(service, request).await
-            }
-        };
-        let listener = UnixListener::bind(socket).expect("a socket");
-        let router = Router::new().route("/v1.PodResourcesLister/List", post(list));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        kubelet
+        let pods = Arc::default();
+        let server = serve(socket, &pods);
+        Self { pods, socket: socket.to_owned(), server: Arc::new(Mutex::new(server)) }
+    }
+
+    /// Ends it with its connections; its socket stays, as after a crash.
+    pub(crate) fn stop(&self) {
+        self.server.lock().expect("server").abort();
+    }
+
+    /// Starts it again, with a new socket in place of the old.
+    pub(crate) fn start_again(&self) {
+        std::fs::remove_file(&self.socket).expect("removed");
+        *self.server.lock().expect("server") = serve(&self.socket, &self.pods);
     }
 
     /// A new pod of namespace `inference` with devices of a resource.
@@ -87,4 +91,31 @@ impl Kubelet {
             containers: vec![engine, sidecar],
         });
     }
+}
+
+fn serve(socket: &Path, pods: &Arc<Mutex<Vec<Pod>>>) -> AbortHandle {
+    let pods = Arc::clone(pods);
+    let list = move |request: Request| {
+        let pods = Arc::clone(&pods);
+        async move {
+            let service = tower::service_fn(move |_: tonic::Request<ListRequest>| {
+                let pods = pods.lock().expect("pods").clone();
+                async move { Ok::<_, tonic::Status>(tonic::Response::new(ListResponse { pods })) }
+            });
+            tonic::server::Grpc::new(ProstCodec::default()).unary(service, request).await
+        }
+    };
+    let listener = UnixListener::bind(socket).expect("a socket");
+    let router = Router::new().route("/v1.PodResourcesLister/List", post(list));
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = TowerToHyperService::new(router.clone());
+            connections.spawn(async move {
+                let builder = auto::Builder::new(TokioExecutor::new());
+                builder.serve_connection(TokioIo::new(stream), service).await.ok()
+            });
+        }
+    })
+    .abort_handle()
 }

@@ -5,6 +5,7 @@
 mod apiserver;
 mod kubelet;
 mod node;
+mod own;
 mod process;
 mod sampler;
 
@@ -131,6 +132,30 @@ async fn a_gpu_that_fails_says_why_hides_no_other_and_comes_back() {
     node.driver.write(&gpu("GPU-1", 0).used(GIB));
     node.driver.write(&gpu("GPU-2", 1));
     assert_eq!(memory(&read(&node, "llama").await[0]).0, GIB);
+}
+
+#[tokio::test]
+async fn while_the_kubelet_restarts_the_last_list_answers_and_then_the_new_one() {
+    let node = Node::start(&[gpu("GPU-1", 0), gpu("GPU-2", 1)]).await;
+    node.kubelet.give("llama", "nvidia.com/gpu", &["GPU-1"]);
+    read(&node, "llama").await;
+    node.kubelet.stop();
+    eventually("a list that could not be had", DEADLINE, async || {
+        assert_eq!(memory(&node.report("llama").await.devices[0]), (0, 40 * GIB));
+        let (status, text) = node.ask(Some("new.node-a.s")).await;
+        if status == 503 { Ok(()) } else { Err(text) }
+    })
+    .await
+    .expect("a kubelet that is away");
+    node.kubelet.give("new", "nvidia.com/gpu", &["GPU-2"]);
+    node.kubelet.start_again();
+    eventually("the pod that came meanwhile", DEADLINE, async || {
+        let (status, text) = node.ask(Some("new.node-a.s")).await;
+        if status == 200 { Ok(()) } else { Err(text) }
+    })
+    .await
+    .expect("the new list");
+    assert_eq!(memory(&read(&node, "llama").await[0]), (0, 40 * GIB));
 }
 
 #[tokio::test]

@@ -59,6 +59,11 @@ impl GpuFile {
         self.with("memoryInfoV2", json!(false))
     }
 
+    /// Cut, with no device that this container may see.
+    pub(crate) fn cut(self) -> Self {
+        self.with("migMode", json!(true))
+    }
+
     pub(crate) fn mig(self, uuid: &str, total: u64, used: u64) -> Self {
         self.with("mig", json!([{"uuid": uuid, "memoryTotal": total, "memoryUsed": used}]))
     }
@@ -227,7 +232,7 @@ impl Node {
     }
 }
 
-fn driver_of(gpus: &[GpuFile]) -> Driver {
+pub(crate) fn driver_of(gpus: &[GpuFile]) -> Driver {
     let driver = Driver::with_library();
     for gpu in gpus {
         driver.write(gpu);

@@ -1,4 +1,4 @@
-//! The agent's binary and the simulated library, as cargo builds them.
+//! The binaries of agent and sidecar and the simulated library, as cargo builds them.
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -8,11 +8,13 @@ use std::sync::OnceLock;
 pub(crate) struct Built {
     /// `tidegate-agent`.
     pub(crate) agent: PathBuf,
+    /// `tidegate-sidecar`.
+    pub(crate) sidecar: PathBuf,
     /// The library to be installed as `libnvidia-ml.so.1`.
     pub(crate) library: PathBuf,
 }
 
-/// Builds both once.
+/// Builds them once.
 pub(crate) fn built() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -24,7 +26,7 @@ pub(crate) fn built() -> &'static Built {
         let output = cargo
             .env_remove("CARGO_MANIFEST_DIR")
             .args(["build", "--quiet", "--message-format=json-render-diagnostics"])
-            .args(["-p", "tidegate-agent", "-p", "tidegate-e2e-nvml"])
+            .args(["-p", "tidegate-agent", "-p", "tidegate-sidecar", "-p", "tidegate-e2e-nvml"])
             .stderr(Stdio::inherit())
             .output()
             .expect("cargo runs");
@@ -38,7 +40,11 @@ pub(crate) fn built() -> &'static Built {
             let path = message.and_then(|message| message.pointer(field)).and_then(serde_json::Value::as_str);
             PathBuf::from(path.unwrap_or_else(|| panic!("cargo names no file of {target}")))
         };
-        Built { agent: file("tidegate-agent", "/executable"), library: file("nvidia_ml", "/filenames/0") }
+        Built {
+            agent: file("tidegate-agent", "/executable"),
+            sidecar: file("tidegate-sidecar", "/executable"),
+            library: file("nvidia_ml", "/filenames/0"),
+        }
     })
 }
 

@@ -125,7 +125,7 @@ pub struct EngineReading {
     pub at: Tick,
 }
 
-/// Memory of all GPUs of the pod together.
+/// Memory of the fullest of the pod's GPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuMemoryReading {
     /// Bytes in use.

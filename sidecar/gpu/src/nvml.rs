@@ -22,6 +22,8 @@ pub struct Sampler {
     retry: Duration,
     nvml: Option<Nvml>,
     try_again: Option<Instant>,
+    /// Whether a GPU that has been cut into MIG devices is read as a whole too.
+    whole: bool,
     /// UUIDs by place, so that a GPU that no longer tells its own can still be named.
     places: HashMap<Place, String>,
 }
@@ -33,7 +35,20 @@ impl Sampler {
     /// A sampler for a library: a path, or a name that the loader knows where to look for. When it cannot be loaded, it
     /// is tried again after `retry`, usually [`RETRY`].
     pub fn new(library: &Path, retry: Duration) -> Self {
-        Self { library: library.to_owned(), retry, nvml: None, try_again: None, places: HashMap::new() }
+        Self {
+            library: library.to_owned(),
+            retry,
+            nvml: None,
+            try_again: None,
+            whole: true,
+            places: HashMap::new(),
+        }
+    }
+
+    /// A sampler in a container that was given its devices: a GPU that has been cut is not among them, its MIG devices
+    /// are, which NVML lists below it.
+    pub fn of_container(library: &Path, retry: Duration) -> Self {
+        Self { whole: false, ..Self::new(library, retry) }
     }
 
     /// Reads every device once. Each reading goes to the sink as soon as it is there, so that a device that hangs the
@@ -90,8 +105,13 @@ impl Sampler {
             let started = Instant::now();
             match nvml.device_by_index(index) {
                 Ok(device) => {
-                    self.read(&device, place, started, &mut seen, sink);
-                    self.read_slices(&device, index, &mut seen, sink);
+                    let cut = is_cut(&device);
+                    if self.whole || !cut {
+                        self.read(&device, place, started, &mut seen, sink);
+                    }
+                    if cut {
+                        self.read_slices(&device, index, &mut seen, sink);
+                    }
                 }
                 Err(error) => self.lost(index, started, &error, &mut seen, sink),
             }
@@ -106,12 +126,9 @@ impl Sampler {
         });
     }
 
-    /// The MIG devices of a GPU, if it has been cut into such.
+    /// The MIG devices of a GPU that has been cut into such.
     fn read_slices(&mut self, gpu: &Device<'_>, index: u32, seen: &mut HashSet<String>, sink: &mut dyn Sink) {
-        // A GPU that cannot be cut answers NotSupported; one in trouble has already said so in its own reading.
-        let cut = gpu.mig_mode().is_ok_and(|mode| mode.current != 0);
-        let slots = if cut { gpu.mig_device_count().unwrap_or(0) } else { 0 };
-        for slot in 0..slots {
+        for slot in 0..gpu.mig_device_count().unwrap_or(0) {
             let started = Instant::now();
             if let Ok(slice) = gpu.mig_device_by_index(slot) {
                 self.read(&slice, (index, Some(slot)), started, seen, sink);
@@ -162,6 +179,11 @@ impl Sampler {
             sink.nameless(explain(&format!("NVML's device {index} cannot be opened"), error));
         }
     }
+}
+
+/// A GPU that cannot be cut answers `NotSupported`, one in trouble its error, which its own reading tells too.
+fn is_cut(gpu: &Device<'_>) -> bool {
+    gpu.mig_mode().is_ok_and(|mode| mode.current != 0)
 }
 
 /// Memory of one device: GPU or MIG device, by its own handle.

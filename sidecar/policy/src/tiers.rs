@@ -93,10 +93,10 @@ pub struct GpuMemoryTier {
     /// Who is asked.
     #[serde(default)]
     pub source: MemorySource,
-    /// Share of the memory of all the pod's GPUs together.
+    /// Share of the memory of the fullest of the pod's GPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_utilization: Option<Ratio>,
-    /// Bytes used on all the pod's GPUs together.
+    /// Bytes used on the fullest of the pod's GPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
     /// Learns how much an engine reserves when it starts. Growth above that is what counts then: `max_utilization`

@@ -26,16 +26,16 @@ fn start(agent: &Agent) -> Sidecar {
 }
 
 #[test]
-fn the_memory_of_the_pods_gpus_is_summed_and_followed() {
+fn the_memory_of_the_fullest_of_the_pods_gpus_is_followed() {
     let agent = Agent::start(&Authority::new());
     agent.report(&report(vec![memory(30), memory(40)]));
     let sidecar = start(&agent);
-    eventually("the sum", || (sidecar.metric("tidegate_gpu_memory_used_bytes") == Some(70.0)).then_some(()));
-    assert_eq!(sidecar.metric("tidegate_gpu_memory_total_bytes"), Some(200.0));
-    agent.report(&report(vec![memory(90), memory(40)]));
-    eventually("the next sum", || {
-        (sidecar.metric("tidegate_gpu_memory_used_bytes") == Some(130.0)).then_some(())
+    eventually("the fullest", || {
+        (sidecar.metric("tidegate_gpu_memory_used_bytes") == Some(40.0)).then_some(())
     });
+    assert_eq!(sidecar.metric("tidegate_gpu_memory_total_bytes"), Some(100.0));
+    agent.report(&report(vec![memory(90), memory(40)]));
+    eventually("the next", || (sidecar.metric("tidegate_gpu_memory_used_bytes") == Some(90.0)).then_some(()));
 }
 
 #[test]
@@ -44,11 +44,11 @@ fn a_gpu_with_errors_is_counted_and_told_once_and_leaves_the_last_reading() {
     agent.report(&report(vec![memory(30), memory(40)]));
     let sidecar = start(&agent);
     eventually("a reading", || {
-        (sidecar.metric("tidegate_gpu_memory_used_bytes") == Some(70.0)).then_some(())
+        (sidecar.metric("tidegate_gpu_memory_used_bytes") == Some(40.0)).then_some(())
     });
     agent.report(&report(vec![memory(30), DeviceReading::Unavailable("GPU is lost".to_owned())]));
     eventually("two errors", || (errors(&sidecar, "device") >= 2.0).then_some(()));
-    assert_eq!(sidecar.metric("tidegate_gpu_memory_used_bytes"), Some(70.0));
+    assert_eq!(sidecar.metric("tidegate_gpu_memory_used_bytes"), Some(40.0));
     sidecar.line("the loss", |line| line["message"] == "GPU memory is unknown");
     let unknown = |line: &&serde_json::Value| line["message"] == "GPU memory is unknown";
     let lines = sidecar.lines();
