@@ -17,6 +17,7 @@ pub struct Engine {
     name: String,
     replicas: i32,
     gpus: u32,
+    grace_seconds: u32,
     arguments: Vec<String>,
     labels: Value,
     annotations: Value,
@@ -31,6 +32,7 @@ impl Engine {
             name: name.to_owned(),
             replicas: 1,
             gpus: 0,
+            grace_seconds: 20,
             arguments: Vec::new(),
             labels: json!({}),
             annotations,
@@ -49,6 +51,13 @@ impl Engine {
     #[must_use]
     pub fn gpus(mut self, gpus: u32) -> Self {
         self.gpus = gpus;
+        self
+    }
+
+    /// How long its pods may take to end.
+    #[must_use]
+    pub fn grace_seconds(mut self, seconds: u32) -> Self {
+        self.grace_seconds = seconds;
         self
     }
 
@@ -147,7 +156,7 @@ impl Engine {
         }
         arguments.extend(self.arguments.iter().cloned());
         container["args"] = json!(arguments);
-        json!({"terminationGracePeriodSeconds": 20, "containers": [container], "volumes": volumes})
+        json!({"terminationGracePeriodSeconds": self.grace_seconds, "containers": [container], "volumes": volumes})
     }
 
     /// The Service in front of the pods.

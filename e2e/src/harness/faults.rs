@@ -42,8 +42,18 @@ impl Frozen {
 
     /// The API server of this machine's cluster.
     pub fn api_server() -> anyhow::Result<Self> {
-        let serves = |pid: &Pid| words(&command_line(*pid))[0].ends_with("kube-apiserver");
-        Self::stop(processes().filter(serves).collect())
+        Self::program("kube-apiserver")
+    }
+
+    /// The kubelets of this machine's cluster.
+    pub fn kubelets() -> anyhow::Result<Self> {
+        Self::program("kubelet")
+    }
+
+    fn program(name: &str) -> anyhow::Result<Self> {
+        let file = format!("/{name}");
+        let is = |pid: &Pid| words(&command_line(*pid))[0].ends_with(&file);
+        Self::stop(processes().filter(is).collect())
     }
 
     /// For so long.

@@ -254,7 +254,8 @@ pub fn admin_url(pod: &Pod) -> anyhow::Result<String> {
     Ok(format!("http://{}:{ADMIN_PORT}", pod_ip(pod)?))
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether a pod is ready, and not about to go.
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     ready && pod.metadata.deletion_timestamp.is_none()

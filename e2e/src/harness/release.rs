@@ -99,8 +99,17 @@ pub async fn scale_operator(client: &Client, replicas: i32) -> anyhow::Result<()
 
 /// The pods of the operator.
 pub async fn operators(client: &Client) -> anyhow::Result<Vec<Pod>> {
+    component(client, "operator").await
+}
+
+/// The pods of the agent, one on each node with a GPU.
+pub async fn agents(client: &Client) -> anyhow::Result<Vec<Pod>> {
+    component(client, "agent").await
+}
+
+async fn component(client: &Client, name: &str) -> anyhow::Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), RELEASE_NAMESPACE);
-    let selector = ListParams::default().labels("app.kubernetes.io/component=operator");
+    let selector = ListParams::default().labels(&format!("app.kubernetes.io/component={name}"));
     Ok(pods.list(&selector).await?.items)
 }
 

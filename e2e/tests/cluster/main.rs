@@ -8,6 +8,7 @@ mod chaos;
 mod cli;
 mod concurrency;
 mod control_plane;
+mod endings;
 mod gpu;
 mod identity;
 mod injection;
