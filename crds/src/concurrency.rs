@@ -67,7 +67,7 @@ pub struct Queue {
     /// Requests that may wait.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_length: i32,
-    /// How long one may wait.
+    /// How long one may wait, unless its client waits for less.
     pub timeout: Duration,
     /// Requests with equal values are one tenant's; the tenants of a class are served evenly. Left out: all are one's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -5,7 +5,10 @@ mod drain;
 mod probe;
 mod status;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,8 +20,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::policy::Keeper;
@@ -27,9 +30,12 @@ use crate::shared::Shared;
 /// A client that is slower with its request's head is not waited for.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections at once. More wait in the kernel: whoever floods this port must not take the memory and the
-/// descriptors of the data path.
+/// Connections at once: whoever floods this port must not take the memory and the descriptors of the data path. For one
+/// more the oldest goes, so that clients that send or read nothing do not keep a probe of the kubelet from its answer.
 const MOST_CONNECTIONS: usize = 128;
+
+/// How long a connection may last, unless a drain is held on it.
+const LONGEST_CONNECTION: Duration = Duration::from_mins(1);
 
 /// What the admin port answers from.
 #[derive(Debug)]
@@ -50,18 +56,10 @@ pub struct Admin {
 
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = Connections::default();
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let admin = Arc::clone(&admin);
-                tokio::spawn(async move {
-                    connection(stream, admin).await;
-                    drop(place);
-                });
-            }
+            Ok((stream, _)) => connections.enter(stream, Arc::clone(&admin)),
             Err(error) => {
                 warn!(%error, "the admin port can't accept");
                 sleep(Duration::from_millis(100)).await;
@@ -70,20 +68,50 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-async fn connection(stream: TcpStream, admin: Arc<Admin>) {
+/// Those that are open, the oldest first.
+#[derive(Debug, Default)]
+struct Connections(VecDeque<Open>);
+
+#[derive(Debug)]
+struct Open {
+    task: AbortHandle,
+    holds_drain: Arc<AtomicBool>,
+}
+
+impl Connections {
+    fn enter(&mut self, stream: TcpStream, admin: Arc<Admin>) {
+        self.0.retain(|open| !open.task.is_finished());
+        if self.0.len() >= MOST_CONNECTIONS {
+            let oldest = self.0.iter().position(|open| !open.holds_drain.load(Relaxed));
+            // Drains on all of them were asked for with the token: whoever has that may have them all.
+            let Some(oldest) = oldest.and_then(|at| self.0.remove(at)) else { return };
+            oldest.task.abort();
+        }
+        let holds_drain = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(connection(stream, admin, Arc::clone(&holds_drain))).abort_handle();
+        self.0.push_back(Open { task, holds_drain });
+    }
+}
+
+async fn connection(stream: TcpStream, admin: Arc<Admin>, holds_drain: Arc<AtomicBool>) {
     let service = service_fn(|request| {
-        let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(answer(&admin, &request).await) }
+        let (admin, holds_drain) = (Arc::clone(&admin), Arc::clone(&holds_drain));
+        async move { Ok::<_, Infallible>(answer(&admin, &request, &holds_drain).await) }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(16 << 10);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     // A client that goes away early is no event.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    while timeout(LONGEST_CONNECTION, &mut connection).await.is_err() {
+        if !holds_drain.load(Relaxed) {
+            return;
+        }
+    }
 }
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(admin: &Admin, request: &Request<Incoming>) -> Answer {
+async fn answer(admin: &Admin, request: &Request<Incoming>, holds_drain: &AtomicBool) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
     }
@@ -98,7 +126,10 @@ async fn answer(admin: &Admin, request: &Request<Incoming>) -> Answer {
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         ["drain", token] if admin.drain_token.as_deref().is_some_and(|own| same(own, token)) => {
-            typed(StatusCode::OK, "application/json", drain::hold(admin).await)
+            holds_drain.store(true, Relaxed);
+            let ended = drain::hold(admin).await;
+            holds_drain.store(false, Relaxed);
+            typed(StatusCode::OK, "application/json", ended)
         }
         ["probe", "tcp", port] => match admin.engine_port(port) {
             Some(port) => probed(probe::tcp(port).await),

@@ -15,6 +15,7 @@
 mod ages;
 mod breaker;
 mod concurrency;
+mod deadline;
 mod decision;
 mod divisor;
 mod engine;

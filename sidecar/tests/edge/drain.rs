@@ -119,6 +119,28 @@ fn without_an_operator_it_is_held_until_no_request_came_for_five_seconds() {
 }
 
 #[test]
+fn clients_of_the_admin_port_that_say_or_read_nothing_keep_nobody_from_his_answer() {
+    const FLOOD: usize = 400;
+    let sidecar =
+        Sidecar::start(Engine::start().address, &["--drain-token", TOKEN, "--drain-deadline", "5m"]);
+    let held = hold(&sidecar);
+    let asks = "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".repeat(100);
+    let mut stuck = Vec::new();
+    for number in 0..FLOOD {
+        let mut stream = std::net::TcpStream::connect(sidecar.admin).unwrap();
+        // One of those that were there first may be gone by now.
+        let _ = std::io::Write::write_all(&mut stream, if number % 2 == 0 { b"" } else { asks.as_bytes() });
+        stuck.push(stream);
+        if number % 50 == 0 {
+            assert_eq!(sidecar.admin("/live").unwrap().status, 200, "beside {number}");
+        }
+    }
+    assert_eq!(sidecar.admin("/ready").unwrap().status, 503, "draining");
+    assert_eq!(reason(held), "Quiet", "a drain that is held is not pushed out");
+    drop(stuck);
+}
+
+#[test]
 fn the_deadline_ends_it_with_requests_in_flight() {
     let engine = Engine::start();
     let sidecar = Sidecar::start(engine.address, &["--drain-token", TOKEN, "--drain-deadline", "500ms"]);

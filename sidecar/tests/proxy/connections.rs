@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::nobody::nobody;
-use crate::support::{DEADLINE, Engine, Proxy, ok, until};
+use crate::support::{DEADLINE, Engine, InProcess, Proxy, ok, until};
 
 #[test]
 fn one_client_connection_uses_one_engine_connection() {
@@ -125,7 +125,7 @@ fn an_engine_that_is_not_there_is_502() {
 #[test]
 fn while_draining_answers_close_their_connections_and_new_ones_are_served() {
     let engine = Engine::answering(|request| ok(request.head.lines().next().unwrap()));
-    let proxy = Proxy::new(engine.address);
+    let proxy = InProcess::new(engine.address);
     let mut before = proxy.connect();
     before.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(before.response().header("connection"), None);
@@ -148,7 +148,7 @@ fn a_drain_waits_for_a_stream_to_its_end() {
         wait.lock().unwrap().recv().unwrap();
         peer.send("0\r\n\r\n");
     });
-    let proxy = Proxy::new(engine.address);
+    let proxy = InProcess::new(engine.address);
     let mut client = proxy.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     client.read_to("abc\r\n");
@@ -168,7 +168,7 @@ fn a_drain_that_starts_while_the_engine_works_still_closes_the_connection() {
         wait.lock().unwrap().recv().unwrap();
         peer.send(&ok("late"));
     });
-    let proxy = Proxy::new(engine.address);
+    let proxy = InProcess::new(engine.address);
     let mut client = proxy.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     until("the request is in flight", || proxy.shared.drain.in_flight() == 1);
@@ -181,7 +181,7 @@ fn a_drain_that_starts_while_the_engine_works_still_closes_the_connection() {
 #[test]
 fn stopping_ends_the_workers() {
     let engine = Engine::answering(|_| ok(""));
-    let proxy = Proxy::new(engine.address);
+    let proxy = InProcess::new(engine.address);
     proxy.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let address = proxy.address;
     drop(proxy);

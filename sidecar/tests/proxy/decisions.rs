@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tidegate_policy::PolicyDocument;
 
 use crate::nobody::nobody;
-use crate::support::{Engine, Proxy, Response, ok, until};
+use crate::support::{Engine, InProcess, Proxy, Response, ok, until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -272,7 +272,7 @@ fn an_open_breaker_sends_the_same_request_to_its_fallback_once() {
 #[test]
 fn a_policy_change_under_load_drops_no_request() {
     let (engine, _) = counting();
-    let proxy = Proxy::with_document(engine.address, &document("0", &limit(1_000_000, "Enforce")));
+    let proxy = InProcess::with_document(engine.address, &document("0", &limit(1_000_000, "Enforce")));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
@@ -328,12 +328,10 @@ fn every_way_a_request_can_end_gives_its_ticket_back() {
             "/ok" => assert_eq!(client.response().status, 200),
             "/close" => assert_eq!(client.response().status, 502),
             "/stream" | "/break" => assert!(client.read_to("abc").contains("200 OK")),
-            _ => until("it is in flight", || proxy.shared.drain.in_flight() > 0),
+            _ => until("it is in flight", || proxy.in_flight() > 0),
         }
     }
-    until("every ticket came back", || {
-        proxy.shared.engine.load().snapshot(proxy.shared.clock.now()).in_flight == 0
-    });
+    until("every ticket came back", || proxy.status()["inFlight"] == 0);
     proxy.settled();
 }
 

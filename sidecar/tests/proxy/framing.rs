@@ -1,6 +1,6 @@
 //! Heads and framing: what reaches the engine, what reaches the client, and what is refused.
 
-use crate::support::{Engine, Proxy, ok, until};
+use crate::support::{Engine, InProcess, Proxy, ok, until};
 
 fn echo_head() -> Engine {
     Engine::answering(|request| ok(&request.head))
@@ -135,11 +135,12 @@ fn other_protocols_are_refused_and_counted() {
 #[test]
 fn a_connection_that_was_not_redirected_is_refused_and_counted() {
     let config = tidegate_sidecar::proxy::Config { guarded: vec![8000], ..Default::default() };
-    let proxy = Proxy::with_config(config, &tidegate_policy::PolicyDocument::default());
+    let proxy = InProcess::with_config(config, &tidegate_policy::PolicyDocument::default());
     let mut client = proxy.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(client.rest().is_empty());
-    until("it is counted", || metric_of(&proxy, "not_redirected") == 1);
+    let counted = r#"tidegate_protocol_refused_total{reason="not_redirected"}"#;
+    until("it is counted", || proxy.metric(counted) == 1);
 }
 
 #[test]

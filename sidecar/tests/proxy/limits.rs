@@ -66,13 +66,13 @@ fn a_paced_request_waits_for_its_turn_and_one_that_leaves_gives_it_back() {
     for _ in 0..3 {
         let mut client = proxy.connect();
         client.send(GET);
-        until("it waits", || proxy.shared.drain.in_flight() == 1);
+        until("it waits", || proxy.in_flight() == 1);
         drop(client);
         proxy.settled();
     }
     let mut client = proxy.connect();
     client.send(GET);
-    until("it waits", || proxy.shared.drain.in_flight() == 1);
+    until("it waits", || proxy.in_flight() == 1);
     assert_eq!(proxy.ask(GET).status, 429, "who would wait longer is refused");
     assert_eq!(requests.load(Ordering::SeqCst), 1, "and none of them was sent");
 }

@@ -1,4 +1,4 @@
-//! The data path on loopback: raw sockets on both sides, so that every byte of the protocol is the test's own.
+//! The data path of the real binary on loopback: raw sockets on both sides, so that every byte of the protocol is the test's own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -11,6 +11,9 @@ mod nobody;
 mod prefixes;
 mod queue;
 mod sequences;
+#[path = "../edge/sidecar.rs"]
+#[allow(dead_code, reason = "shared with the tests of the binary's edges")]
+mod sidecar;
 mod streaming;
 mod support;
 mod timeouts;

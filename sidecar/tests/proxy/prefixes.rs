@@ -5,7 +5,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 use tidegate_policy::PolicyDocument;
 
-use crate::support::{DEADLINE, Engine, Proxy, ok};
+use crate::support::{DEADLINE, Engine, InProcess, Proxy, ok};
 
 const HOUR: u64 = 3_600_000;
 
@@ -63,7 +63,7 @@ fn a_limit_by_model_counts_each_by_itself_whatever_its_dialect() {
 #[test]
 fn a_body_arrives_as_it_was_sent_however_it_is_cut_and_however_long_it_is() {
     let engine = echo();
-    let proxy = Proxy::with_document(engine.address, &tokens(1_000_000_000));
+    let proxy = InProcess::with_document(engine.address, &tokens(1_000_000_000));
     let text = "\u{1f30a} tide ".repeat(60_000);
     for body in [
         String::new(),
@@ -159,7 +159,7 @@ fn a_stream_of_documents_is_not_held_until_it_ends() {
 #[test]
 fn who_leaves_before_its_prompt_is_there_spends_nothing() {
     let engine = echo();
-    let proxy = Proxy::with_document(engine.address, &by_model());
+    let proxy = InProcess::with_document(engine.address, &by_model());
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 17\r\n\r\n{\"model\":");
     crate::support::until("it is read", || proxy.shared.prefixes.taken() == 9);

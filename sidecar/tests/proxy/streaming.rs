@@ -161,7 +161,7 @@ fn a_client_that_leaves_during_its_upload_cancels_it() {
     let proxy = Proxy::new(engine.address);
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc");
-    crate::support::until("the request is in flight", || proxy.shared.drain.in_flight() == 1);
+    crate::support::until("the request is in flight", || proxy.in_flight() == 1);
     drop(client);
     proxy.settled();
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use tidegate_core::Engine as DecisionEngine;
 use tidegate_policy::PolicyDocument;
 use tidegate_sidecar::caps::Caps;
@@ -13,17 +14,86 @@ use tidegate_sidecar::clock::Clock;
 use tidegate_sidecar::proxy::{self, Config};
 use tidegate_sidecar::shared::Shared;
 
+use crate::sidecar::Sidecar;
+
 /// What is not there after this does not come.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A proxy in front of one engine, stopped when dropped.
+/// The real binary in front of one engine.
 pub(crate) struct Proxy {
+    sidecar: Sidecar,
+    folder: TempDir,
+}
+
+impl Proxy {
+    /// Under the default document: everything passes.
+    pub(crate) fn new(upstream: SocketAddr) -> Self {
+        Self::with_document(upstream, &PolicyDocument::default())
+    }
+
+    pub(crate) fn with_document(upstream: SocketAddr, document: &PolicyDocument) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policy.json");
+        std::fs::write(&file, serde_json::to_string(document).unwrap()).unwrap();
+        let file = file.display().to_string();
+        // The engine's metrics are looked for where there are none: every connection to it is the test's own.
+        let arguments = ["--policy-file", &file, "--unlimited-path", "/health", "--engine-metrics", "1"];
+        Self { sidecar: Sidecar::start(upstream, &arguments), folder }
+    }
+
+    pub(crate) fn connect(&self) -> Peer {
+        Peer::new(TcpStream::connect(self.sidecar.data).unwrap())
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) fn ask(&self, request: &str) -> Response {
+        let mut client = self.connect();
+        client.send(request);
+        client.response()
+    }
+
+    /// Puts the next document in force.
+    pub(crate) fn swap(&self, document: &PolicyDocument) {
+        let next = self.folder.path().join("next.json");
+        std::fs::write(&next, serde_json::to_string(document).unwrap()).unwrap();
+        std::fs::rename(next, self.folder.path().join("policy.json")).unwrap();
+        self.sidecar.await_status("the next document", |status| status["revision"] == document.revision);
+    }
+
+    /// What `/metrics` says.
+    pub(crate) fn metrics(&self) -> String {
+        self.sidecar.admin("/metrics").unwrap().body
+    }
+
+    /// What `/throttle/status` says.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        self.sidecar.status()
+    }
+
+    /// The value of a metric, by its name and labels as they are exposed; 0 where there is none.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        self.sidecar.metric(series).unwrap_or_default() as u64
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.metric("tidegate_in_flight")
+    }
+
+    /// Waits until nothing is in flight.
+    pub(crate) fn settled(&self) {
+        until("nothing is in flight", || self.in_flight() == 0);
+    }
+}
+
+/// The data path of the binary in a thread of the test, for what cannot be seen or done from outside. Stopped when it is
+/// dropped.
+pub(crate) struct InProcess {
     pub(crate) address: SocketAddr,
     pub(crate) shared: Arc<Shared>,
     worker: Option<JoinHandle<()>>,
 }
 
-impl Proxy {
+impl InProcess {
     /// Under the default document: everything passes.
     pub(crate) fn new(upstream: SocketAddr) -> Self {
         Self::with_document(upstream, &PolicyDocument::default())
@@ -81,7 +151,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for InProcess {
     fn drop(&mut self) {
         self.shared.drain.stop();
         let joined = self.worker.take().map(JoinHandle::join);
@@ -216,6 +286,8 @@ impl Peer {
     fn more(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
+            // What a process finds that was stopped meanwhile.
+            Err(e) if e.kind() == ErrorKind::Interrupted => true,
             Ok(0) => false,
             Ok(read) => {
                 self.received.extend_from_slice(&buffer[..read]);
@@ -260,7 +332,7 @@ impl Peer {
     pub(crate) fn is_silent_for(&mut self, wait: Duration) -> bool {
         self.stream.set_read_timeout(Some(wait)).unwrap();
         let silent = self.received.is_empty()
-            && matches!(self.stream.peek(&mut [0]), Err(e) if e.kind() == ErrorKind::WouldBlock);
+            && matches!(self.stream.peek(&mut [0]), Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted));
         self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
         silent
     }

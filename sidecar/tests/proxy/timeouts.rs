@@ -33,10 +33,9 @@ fn event(peer: &mut Peer, text: &str) {
 /// A time limit, in milliseconds, that an engine keeps that answers at once, on a busy machine too.
 const ENOUGH: u64 = 3000;
 
-fn failures(proxy: &Proxy) -> u32 {
+fn failures(proxy: &Proxy) -> u64 {
     proxy.settled();
-    let status = proxy.shared.engine.load().snapshot(proxy.shared.clock.now());
-    status.breaker.unwrap().consecutive_failures
+    proxy.status()["breaker"]["consecutiveFailures"].as_u64().unwrap()
 }
 
 /// The end of a stream that was cut, and which error it names.

@@ -86,10 +86,9 @@ fn an_answer_is_settled_by_its_usage() {
         let labels = format!(
             "gen_ai_operation_name=\"text_completion\",gen_ai_provider_name=\"openai\",gen_ai_token_type=\"{kind}\""
         );
-        let metric = |name: &str| {
-            proxy.shared.render_metrics().contains(&format!("gen_ai_client_token_usage_{name}{{{labels}}}"))
-        };
-        assert!(metric("count") && metric("sum"), "{}", proxy.shared.render_metrics());
+        let metric =
+            |name: &str| proxy.metrics().contains(&format!("gen_ai_client_token_usage_{name}{{{labels}}}"));
+        assert!(metric("count") && metric("sum"), "{}", proxy.metrics());
     }
 }
 
@@ -281,5 +280,5 @@ fn a_packed_stream_is_aborted_when_the_tokens_run_out() {
     client.read_to("\r\n\r\n");
     let rest = client.rest();
     assert!(!rest.ends_with(b"0\r\n\r\n"), "it is seen to be broken off");
-    until("it is over", || proxy.shared.drain.in_flight() == 0);
+    until("it is over", || proxy.in_flight() == 0);
 }

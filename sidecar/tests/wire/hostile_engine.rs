@@ -164,6 +164,7 @@ fn first(sidecar: &Sidecar, number: usize) -> (Sees, String, Option<Peer>) {
         match client.stream.read(&mut buffer) {
             Ok(0) => return (judge(&seen), seen, None),
             Ok(read) => seen.push_str(&String::from_utf8_lossy(&buffer[..read])),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no end: {seen}"),
             Err(_) => return (judge(&seen), seen, None),
         }

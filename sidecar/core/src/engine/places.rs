@@ -11,6 +11,7 @@ use super::control::Control;
 use super::{Engine, Ticket};
 use crate::breaker::Call;
 use crate::concurrency::{Advice, Pool, class_index};
+use crate::deadline::client_timeout;
 use crate::lane::Lane;
 use crate::limit::{Hasher, Key};
 use crate::queue::{Account, End, Joined, Newcomer, Place};
@@ -173,7 +174,9 @@ impl Engine {
         let Key { place, tag } = Key::of(&line.tenant, &line.hasher, facts);
         let (class, cost) = (admission.class, queue_cost(&facts.tokens));
         let account = Account { class, tenant: [place, tag], cost };
-        let deadline = now + line.timeout;
+        // Nobody is kept waiting for an answer that he no longer waits for himself.
+        let patience = client_timeout(facts.headers).map_or(line.timeout, |own| own.min(line.timeout));
+        let deadline = now + patience;
         let newcomer = Newcomer { account, deadline };
         match self.queue.join(now, newcomer, line.most, &self.permits) {
             Joined::Go(pool) => {
@@ -207,7 +210,7 @@ impl Engine {
     /// be asked when its place was returned as one whose wait is over; asking earlier does no harm.
     pub fn resume(&self, now: Tick, waiting: Waiting) -> Decision {
         let Some(end) = self.queue.ended(waiting.place) else { return Decision::Queue(waiting) };
-        let Waiting { line, class, since, account, given, call, shadow, .. } = waiting;
+        let Waiting { line, class, since, deadline, account, given, call, shadow, .. } = waiting;
         if let End::Go(pool) = end {
             let tokens = given.judged.tokens();
             let mut admission = Admission { shadow, ..Admission::of(class) };
@@ -227,7 +230,7 @@ impl Engine {
                 .unwrap_or_else(|| self.unqueued(&line, class, Cause::QueueFull, most, most)),
             End::TimedOut | End::Go(_) => {
                 let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
-                let (waited, most) = (millis(now.since(since)), millis(line.timeout));
+                let (waited, most) = (millis(now.since(since)), millis(deadline.since(since)));
                 self.unqueued(&line, class, Cause::QueueTimeout, waited, most)
             }
         };

@@ -213,3 +213,23 @@ fn a_learned_ceiling_of_requests_refuses_low_and_leaves_medium_to_the_limit_of_p
         assert_eq!(low.cause, Cause::Tier(TierName::Qps));
     }
 }
+
+#[test]
+fn nobody_waits_for_longer_than_he_says_and_who_says_less_goes_first() {
+    let engine = Engine::new(&document(&format!("{PLACES},{QUEUE}")), 1, second(0));
+    let medium = || Request::priority("medium");
+    let mut running: Vec<_> = (0..3).map(|_| admit(&engine, second(1), &medium()).unwrap()).collect();
+    let longer = enqueue(&engine, second(1), &medium().with("x-stainless-timeout", "600"));
+    let patient = enqueue(&engine, second(1), &medium().with("grpc-timeout", "400m"));
+    let hurried = enqueue(&engine, second(1), &medium().with("x-envoy-expected-rq-timeout-ms", "100"));
+    assert_eq!(longer.deadline(), millis(1500), "the policy's time is the longest");
+    assert_eq!(engine.next_deadline(), Some(millis(1100)));
+    assert_eq!(engine.tick(millis(1100)), [hurried.place()]);
+    let refusal = resume(&engine, millis(1100), hurried).unwrap_err();
+    assert_eq!((refusal.cause, refusal.observed, refusal.limit), (Cause::QueueTimeout, 100.0, 100.0));
+    let turns = complete(&engine, millis(1200), running.pop().unwrap());
+    assert_eq!(turns, [patient.place()], "it came later, and its time is up sooner");
+    running.push(resume(&engine, millis(1200), patient).unwrap());
+    assert_eq!(engine.leave(millis(1200), longer), []);
+    drop(running);
+}
