@@ -17,8 +17,9 @@ const FREED_WEIGHT: f64 = 0.2;
 const GIVEN_WEIGHT: f64 = 0.05;
 const CROWD_WEIGHT: f64 = 0.2;
 /// Requests for each place that is given while those who were told a time are away: their own, and those of others who
-/// come anew meanwhile. To high nobody else comes first.
-const RIVALS: [f64; 3] = [1.0, 2.0, 2.0];
+/// come anew meanwhile, or again before their time. To high nobody else comes first. Chosen on `make bench-quality`:
+/// with four in place of two an engine has recovered sooner, and more are admitted when they come as told.
+const RIVALS: [f64; 3] = [1.0, 4.0, 4.0];
 /// Shortest and longest time to spread over, in seconds.
 const SHORTEST: f64 = 0.5;
 const LONGEST: f64 = 300.0;
@@ -111,14 +112,14 @@ mod tests {
     fn each_class_is_spread_over_the_time_in_which_it_is_given_as_many_places_as_it_wants() {
         let [high, medium, low] = seconds(after_ten_minutes([4, 2, 0], [0, 40, 40]));
         assert!((high - SHORTEST).abs() < 1e-9, "nobody of high was refused: {high}");
-        assert!((38.0..45.0).contains(&medium), "40 want two in a second, and as many come anew: {medium}");
+        assert!((76.0..90.0).contains(&medium), "40 want two in a second, and others come meanwhile: {medium}");
         assert!((low - LONGEST).abs() < 1e-9, "nothing is left for low: {low}");
     }
 
     #[test]
     fn a_class_that_never_asked_is_told_by_what_those_above_leave() {
         let [_, medium, low] = seconds(after_ten_minutes([1, 0, 7], [0, 8, 8]));
-        assert!((1.9..2.6).contains(&medium), "{medium}");
-        assert!((1.9..2.6).contains(&low), "{low}");
+        assert!((3.8..5.2).contains(&medium), "{medium}");
+        assert!((3.8..5.2).contains(&low), "{low}");
     }
 }
