@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_core::{
-    Completion, Decision, Engine, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers, NoClaims,
-    Signal, StageReading, Tick, Ticket, Tokens,
+    Admission, Completion, Decision, Engine, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers,
+    NoClaims, Signal, StageReading, Tick, Ticket, Tokens,
 };
 use tidegate_policy::Stage;
 use tidegate_policy::report::{BreakerState, Status};
@@ -77,6 +77,44 @@ pub fn events(data: &[u8]) {
         world.complete(last, &Completion::default());
     }
     world.check();
+}
+
+/// Readings and requests of all classes, as large as they can be.
+pub(crate) fn serve_extremes(engine: &Engine, now: Tick) {
+    let gpu = GpuMemoryReading { used: u64::MAX, total: u64::MAX, at: now };
+    engine.observe(now, Signal::GpuMemory(gpu));
+    let (all, most) = (Some(f64::MAX), Some(u64::MAX));
+    let reading =
+        EngineReading { kv_cache_usage: all, running: most, waiting: most, preemptions: most, at: now };
+    engine.observe(now, Signal::Engine(reading));
+    let tokens = Tokens { input: u32::MAX, cached: u32::MAX, output: u32::MAX };
+    for class in CLASSES {
+        let headers = Request { key: KEYS[0], class };
+        let facts = Facts {
+            method: "POST",
+            path: PATHS[0],
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            headers: &headers,
+            claims: &NoClaims,
+            model: None,
+            service_tier: None,
+            tokens,
+        };
+        match engine.admit(now, &facts) {
+            Decision::Admit(Admission { mut ticket, .. }) => {
+                engine.responded(now, &mut ticket, HeadOutcome::Status(200));
+                engine.first_byte(now, &mut ticket);
+                let end =
+                    Completion { first_byte: Some(now), events: u64::MAX, whole: true, tokens: Some(tokens) };
+                engine.complete(now, ticket, &end);
+            }
+            Decision::Queue(waiting) => drop(engine.leave(now, waiting)),
+            Decision::Refuse(refusal) | Decision::Fallback(refusal) => {
+                assert!(refusal.retry_after > Duration::ZERO, "{refusal:?}");
+            }
+        }
+    }
+    engine.tick(now);
 }
 
 impl World {

@@ -16,12 +16,15 @@ use tidegate_core::{Engine, Tick};
 use tidegate_policy::PolicyDocument;
 
 /// Reads a policy document. One that is refused names its mistakes; one that is accepted is read back the same from
-/// what it writes, and an engine obeys it without a panic.
+/// what it writes, and an engine obeys it without a panic, from the first instant to the last and at every extreme of
+/// requests and readings.
 pub fn policy(json: &[u8]) {
     match PolicyDocument::from_json(json) {
         Ok(document) => {
             let engine = Engine::new(&document, 7, Tick::from_nanos(1));
-            engine.tick(Tick::from_nanos(u64::MAX / 2));
+            for now in [1, 2_000_000_000, u64::MAX / 2, u64::MAX] {
+                events::serve_extremes(&engine, Tick::from_nanos(now));
+            }
             let written = policies::written(&document);
             assert_eq!(
                 PolicyDocument::from_json(&written).as_ref(),

@@ -192,6 +192,43 @@ mod models {
     use super::*;
 
     #[test]
+    fn a_policy_that_changes_under_load_lets_no_more_in_flight_and_loses_no_place() {
+        loom::model(|| {
+            let timing = Timing {
+                open: Duration::from_secs(1),
+                probes: 1,
+                consecutive_failures: None,
+                ramp: Duration::ZERO,
+                seed: 7,
+            };
+            let conditions = || Conditions {
+                timing,
+                windowed: [None; WINDOWED],
+                max_in_flight: Some(2),
+                failure_statuses: Vec::new(),
+            };
+            let now = Tick::from_nanos(1);
+            let before = Arc::new(Cell::new(&conditions()));
+            let other = {
+                let before = Arc::clone(&before);
+                let conditions = conditions();
+                thread::spawn(move || {
+                    // In and out again under the policy that was there when it came.
+                    let permit = before.admit(now, &conditions).unwrap();
+                    before.settle(now, &conditions, permit, Verdict::Success);
+                    before.leave();
+                })
+            };
+            let after = before.succeed(&conditions(), &conditions(), now);
+            assert!(after.admit(now, &conditions()).is_ok());
+            other.join().unwrap();
+            assert_eq!(after.in_flight.load(Relaxed), 1);
+            assert!(after.admit(now, &conditions()).is_ok(), "the place of the other is free");
+            assert!(after.admit(now, &conditions()).is_err());
+        });
+    }
+
+    #[test]
     fn no_more_are_in_flight_than_allowed_and_a_refused_one_leaves_no_place_taken() {
         loom::model(|| {
             let timing = Timing {

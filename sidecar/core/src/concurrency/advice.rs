@@ -112,7 +112,10 @@ mod tests {
     fn each_class_is_spread_over_the_time_in_which_it_is_given_as_many_places_as_it_wants() {
         let [high, medium, low] = seconds(after_ten_minutes([4, 2, 0], [0, 40, 40]));
         assert!((high - SHORTEST).abs() < 1e-9, "nobody of high was refused: {high}");
-        assert!((76.0..90.0).contains(&medium), "40 want two in a second, and others come meanwhile: {medium}");
+        assert!(
+            (76.0..90.0).contains(&medium),
+            "40 want two in a second, and others come meanwhile: {medium}"
+        );
         assert!((low - LONGEST).abs() < 1e-9, "nothing is left for low: {low}");
     }
 

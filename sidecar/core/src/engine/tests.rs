@@ -149,6 +149,30 @@ fn an_open_breaker_refuses_with_its_reason_and_closes_after_a_good_probe() {
     let _ = admit(&engine, second(61), &request).unwrap();
 }
 
+/// What a hundred callers are told that are refused at one instant, in seconds, from the soonest on.
+fn told(engine: &Engine, now: Tick, class: &'static str) -> Vec<f64> {
+    let refused = |_| admit(engine, now, &Request::priority(class)).unwrap_err();
+    let mut told: Vec<f64> = (0..100).map(refused).map(|r| r.retry_after.as_secs_f64()).collect();
+    told.sort_by(f64::total_cmp);
+    told
+}
+
+#[test]
+fn callers_refused_together_are_told_different_times_and_none_too_early() {
+    let open = Engine::new(&document(&breaker("")), 1, second(0));
+    for _ in 0..2 {
+        serve(&open, second(1), &Request::priority("medium"), HeadOutcome::Status(500)).unwrap();
+    }
+    let shedding = Engine::new(&document(&gpu(10_000)), 1, second(0));
+    read_gpu(&shedding, second(1), 80);
+    for (engine, class, least) in [(&open, "medium", 59.0), (&shedding, "low", 10.0)] {
+        let told = told(engine, second(2), class);
+        assert!(told[0] >= least, "{class} is told to come after {} s", told[0]);
+        let crowd = told.windows(20).find(|some| some[19] - some[0] < least / 50.0);
+        assert_eq!(crowd, None, "twenty of a hundred come back together");
+    }
+}
+
 #[test]
 fn an_open_breaker_with_a_fallback_sends_there() {
     let engine =
