@@ -16,7 +16,7 @@ ADVISORIES := https://github.com/RustSec/advisory-db
 DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 FUZZ_VERSION := 0.13.2
 FUZZ := $(CACHE)/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
-FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage prompts headers metrics calls)
+FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage prompts headers metrics calls timings)
 
 export TIDEGATE_TRACE := $(TRACE)
 

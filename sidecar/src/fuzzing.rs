@@ -12,6 +12,7 @@ mod headers;
 
 pub use crate::engine_metrics::fuzzing::metrics;
 pub use crate::proxy::fuzzing::{answers, requests};
+pub use crate::stages::fuzzing::timings;
 pub use crate::tokens::fuzzing::{prompts, stream, usage};
 pub use crate::tokens::grpc::fuzzing::calls;
 pub(crate) use headers::fields;

@@ -4,6 +4,9 @@
 //! Nothing is looked at where the policy has no breaker of a stage.
 
 mod complaint;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "a broken promise ends the run")]
+pub(crate) mod fuzzing;
 mod histogram;
 mod server_timing;
 

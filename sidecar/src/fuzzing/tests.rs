@@ -11,7 +11,7 @@ type Target = (&'static str, fn(&[u8]));
 /// Where it is from, and its bytes.
 type Seed = (String, Vec<u8>);
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     ("answers", answers),
     ("requests", requests),
     ("stream", stream),
@@ -20,6 +20,7 @@ const TARGETS: [Target; 8] = [
     ("headers", headers),
     ("metrics", metrics),
     ("calls", calls),
+    ("timings", timings),
 ];
 
 /// What the fuzzer begins with, what it has found wrong before, and a part of what it has grown from that.

@@ -314,6 +314,7 @@ fn connections_that_come_and_go_leave_nothing_behind_and_those_that_are_kept_are
     good.was_served();
 }
 
+/// CVE-2023-44487, and CVE-2023-26964: streams that are reset before they are served must not pile up.
 #[test]
 fn many_rapid_resets_at_once_are_told_to_calm_down() {
     let engine = engine(|mut peer| drop(peer.rest()));
@@ -338,6 +339,7 @@ fn many_rapid_resets_at_once_are_told_to_calm_down() {
     for flood in floods {
         assert_eq!(flood.join().unwrap(), Some(ENHANCE_YOUR_CALM));
     }
+    assert!(resident(&sidecar) < MOST, "{} bytes are resident", resident(&sidecar));
     good.was_served();
     eventually("nothing is left in flight", || {
         (sidecar.metric("tidegate_in_flight") == Some(0.0)).then_some(())
