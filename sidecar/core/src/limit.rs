@@ -197,7 +197,17 @@ impl Limits {
     /// Notes what a request that has spent on all rules holds of them. Returns how long it has to wait for its turn.
     #[inline]
     pub(crate) fn pass(&self, now: Tick, judged: &Judged, held: &mut Held) -> Duration {
-        let wait = if self.paced { self.wait(now, judged) } else { Duration::ZERO };
+        if !self.paced {
+            self.held.iter().for_each(|rule| self.hold(*rule, judged, held));
+            return Duration::ZERO;
+        }
+        self.pass_in_turn(now, judged, held)
+    }
+
+    /// The same where a request may have to wait.
+    #[inline(never)]
+    fn pass_in_turn(&self, now: Tick, judged: &Judged, held: &mut Held) -> Duration {
+        let wait = self.wait(now, judged);
         // One that waits may leave before its turn, and then holds nothing any more.
         if wait > Duration::ZERO {
             (0..self.rules.len()).for_each(|rule| self.hold(rule, judged, held));
@@ -279,8 +289,7 @@ impl Limits {
     }
 
     /// Notes what the request holds of a rule.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // a few words that are written where they are kept
+    #[inline]
     fn hold(&self, i: usize, judged: &Judged, held: &mut Held) {
         let rule = &self.rules[i];
         if let Step::Spent(receipt) = judged.steps[i] {

@@ -49,8 +49,8 @@ impl Price {
 
     /// The same before the request: it costs something, whatever was estimated.
     #[inline]
-    pub(crate) fn of_estimate(self, tokens: &Tokens) -> u32 {
-        if self == Self::Request { 1 } else { self.of(tokens).max(1) }
+    pub(crate) fn of_estimate(&self, tokens: &Tokens) -> u32 {
+        if matches!(self, Self::Request) { 1 } else { self.of(tokens).max(1) }
     }
 }
 

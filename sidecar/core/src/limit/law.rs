@@ -40,6 +40,35 @@ impl Taken {
     }
 }
 
+/// What an attempt to spend has come to, in two words, so that a function can answer with it in registers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Verdict {
+    /// That of what was taken; zero: it is refused.
+    after: u64,
+    /// That of what was taken, or the instant until when it is refused.
+    before_or_until: u64,
+}
+
+impl From<Result<Taken, Tick>> for Verdict {
+    #[inline]
+    fn from(result: Result<Taken, Tick>) -> Self {
+        match result {
+            Ok(Taken { before, after }) => Self { after: after.get(), before_or_until: before },
+            Err(until) => Self { after: 0, before_or_until: until.as_nanos() },
+        }
+    }
+}
+
+impl Verdict {
+    #[inline]
+    pub(super) fn result(self) -> Result<Taken, Tick> {
+        match NonZeroU64::new(self.after) {
+            Some(after) => Ok(Taken { before: self.before_or_until, after }),
+            None => Err(Tick::from_nanos(self.before_or_until)),
+        }
+    }
+}
+
 impl Law {
     /// The law of a rule that is in force since `born`.
     pub(crate) fn new(limit: &Limit, born: Tick) -> Self {
@@ -105,15 +134,28 @@ impl Law {
     }
 
     /// Spends, or says when it could be done.
+    pub(crate) fn take(&self, now: Tick, cost: u32, state: &[AtomicU64]) -> Result<Taken, Tick> {
+        self.attempt(now, cost, state).result()
+    }
+
+    /// The same in registers. What is short is written out here, the rest is called.
     #[inline(always)]
     #[allow(clippy::inline_always)] // nearly all that there is to do for a rule
-    pub(crate) fn take(&self, now: Tick, cost: u32, state: &[AtomicU64]) -> Result<Taken, Tick> {
+    pub(super) fn attempt(&self, now: Tick, cost: u32, state: &[AtomicU64]) -> Verdict {
         match self {
-            Self::TokenBucket(bucket) => bucket.take(now, cost, &state[0]),
-            Self::SlidingWindow(window) => window.take(now, cost, state),
-            Self::SlidingLog(log) => log.take(now, state),
-            Self::FixedWindow(window) => window.take(now, cost, &state[0]),
-            Self::Concurrency(limit) => limit.take(now, cost, &state[0]),
+            Self::TokenBucket(bucket) => bucket.take(now, cost, &state[0]).into(),
+            Self::Concurrency(limit) => limit.take(now, cost, &state[0]).into(),
+            Self::SlidingWindow(window) => attempt_in(window, now, cost, state),
+            Self::SlidingLog(_) | Self::FixedWindow(_) => self.attempt_seldom(now, cost, state),
+        }
+    }
+
+    #[inline(never)]
+    fn attempt_seldom(&self, now: Tick, cost: u32, state: &[AtomicU64]) -> Verdict {
+        match self {
+            Self::SlidingLog(log) => log.take(now, state).into(),
+            Self::FixedWindow(window) => window.take(now, cost, &state[0]).into(),
+            _ => self.attempt(now, cost, state),
         }
     }
 
@@ -197,6 +239,11 @@ impl Law {
             _ => {}
         }
     }
+}
+
+#[inline(never)]
+fn attempt_in(window: &SlidingWindow, now: Tick, cost: u32, state: &[AtomicU64]) -> Verdict {
+    window.take(now, cost, state).into()
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ impl SlidingWindow {
     /// The request is counted first and the ring added up afterwards: of two that race for the last place at
     /// least one sees the other, so both can never pass. Both may see each other, give back and try again; who has had
     /// no luck for long is refused, and may come again at once.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn take(&self, now: Tick, cost: u32, ring: &[AtomicU64]) -> Result<Taken, Tick> {
         let cost = u64::from(cost);
         let mut position = self.position(now);

@@ -216,7 +216,7 @@ impl Table {
             },
         };
         let state = entry.as_ref().map_or(&*self.overflow, |(_, entry)| entry.state);
-        let verdict = law.take(now, cost, state);
+        let verdict = law.attempt(now, cost, state).result();
         let (Some((g, entry)), Some(key)) = (entry, key) else {
             return verdict.map(|taken| Receipt { place: None, taken });
         };

@@ -91,10 +91,20 @@ impl TokenBucket {
     /// Takes `cost` tokens, or says when they will be there.
     #[inline]
     pub(crate) fn take(self, now: Tick, cost: u32, word: &AtomicU64) -> Result<Taken, Tick> {
+        // Most take one, and nothing has to be multiplied.
+        if cost == 1 {
+            return self.take_for(now, (0, self.interval), word);
+        }
+        self.take_for(now, (self.time_for(cost.saturating_sub(1)), self.time_for(cost)), word)
+    }
+
+    /// Takes tokens that come back in `time`, those but one of them in `others`.
+    #[inline]
+    fn take_for(self, now: Tick, (others, time): (u64, u64), word: &AtomicU64) -> Result<Taken, Tick> {
         let mut before = word.load(Ordering::Relaxed);
         loop {
-            self.passes(now, cost, before)?;
-            let after = before.max(self.origin).max(now.as_nanos()).saturating_add(self.time_for(cost));
+            self.passes_for(now, others, before)?;
+            let after = before.max(self.origin).max(now.as_nanos()).saturating_add(time);
             match word.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Ok(Taken::new(before, after)),
                 Err(current) => before = current,
@@ -165,16 +175,16 @@ impl TokenBucket {
 
     #[inline]
     fn time_for(self, tokens: u32) -> u64 {
-        // Most take one.
-        if tokens == 1 {
-            return self.interval;
-        }
         self.interval.saturating_mul(u64::from(tokens))
     }
 
     #[inline]
     fn passes(self, now: Tick, cost: u32, word: u64) -> Result<(), Tick> {
-        let others = if cost <= 1 { 0 } else { self.time_for(cost - 1) };
+        self.passes_for(now, self.time_for(cost.saturating_sub(1)), word)
+    }
+
+    #[inline]
+    fn passes_for(self, now: Tick, others: u64, word: u64) -> Result<(), Tick> {
         let Some(tolerance) = self.tolerance.checked_sub(others) else { return Err(Tick::NEVER) };
         let full_at = word.max(self.origin);
         let ahead = full_at.saturating_sub(now.as_nanos());

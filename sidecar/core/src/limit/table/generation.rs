@@ -102,7 +102,8 @@ impl Generation {
         &self.words[self.start + way as usize * self.layout.stride]
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // what it finds is used at once
     pub(super) fn find(&self, key: Key, turn: u32) -> Option<Entry<'_>> {
         let wanted = tag_of(key);
         for way in self.ways(key, turn) {
