@@ -196,6 +196,21 @@ fn failures_of_the_engine_open_the_breaker_and_then_it_is_503() {
 }
 
 #[test]
+fn an_engine_whose_queue_is_full_has_not_failed() {
+    let answers = AtomicUsize::new(0);
+    let engine = Engine::answering(move |_| {
+        let status = ["503 Full", "429 Later", "503 Full", "500 Oops", "503 Full"];
+        let status = status[answers.fetch_add(1, Ordering::SeqCst) % status.len()];
+        format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")
+    });
+    let proxy = Proxy::with_document(engine.address, &document("1", &breaker(&json!({}))));
+    assert_eq!([0; 5].map(|_| proxy.ask(GET).status), [503, 429, 503, 500, 503]);
+    proxy.settled();
+    let breaker = &proxy.status()["breaker"];
+    assert_eq!((&breaker["state"], &breaker["consecutiveFailures"]), (&json!("Closed"), &json!(1)));
+}
+
+#[test]
 fn an_engine_that_cannot_be_reached_opens_the_breaker() {
     let nobody = nobody();
     let proxy = Proxy::with_document(nobody, &document("1", &breaker(&json!({}))));
