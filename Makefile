@@ -20,7 +20,7 @@ FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage promp
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny advisories unit golden laws loom miri fuzz apiserver clients protocol alerts chart e2e chaos bench bench-core bench-quality gen images release clean-clusters
+.PHONY: help demo demo-standalone test check deny advisories unit golden laws loom miri fuzz apiserver clients protocol alerts chart e2e chaos scale bench bench-core bench-quality gen images release clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -93,7 +93,8 @@ clients: ## The official OpenAI clients for Python and Node.js against the sidec
 	cargo build -p tidegate-sidecar
 	cargo test -p tidegate-e2e --features clients --test clients
 
-apiserver: ## On a real API server: every rule and default of the custom resources, and every golden pod
+apiserver: ## On a real API server: every rule and default of the custom resources, every golden pod, what the operator asks
+	cargo build -p tidegate-operator
 	cargo test -p tidegate-e2e --features cluster --test apiserver
 
 alerts: ## The alert rules, and a real Prometheus that scrapes the sidecar
@@ -109,6 +110,10 @@ e2e: ## End-to-end tests on a real cluster, two minutes of random faults with th
 
 chaos: ## Random faults under load for ten minutes: CHAOS_SECONDS for how long, CHAOS_SEED to repeat a run
 	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) $(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --nocapture chaos::
+
+scale: ## The operator with 1000 pods on 100 nodes and 200 policies: report/scale.md; SCALE_PODS=5000 for more
+	cargo build --quiet --profile image -p tidegate-operator
+	cargo run --quiet --profile image -p tidegate-e2e -- scale --operator $(or $(CARGO_TARGET_DIR),target)/image/tidegate-operator $(if $(SCALE_PODS),--pods $(SCALE_PODS))
 
 bench: ## CPU, streams, memory beside nginx, HAProxy and Envoy, floods, decisions beside peers: report/bench.md; SECTION=cpu for one
 	cargo run --quiet --profile image -p tidegate-e2e -- bench $(if $(SECTION),--section $(SECTION)) $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -128,7 +128,7 @@ async fn read_pools(cluster: &Cluster, namespace: Option<&str>, index: &mut Inde
             version: version.version.clone(),
             api_version: version.group_version.clone(),
             kind: kind.as_str().to_owned(),
-            plural: kind.definition().split('.').next().unwrap_or_default().to_owned(),
+            plural: kind.plural().to_owned(),
         };
         let api: Api<DynamicObject> = match namespace {
             Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),

@@ -113,7 +113,7 @@ impl PolicyRow {
     /// What of it is at work now.
     fn acting(&self) -> String {
         match (self.tiers_tripped, self.breakers_open) {
-            (Some(tiers), _) => format!("{} tripped", tiers.qps + tiers.gpu_memory + tiers.latency),
+            (Some(tiers), _) => format!("{} tripped", tiers.any),
             (None, Some(open)) => format!("{open} open"),
             (None, None) => "-".to_owned(),
         }

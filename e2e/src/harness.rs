@@ -20,9 +20,9 @@ mod traffic;
 mod wait;
 
 pub use engine::{CONTROL_PORT, ENGINE_PORT, Engine};
-pub use faults::Frozen;
+pub use faults::{Cut, Frozen};
 pub use http::{Answer, Http};
 pub use http2::Http2;
-pub use lab::{Lab, RELEASE_NAMESPACE, admin_url, alone, engine_url, in_namespace, is_ready, pod_ip};
+pub use lab::{Lab, RELEASE_NAMESPACE, admin_url, alone, apply, engine_url, in_namespace, is_ready, pod_ip};
 pub use traffic::{Client, Tally, Traffic};
 pub use wait::{eventually, holds};

@@ -1,5 +1,6 @@
 //! The clusters, the simulators, the end-to-end tests and the demo of Tidegate.
 
+pub mod apiserver;
 pub mod bench;
 pub mod cluster;
 pub mod demo;
@@ -10,5 +11,6 @@ pub mod load;
 pub mod plots;
 pub mod quality;
 pub mod random;
+pub mod scale;
 pub mod server;
 pub mod trace;

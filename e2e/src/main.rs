@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidegate_e2e::{bench, cluster, demo, device_plugin, engine, harness, load, plots, quality};
+use tidegate_e2e::{bench, cluster, demo, device_plugin, engine, harness, load, plots, quality, scale};
 
 /// Test clusters, simulators, benchmarks and the demo of Tidegate.
 #[derive(Parser)]
@@ -41,6 +41,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Compare admission policies against a model of an engine, in virtual time.
     BenchQuality(quality::QualityArgs),
+    /// Measure the operator with many pods, nodes and policies against a real API server.
+    Scale(scale::ScaleArgs),
     /// Show every tier and breaker at work on a real cluster.
     Demo(demo::DemoArgs),
     /// Play the demo on the cluster of the current kubeconfig.
@@ -82,6 +84,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Plots(args) => plots::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Bench(args) => bench::run(args).await,
             Command::BenchQuality(args) => quality::run(&args),
+            Command::Scale(args) => scale::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::DemoPlay(args) => demo::run_play(args).await,
             Command::DemoStandalone(args) => demo::run_standalone(args).await,

@@ -8,6 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use kube::Client;
+use tidegate_operator_core::index::Home;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -50,8 +51,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let certificates = Certificates::new(&client, &args.namespace, names(&args), lifetimes, metrics.clone())
         .with_authorities_of(source);
     let delay = Duration::from_secs(args.shutdown_delay);
-    let app =
-        App { args, client, world: Arc::default(), metrics, certificates: Arc::new(certificates), shutdown };
+    let home = Home { namespace: args.namespace.clone(), port: args.stream_address.port() };
+    let world = Arc::new(World::at(home));
+    let app = App { args, client, world, metrics, certificates: Arc::new(certificates), shutdown };
     let (events, publisher) =
         events::channel(app.client.clone(), &app.args.pod_name, Arc::clone(&app.world), app.metrics.clone());
     let mut ending = app.servers(events.clone())?;

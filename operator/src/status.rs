@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::stream::{self, StreamExt as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
@@ -25,6 +26,10 @@ use crate::world::World;
 
 /// Between two writes of one policy's status.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks at what is due: what a thousand sidecars report within a moment is looked at once.
+const PACE: Duration = Duration::from_millis(100);
+/// Writes at the same time.
+const AT_ONCE: usize = 8;
 /// Before a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// After a start sidecars connect and report anew, after a change of leader the other replicas do. Until they have, a status that an earlier leader wrote for the
@@ -75,6 +80,7 @@ impl StatusWriter {
                 let now = Instant::now();
                 self.world.expire_reports(now);
                 self.pass(now).await;
+                tokio::time::sleep(PACE).await;
                 let wake = self.next_wake(Instant::now());
                 tokio::select! {
                     () = self.world.status_due.notified() => {}
@@ -91,6 +97,7 @@ impl StatusWriter {
         if !self.world.is_synced() {
             return;
         }
+        let mut due = Vec::new();
         for policy in self.pending.clone() {
             let time = Time(Timestamp::now());
             match self.judge(&policy, &time, now) {
@@ -104,8 +111,17 @@ impl StatusWriter {
                     self.own.remove(&policy);
                 }
                 Due::Later => {}
-                Due::Now(change) => self.write(&policy, change.before, change.after, now).await,
+                Due::Now(change) => due.push((policy, change)),
             }
+        }
+        let client = &self.client.clone();
+        let write = async |(policy, change): (PolicyKey, Box<Change>)| {
+            let outcome = write(client, &policy, &change.after).await;
+            (policy, change, outcome)
+        };
+        let mut writes = stream::iter(due).map(write).buffer_unordered(AT_ONCE);
+        while let Some((policy, change, outcome)) = writes.next().await {
+            self.note(&policy, *change, outcome, now);
         }
         self.written.retain(|_, at| now.saturating_duration_since(*at) < INTERVAL);
     }
@@ -135,28 +151,10 @@ impl StatusWriter {
         Due::Now(Box::new(Change { before, after }))
     }
 
-    async fn write(
-        &mut self,
-        policy: &PolicyKey,
-        before: Option<PolicyStatus>,
-        after: PolicyStatus,
-        now: Instant,
-    ) {
-        let resource = match policy.kind {
-            PolicyKind::RateLimitPolicy => ApiResource::erase::<RateLimitPolicy>(&()),
-            PolicyKind::CircuitBreakerPolicy => ApiResource::erase::<CircuitBreakerPolicy>(&()),
-        };
-        // Applied, not merged, so that a field that is left out goes away.
-        let object = json!({
-            "apiVersion": resource.api_version,
-            "kind": resource.kind,
-            "metadata": {"name": policy.name, "namespace": policy.namespace},
-            "status": after,
-        });
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &policy.namespace, &resource);
-        let params = PatchParams::apply(MANAGER).force();
-        let outcome = match api.patch_status(&policy.name, &params, &Patch::Apply(object)).await {
-            Ok(_) => {
+    fn note(&mut self, policy: &PolicyKey, change: Change, outcome: kube::Result<()>, now: Instant) {
+        let Change { before, after } = change;
+        let outcome = match outcome {
+            Ok(()) => {
                 self.written.insert(policy.clone(), now);
                 self.own.insert(policy.clone());
                 self.announce(policy, before.as_ref(), &after);
@@ -224,6 +222,23 @@ enum Due {
     Nothing,
     Later,
     Now(Box<Change>),
+}
+
+async fn write(client: &Client, policy: &PolicyKey, status: &PolicyStatus) -> kube::Result<()> {
+    let resource = match policy.kind {
+        PolicyKind::RateLimitPolicy => ApiResource::erase::<RateLimitPolicy>(&()),
+        PolicyKind::CircuitBreakerPolicy => ApiResource::erase::<CircuitBreakerPolicy>(&()),
+    };
+    // Applied, not merged, so that a field that is left out goes away.
+    let object = json!({
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {"name": policy.name, "namespace": policy.namespace},
+        "status": status,
+    });
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &policy.namespace, &resource);
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch_status(&policy.name, &params, &Patch::Apply(object)).await.map(drop)
 }
 
 /// A condition whose status did not change keeps its time of transition, also while the watch has not brought back

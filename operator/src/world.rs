@@ -24,10 +24,11 @@ use std::time::Instant;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DynamicObject;
+use tidegate_operator_core::index::Home;
 use tidegate_operator_core::inject::NamespaceFacts;
 use tidegate_operator_core::key::{CustomKind, PodKey, PolicyKey, Unavailable};
 use tidegate_operator_core::service::ServiceFacts;
-use tidegate_operator_core::status::PolicyStatus;
+use tidegate_operator_core::status::{PolicyStatus, counts_the_same};
 use tidegate_policy::PolicyDocument;
 use tidegate_policy::report::Report;
 use tokio::sync::{Notify, watch};
@@ -59,6 +60,15 @@ pub(crate) struct World {
 struct Dirty {
     policies: BTreeSet<PolicyKey>,
     namespaces: BTreeSet<String>,
+}
+
+impl World {
+    /// Of the operator that sidecars reach here.
+    pub(crate) fn at(home: Home) -> Self {
+        let world = Self::default();
+        world.state.write().unwrap_or_else(PoisonError::into_inner).index.set_home(home);
+        world
+    }
 }
 
 /// Watch events.
@@ -185,8 +195,13 @@ impl World {
             return None;
         }
         let received = self.ledger().put(pod.clone(), uid, report, Instant::now());
-        self.dirty().namespaces.insert(pod.namespace.clone());
-        self.status_due.notify_one();
+        // Most reports only tell that the pod lives.
+        if !received.before.as_ref().is_some_and(|before| counts_the_same(before, &received.after)) {
+            let policies: Vec<_> =
+                self.read().index.policies_of(&pod.namespace, &pod.name).cloned().collect();
+            self.dirty().policies.extend(policies);
+            self.status_due.notify_one();
+        }
         Some(received)
     }
 }

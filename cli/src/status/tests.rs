@@ -19,7 +19,7 @@ status:
   - {type: Programmed, status: 'False', reason: PartiallyProgrammed, message: 1 of 2 pods have no sidecar,
      lastTransitionTime: '2026-01-01T00:00:00Z'}
   pods: {matched: 2, injected: 1, programmed: 1, outOfDate: 0, uninjected: 1}
-  tiersTripped: {qps: 1, gpuMemory: 0, latency: 0}
+  tiersTripped: {qps: 1, gpuMemory: 0, latency: 1, any: 1}
 ",
     );
     api.put(

@@ -1,6 +1,9 @@
 //! Processes of the cluster, killed and stopped as a crash or an overloaded machine would. The nodes have to share this
 //! machine's kernel.
 
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -36,8 +39,7 @@ pub struct Frozen(Vec<Pid>);
 impl Frozen {
     /// The operator's process in a pod.
     pub fn operator(pod: &Pod) -> anyhow::Result<Self> {
-        let operator = process_of(pod, |words| words[0].ends_with("tidegate-operator"));
-        Self::stop(operator.into_iter().collect())
+        Self::stop(operator_of(pod).into_iter().collect())
     }
 
     /// The API server of this machine's cluster.
@@ -54,6 +56,11 @@ impl Frozen {
         let file = format!("/{name}");
         let is = |pid: &Pid| words(&command_line(*pid))[0].ends_with(&file);
         Self::stop(processes().filter(is).collect())
+    }
+
+    /// The cluster's etcd.
+    pub fn etcd() -> anyhow::Result<Self> {
+        Self::stop(processes().filter(|pid| words(&command_line(*pid))[0].ends_with("etcd")).collect())
     }
 
     /// For so long.
@@ -75,6 +82,56 @@ impl Drop for Frozen {
             let _ended_meanwhile = kill_process(pid, Signal::CONT);
         }
     }
+}
+
+/// Nothing reaches the policy streams of an operator until this is dropped: packets vanish, and nobody is told.
+#[derive(Debug)]
+pub struct Cut {
+    /// The network of the operator's pod.
+    namespace: File,
+}
+
+/// Rules of the cut, a table of its own.
+const CUT: &str = "table inet tidegate_cut";
+/// Of the policy stream.
+const STREAM_PORT: u16 = 8444;
+
+impl Cut {
+    /// The operator's pod.
+    pub fn operator(pod: &Pod) -> anyhow::Result<Self> {
+        let pid = operator_of(pod).with_context(|| format!("no operator in {}", pod.name_any()))?;
+        let path = format!("/proc/{}/ns/net", pid.as_raw_nonzero());
+        let cut = Self { namespace: File::open(&path).context(path)? };
+        let chain = |hook: &str, side: &str| {
+            format!("chain {hook} {{ type filter hook {hook} priority -10; tcp {side} {STREAM_PORT} drop; }}")
+        };
+        cut.nft(&format!("{CUT} {{ {}; {}; }}", chain("input", "dport"), chain("output", "sport")))?;
+        Ok(cut)
+    }
+
+    /// For so long.
+    pub async fn last(self, length: Duration) {
+        tokio::time::sleep(length).await;
+    }
+
+    /// The network lives as long as it is held open, also when its pod is gone meanwhile.
+    fn nft(&self, rules: &str) -> anyhow::Result<()> {
+        let network = format!("--net=/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd());
+        let output = Command::new("nsenter").args([&network, "nft", rules]).output().context("nsenter")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "nft {rules}: {said}");
+        Ok(())
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        let _with_its_pod = self.nft(&format!("delete {CUT}"));
+    }
+}
+
+fn operator_of(pod: &Pod) -> Option<Pid> {
+    process_of(pod, |words| words[0].ends_with("tidegate-operator"))
 }
 
 fn kill(pid: Pid) -> anyhow::Result<()> {

@@ -206,7 +206,7 @@ impl Lab {
 
 /// Applies every object of the YAML on the server's side; objects without a namespace of their own go into the given
 /// one.
-pub(super) async fn apply(client: &Client, namespace: Option<&str>, yaml: &str) -> anyhow::Result<()> {
+pub async fn apply(client: &Client, namespace: Option<&str>, yaml: &str) -> anyhow::Result<()> {
     patch_all(client, namespace, yaml, &PatchParams::apply(FIELD_MANAGER).force()).await
 }
 

@@ -8,7 +8,7 @@ use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams}
 use serde_json::{Value, json};
 use tidegate_e2e::cluster::binaries;
 
-use crate::server::ApiServer;
+use tidegate_e2e::apiserver::ApiServer;
 
 fn folder() -> PathBuf {
     binaries::workspace().join("operator/core/tests/golden")

@@ -3,19 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod golden;
+mod outages;
 #[path = "../../../crds/tests/rules/rows.rs"]
 mod rows;
+mod scale;
 mod schema;
-mod server;
 
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
+use tidegate_e2e::apiserver::ApiServer;
 
 use rows::{ACCEPTED, BREAKER, RATE_LIMIT, REFUSED};
 use schema::{Segment, refusable, values_at};
-use server::ApiServer;
 
 fn api(server: &ApiServer, kind: &str) -> Api<DynamicObject> {
     let resource = match kind {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use tidegate_crds::RateLimitPolicy;
-use tidegate_e2e::harness::{Engine, Frozen, Lab, RELEASE_NAMESPACE, alone, eventually, release};
+use tidegate_e2e::harness::{Cut, Engine, Frozen, Lab, RELEASE_NAMESPACE, alone, eventually, release};
 use tidegate_e2e::random::Random;
 use tokio::time::Instant;
 
@@ -21,6 +21,8 @@ const REPLICAS: i32 = 3;
 /// Requests per second that the limited user is allowed at each pod, and at once.
 const RATE: u64 = 2;
 const BURST: u64 = 10;
+/// How long etcd stands still at a time.
+const STALL: Duration = Duration::from_millis(500);
 /// How long after the last fault every pod has to obey the last version of the policy.
 const CONVERGENCE: Duration = Duration::from_secs(5);
 
@@ -34,11 +36,13 @@ enum Fault {
     KillLeader,
     FreezeOperator,
     FreezeApiServer,
+    SlowEtcd,
+    CutStreams,
     KillAgents,
     DropCertificate,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 11] = [
     Fault::KillWorker,
     Fault::KillSidecar,
     Fault::KillEngine,
@@ -46,6 +50,8 @@ const FAULTS: [Fault; 9] = [
     Fault::KillLeader,
     Fault::FreezeOperator,
     Fault::FreezeApiServer,
+    Fault::SlowEtcd,
+    Fault::CutStreams,
     Fault::KillAgents,
     Fault::DropCertificate,
 ];
@@ -98,19 +104,8 @@ impl Chaos<'_> {
                 // The last one was killed a moment ago.
                 Err(_) => Ok(()),
             },
-            Fault::FreezeOperator => {
-                let operators = release::operators(&self.lab.client).await?;
-                let n = self.below(operators.len());
-                let length = self.up_to(Duration::from_secs(8));
-                if let Ok(frozen) = Frozen::operator(&operators[n]) {
-                    frozen.last(length).await;
-                }
-                Ok(())
-            }
-            Fault::FreezeApiServer => {
-                let length = self.up_to(Duration::from_secs(4));
-                Frozen::api_server()?.last(length).await;
-                Ok(())
+            Fault::FreezeOperator | Fault::FreezeApiServer | Fault::SlowEtcd | Fault::CutStreams => {
+                self.hold_up(fault).await
             }
             Fault::KillAgents => {
                 let pods: Api<Pod> = Api::namespaced(self.lab.client.clone(), RELEASE_NAMESPACE);
@@ -124,6 +119,38 @@ impl Chaos<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Holds up what goes on after a while as if nothing had been.
+    async fn hold_up(&mut self, fault: Fault) -> anyhow::Result<()> {
+        let operators = release::operators(&self.lab.client).await?;
+        let operator = &operators[self.below(operators.len())];
+        match fault {
+            Fault::FreezeOperator => {
+                let length = self.up_to(Duration::from_secs(8));
+                if let Ok(frozen) = Frozen::operator(operator) {
+                    frozen.last(length).await;
+                }
+            }
+            Fault::CutStreams => {
+                // TCP tries again after pauses that double: after a longer cut the next try would be too late.
+                let length = self.up_to(Duration::from_secs(3));
+                if let Ok(cut) = Cut::operator(operator) {
+                    cut.last(length).await;
+                }
+            }
+            Fault::SlowEtcd => {
+                for _ in 0..=self.below(8) {
+                    Frozen::etcd()?.last(STALL).await;
+                    tokio::time::sleep(STALL / 2).await;
+                }
+            }
+            _ => {
+                let length = self.up_to(Duration::from_secs(4));
+                Frozen::api_server()?.last(length).await;
+            }
+        }
+        Ok(())
     }
 
     async fn delete(&self, operator: &str) -> anyhow::Result<()> {

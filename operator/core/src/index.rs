@@ -43,6 +43,16 @@ pub struct Index {
     namespaces: BTreeMap<String, NamespaceIndex>,
     /// The kinds whose objects cannot be known.
     unavailable: BTreeMap<CustomKind, Unavailable>,
+    home: Option<Home>,
+}
+
+/// Where sidecars reach the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Namespace of its pods.
+    pub namespace: String,
+    /// Port of the policy stream at its pods.
+    pub port: u16,
 }
 
 /// What an event changed.
@@ -128,6 +138,21 @@ impl Index {
         self.namespaces.iter().flat_map(|(namespace, index)| {
             index.policies.keys().map(move |(kind, name)| PolicyKey::new(*kind, namespace, name))
         })
+    }
+
+    /// The policies that select a pod.
+    pub fn policies_of(&self, namespace: &str, pod: &str) -> impl Iterator<Item = &PolicyKey> {
+        let verdict = self.namespaces.get(namespace).and_then(|index| index.verdict(pod));
+        verdict.into_iter().flat_map(|verdict| &verdict.matches)
+    }
+
+    /// Names the place of the operator, which sidecars that say nothing may not be able to reach.
+    pub fn set_home(&mut self, home: Home) {
+        self.home = Some(home);
+    }
+
+    pub(crate) const fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
     /// The kinds whose objects cannot be known.

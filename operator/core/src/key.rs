@@ -236,6 +236,11 @@ impl CustomKind {
             Self::ExperimentalInferencePool => "inferencepools.inference.networking.x-k8s.io",
         }
     }
+
+    /// As in the path of its objects.
+    pub fn plural(self) -> &'static str {
+        self.definition().split('.').next().unwrap_or_default()
+    }
 }
 
 /// Why the objects of a kind are not known.

@@ -64,7 +64,7 @@ impl PodFacts {
 impl PodFacts {
     /// Whether the clients of this Service go around the pod's sidecar.
     pub(crate) fn is_bypassed_by(&self, service: &ServiceFacts) -> bool {
-        !self.by_name.is_empty() && service.goes_around(|port| self.by_name.contains(&port))
+        service.goes_around(|port| self.by_name.contains(&port))
     }
 }
 

@@ -31,6 +31,21 @@ pub struct PodReport {
 /// The last report of each pod.
 pub type Reports = BTreeMap<PodKey, PodReport>;
 
+/// Whether no status of a policy can differ between these two reports of one pod.
+pub fn counts_the_same(before: &Report, after: &Report) -> bool {
+    let breaker = |report: &Report| {
+        report.status.breaker.as_ref().map(|breaker| (breaker.policy.clone(), breaker.state))
+    };
+    let shedding = |report: &Report| -> Vec<_> {
+        let tiers = report.status.tiers.iter().filter(|tier| tier.shedding);
+        tiers.map(|tier| (tier.policy.clone(), tier.tier)).collect()
+    };
+    before.revision == after.revision
+        && before.refused == after.refused
+        && breaker(before) == breaker(after)
+        && shedding(before) == shedding(after)
+}
+
 /// The status of a policy. Serialises to the value of the object's `status` field.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -69,6 +84,8 @@ struct Tally {
     pods: PodCounts,
     tripped: TierCounts,
     open: i32,
+    /// Sidecars that have not reported, or not for long.
+    silent: i32,
     /// Sidecars that refused their document, and what the first of them said.
     refused: i32,
     refusal: Option<String>,
@@ -92,6 +109,7 @@ impl Index {
             tally: &tally,
             rotate: rotate.as_deref(),
             unavailable: self.unavailable(),
+            home: self.home(),
             object: None,
         };
         let conditions = conditions::of(&view, &stored.facts.conditions, now);
@@ -138,7 +156,7 @@ fn tally(
             continue;
         }
         tally.pods.injected += 1;
-        if let Some(service) = namespace.services_of(pod).find(|one| pod.is_bypassed_by(one)) {
+        if let Some(service) = namespace.bypass_of(pod) {
             tally.bypassed += 1;
             tally.bypass.get_or_insert_with(|| format!("{}: {}", service.front(), service.remedy()));
         }
@@ -157,6 +175,7 @@ impl Tally {
     fn count(&mut self, policy: &PolicyKey, verdict: &Verdict, report: Option<&Report>) {
         let Some(report) = report else {
             self.pods.out_of_date += 1;
+            self.silent += 1;
             return;
         };
         if report.revision == verdict.document.revision {

@@ -105,6 +105,17 @@ async fn radio_silence_while_nothing_changes() {
 }
 
 #[tokio::test]
+async fn a_report_that_only_tells_that_its_pod_lives_is_looked_at_by_nobody() {
+    let bench = bench();
+    bench.report(false);
+    assert_eq!(bench.world.take_dirty().len(), 1);
+    bench.report(false);
+    assert_eq!(bench.world.take_dirty().len(), 0);
+    bench.report(true);
+    assert_eq!(bench.world.take_dirty().len(), 1);
+}
+
+#[tokio::test]
 async fn radio_silence_before_everything_is_listed() {
     let mut bench = bench();
     bench.world = Arc::new(World::default());

@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use k8s_openapi::ByteString;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use serde_json::Value;
@@ -37,11 +38,21 @@ pub(super) fn parse(body: &[u8]) -> Result<Asked, String> {
 
 /// The HTTP answer.
 pub(super) fn answer(reviewed: Reviewed) -> Response {
-    match reviewed {
-        Ok(response) => axum::Json(response.into_review()).into_response(),
+    match reviewed.and_then(|response| written(response).map_err(|error| error.to_string())) {
+        Ok(review) => axum::Json(review).into_response(),
         Err(message) => {
             tracing::warn!(message, "bad admission review");
             (StatusCode::BAD_REQUEST, format!("{message}\n")).into_response()
         }
     }
+}
+
+/// With the patch in base64, as API servers write the field; byte by byte as a number it would be three times as long.
+fn written(mut response: AdmissionResponse) -> serde_json::Result<Value> {
+    let patch = response.patch.take().map(ByteString);
+    let mut review = serde_json::to_value(response.into_review())?;
+    if let Some(patch) = patch {
+        review["response"]["patch"] = serde_json::to_value(patch)?;
+    }
+    Ok(review)
 }

@@ -114,12 +114,10 @@ async fn validate(bench: &Bench, operation: &str, object: &Value) -> Value {
     answer["response"].clone()
 }
 
-/// kube writes the patch as a list of bytes, as the API server's base64 field takes it.
+/// As the API server would.
 fn patched(object: &Value, response: &Value) -> Value {
-    let bytes = match &response["patch"] {
-        Value::String(text) => base64::engine::general_purpose::STANDARD.decode(text).unwrap(),
-        list => serde_json::from_value(list.clone()).unwrap(),
-    };
+    let text = response["patch"].as_str().unwrap();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
     let patch: json_patch::Patch = serde_json::from_slice(&bytes).unwrap();
     let mut object = object.clone();
     json_patch::patch(&mut object, &patch).unwrap();

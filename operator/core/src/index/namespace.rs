@@ -26,6 +26,8 @@ pub(crate) struct NamespaceIndex {
     workloads: BTreeSet<Workload>,
     /// What follows for each pod from all of the above.
     verdicts: BTreeMap<String, Judged>,
+    /// The pods of each policy that has any, by the same verdicts.
+    selected: BTreeMap<PolicyKey, BTreeSet<String>>,
 }
 
 /// The verdict on one pod.
@@ -110,7 +112,12 @@ impl NamespaceIndex {
         if before == Some(&after) {
             return Scope::Nothing;
         }
-        let pods = self.selected(before.into_iter().chain([&after]));
+        let pods = if before.is_some_and(|before| before.asks_the_same_as(&after)) {
+            // Each write of its status comes back here. Nobody obeys another document because of it.
+            BTreeSet::new()
+        } else {
+            self.selected_by(before.into_iter().chain([&after]))
+        };
         self.policies.insert(id.clone(), after);
         Scope::Policy(id, pods)
     }
@@ -118,7 +125,7 @@ impl NamespaceIndex {
     pub(super) fn remove_policy(&mut self, kind: PolicyKind, name: &str) -> Scope {
         let id = (kind, name.to_owned());
         let Some(before) = self.policies.remove(&id) else { return Scope::Nothing };
-        let pods = self.selected(std::iter::once(&before));
+        let pods = self.selected_by(std::iter::once(&before));
         Scope::Policy(id, pods)
     }
 
@@ -161,10 +168,10 @@ impl NamespaceIndex {
         &'a self,
         policy: &'a PolicyKey,
     ) -> impl Iterator<Item = (&'a str, &'a PodFacts, &'a Verdict)> {
-        self.verdicts
-            .iter()
-            .filter(|(_, judged)| judged.verdict.matches.contains(policy))
-            .filter_map(|(name, judged)| Some((name.as_str(), self.pods.get(name)?, judged.verdict.as_ref())))
+        let pod = |name: &'a String| {
+            Some((name.as_str(), self.pods.get(name)?, self.verdicts.get(name)?.verdict.as_ref()))
+        };
+        self.selected.get(policy).into_iter().flatten().filter_map(pod)
     }
 
     /// What sends traffic to its pods.
@@ -175,6 +182,14 @@ impl NamespaceIndex {
     /// The Services that lead to a pod.
     pub(crate) fn services_of(&self, pod: &PodFacts) -> impl Iterator<Item = &ServiceFacts> {
         self.services.values().filter(|service| service.selects(&pod.labels))
+    }
+
+    /// The first Service or pool whose clients go around the pod's sidecar.
+    pub(crate) fn bypass_of(&self, pod: &PodFacts) -> Option<&ServiceFacts> {
+        if pod.by_name.is_empty() {
+            return None;
+        }
+        self.services_of(pod).find(|one| pod.is_bypassed_by(one))
     }
 
     /// Whether the target of a policy is there.
@@ -218,7 +233,7 @@ impl NamespaceIndex {
     }
 
     /// The pods that any of these policies selects.
-    fn selected<'a>(&self, policies: impl Iterator<Item = &'a StoredPolicy>) -> BTreeSet<String> {
+    fn selected_by<'a>(&self, policies: impl Iterator<Item = &'a StoredPolicy>) -> BTreeSet<String> {
         let targets: Vec<_> = policies.filter_map(|policy| Some(&policy.compiled()?.target)).collect();
         let selects = |pod| targets.iter().any(|target| target.selects(pod, &self.services).is_some());
         self.pods.iter().filter(|(_, pod)| selects(pod)).map(|(name, _)| name.clone()).collect()
@@ -270,11 +285,30 @@ impl NamespaceIndex {
             for judged in before.iter().chain(after.as_ref()) {
                 changes.policies.extend(judged.verdict.matches.iter().cloned());
             }
+            self.note_selection(name, before.as_ref(), after.as_ref());
             if let Some(judged) = after {
                 self.verdicts.insert(name.clone(), judged);
             }
         }
         changes
+    }
+
+    fn note_selection(&mut self, pod: &str, before: Option<&Judged>, after: Option<&Judged>) {
+        let [before, after] = [before, after].map(|judged| judged.map(|judged| &judged.verdict.matches));
+        if before == after {
+            return;
+        }
+        for policy in before.into_iter().flatten() {
+            if let Some(pods) = self.selected.get_mut(policy) {
+                pods.remove(pod);
+                if pods.is_empty() {
+                    self.selected.remove(policy);
+                }
+            }
+        }
+        for policy in after.into_iter().flatten() {
+            self.selected.entry(policy.clone()).or_default().insert(pod.to_owned());
+        }
     }
 
     /// The new verdicts on these pods; `None` for one that is gone.

@@ -89,6 +89,12 @@ impl StoredPolicy {
         }
     }
 
+    /// Whether the two differ at most in what their status says.
+    pub(crate) fn asks_the_same_as(&self, other: &Self) -> bool {
+        let asks = |policy: &Self| (policy.facts.generation, policy.facts.created);
+        asks(self) == asks(other) && self.in_force == other.in_force && self.problems == other.problems
+    }
+
     pub(crate) fn compiled(&self) -> Option<&CompiledPolicy> {
         self.in_force.as_ref().map(|(compiled, _)| compiled)
     }

@@ -186,6 +186,20 @@ fn an_event_that_changes_nothing_changes_nothing() {
 }
 
 #[test]
+fn the_write_of_a_status_concerns_its_policy_alone() {
+    let mut index = Index::new();
+    index.apply_pod(&pod("llama-1", "u1", "app: llama"));
+    index.apply_rate_limit_policy(&rate_limit("other", 1, "{priority: {}}"));
+    let mut written = rate_limit("all", 2, "{priority: {}}");
+    index.apply_rate_limit_policy(&written);
+    let condition = "{type: Accepted, status: 'True', reason: Accepted, message: '', lastTransitionTime: '2026-01-01T00:00:00Z'}";
+    written.status = Some(from_yaml(&format!("{{conditions: [{condition}]}}")));
+    let changes = index.apply_rate_limit_policy(&written);
+    assert_eq!((changes.pods, changes.policies), (BTreeSet::new(), BTreeSet::from([policy("all")])));
+    assert_eq!(index.policies_of("ns", "llama-1").count(), 2);
+}
+
+#[test]
 fn a_pod_with_the_name_of_an_older_one_is_another_pod() {
     let mut index = Index::new();
     index.apply_pod(&pod("llama-1", "u1", "app: llama"));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::Tally;
-use crate::index::{NamespaceIndex, StoredPolicy, Verdict};
+use crate::index::{Home, NamespaceIndex, StoredPolicy, Verdict};
 use crate::key::{CustomKind, PolicyKey, Unavailable};
 use crate::merge::Part;
 use crate::pod::PodFacts;
@@ -24,6 +24,8 @@ pub(super) struct View<'a> {
     pub(super) rotate: Option<&'a str>,
     /// The kinds whose objects cannot be known.
     pub(super) unavailable: &'a BTreeMap<CustomKind, Unavailable>,
+    /// Where sidecars reach the operator, if that is known.
+    pub(super) home: Option<&'a Home>,
     /// The one target that it is about, and the pods of which the tally is; else all of them.
     pub(super) object: Option<&'a TargetObject>,
 }
@@ -211,7 +213,8 @@ fn programmed(view: &View<'_>, accepted: &Finding) -> Finding {
         return Finding::new(false, "Reconciling", message);
     }
     if pods.out_of_date > 0 {
-        let message = format!("{} of {} sidecars enforce it.", pods.programmed, pods.injected);
+        let message =
+            format!("{} of {} sidecars enforce it.{}", pods.programmed, pods.injected, silent(view));
         return Finding::new(false, "Reconciling", message);
     }
     let notes: Vec<_> =
@@ -223,6 +226,17 @@ fn programmed(view: &View<'_>, accepted: &Finding) -> Finding {
         return Finding::new(true, "Programmed", "It selects no pod now.");
     }
     Finding::new(true, "Programmed", format!("{} of {} pods enforce it.", pods.programmed, pods.matched))
+}
+
+/// What to do about sidecars from which nothing is heard: most often something is between them and the operator.
+fn silent(view: &View<'_>) -> String {
+    let silent = view.tally.silent;
+    let Some(home) = view.home.filter(|_| silent > 0) else { return String::new() };
+    format!(
+        " {silent} have not reported. If that lasts, a NetworkPolicy may cut them off: add to it egress: [{{to: \
+         [{{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}}}], ports: [{{protocol: TCP, port: {}}}]}}]",
+        home.namespace, home.port
+    )
 }
 
 fn without_sidecar(view: &View<'_>) -> Option<String> {

@@ -6,6 +6,7 @@ use serde_json::json;
 use tidegate_crds::{AncestorRef, CircuitBreakerPolicy, LimitStatus, PolicyAncestorStatus, RateLimitPolicy};
 
 use super::*;
+use crate::index::Home;
 use crate::key::{CustomKind, Unavailable, WorkloadKind};
 
 fn from_yaml<T: DeserializeOwned>(yaml: &str) -> T {
@@ -275,6 +276,23 @@ fn a_sidecar_that_enforces_an_older_document_is_out_of_date() {
 }
 
 #[test]
+fn sidecars_that_say_nothing_are_told_of_with_the_rule_that_may_be_missing() {
+    let mut index = Index::new();
+    index.set_home(Home { namespace: "tidegate-system".to_owned(), port: 8444 });
+    index.apply_pod(&pod("a", INJECTED));
+    index.apply_pod(&pod("b", INJECTED));
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let reports = [reported(&index, "b", &json!({}))].into();
+    let told = condition(&rate_limit_status(&index, "all", &reports), "Programmed");
+    let rule = "egress: [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: tidegate-system}}}], \
+                ports: [{protocol: TCP, port: 8444}]}]";
+    assert!(told.contains("1 have not reported") && told.ends_with(rule), "{told}");
+    let reports = [reported(&index, "a", &json!({})), reported(&index, "b", &json!({}))].into();
+    let told = condition(&rate_limit_status(&index, "all", &reports), "Programmed");
+    assert_eq!(told, "True Programmed: 2 of 2 pods enforce it.");
+}
+
+#[test]
 fn the_report_of_an_earlier_pod_of_that_name_says_nothing() {
     let mut index = Index::new();
     index.apply_pod(&pod("a", INJECTED));
@@ -515,6 +533,25 @@ fn only_another_condition_is_urgent() {
     let third = status(&index);
     assert_ne!(third, second);
     assert!(!third.is_urgent_after(Some(&second)), "only counts changed");
+}
+
+#[test]
+fn a_report_that_differs_in_what_is_counted_tells_so() {
+    let before = report("a", &json!({"status": {"tiers": [tier("Qps", "ns/all", false)]}}));
+    let lives = report(
+        "a",
+        &json!({"status": {"inFlight": 7, "pressure": 0.5, "tiers": [tier("Qps", "ns/all", false)]}}),
+    );
+    assert!(counts_the_same(&before, &lives));
+    let refused = json!({"revision": "b", "message": "no"});
+    for after in [
+        report("b", &json!({"status": {"tiers": [tier("Qps", "ns/all", false)]}})),
+        report("a", &json!({"status": {"tiers": [tier("Qps", "ns/all", true)]}})),
+        report("a", &json!({"status": {"breaker": breaker("ns/b", "Open")}})),
+        report("a", &json!({"refused": refused})),
+    ] {
+        assert!(!counts_the_same(&before, &after), "{after:?}");
+    }
 }
 
 #[test]
