@@ -53,8 +53,7 @@ impl Frozen {
     }
 
     fn program(name: &str) -> anyhow::Result<Self> {
-        let file = format!("/{name}");
-        let is = |pid: &Pid| words(&command_line(*pid))[0].ends_with(&file);
+        let is = |pid: &Pid| words(&command_line(*pid))[0].rsplit('/').next() == Some(name);
         Self::stop(processes().filter(is).collect())
     }
 

@@ -94,7 +94,7 @@ async fn a_stream_within_the_grace_period_is_whole_and_one_beyond_it_ends_with_t
         let pods = lab.engine(&engine).await?;
         let url = service_url(lab, "llama").await?;
         let traffic = Traffic::start(&url, &[Client { priority: "medium", rate: 10.0 }]);
-        let (short, long) = (stream(lab, &pods[0], 100)?, stream(lab, &pods[0], 3000)?);
+        let (short, long) = (stream(lab, &pods[0], 250)?, stream(lab, &pods[0], 3000)?);
         lab.until(&pods[0], "both streams", |status| status.in_flight >= 2).await?;
         lab.api::<Pod>().delete(&pods[0].name_any(), &DeleteParams::default()).await?;
         let short = short.await?;
