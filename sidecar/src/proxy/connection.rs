@@ -49,7 +49,8 @@ async fn drive(stream: TcpStream, client: Rc<Client>) {
     builder.max_buf_size(client.shared.caps.buffer()).header_read_timeout(None).half_close(true);
     let service = {
         let client = client.clone();
-        service_fn(move |request| handler::handle(client.clone(), request))
+        // hyper keeps the room of a service's future for as long as the connection lasts: that of a pointer.
+        service_fn(move |request| Box::pin(handler::handle(client.clone(), request)))
     };
     let watched = Watched { stream, client: client.clone(), pause: Pause::default() };
     let mut connection = builder.serve_connection(TokioIo::new(watched), service);

@@ -71,8 +71,8 @@ pub(super) struct Arrived {
 /// Answers one request. An error ends the client's connection or stream, because an answer cannot be given or not be
 /// ended.
 ///
-/// hyper keeps the room of the answering for as long as the connection lasts. So what is rare has room of its own
-/// while it happens, and nothing is handed from one function to the next that can be lent.
+/// Each request in flight takes the room of its answering. So what is rare has room of its own while it happens, and
+/// nothing is handed from one function to the next that can be lent.
 pub(super) fn handle(
     client: Rc<Client>,
     request: Request<Incoming>,
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_holds_little_room_for_answering() {
+    fn a_request_takes_little_room_for_its_answering() {
         assert!(room(handle) <= 2048, "{} bytes", room(handle));
     }
 }
