@@ -71,14 +71,14 @@ fn a_limit_that_is_raised_under_load_remembers_all_that_was_spent_before() {
         let of = |burst| Law::TokenBucket(TokenBucket::new(burst, Duration::from_mins(1), burst));
         let (old, new) = (of(2), of(3));
         let table = Arc::new(Table::new(old, BUCKETS));
-        table.take(&old, now, ONE, 1).unwrap();
+        table.take(&old, now, Some(ONE), 1).unwrap();
         let other = {
             let table = Arc::clone(&table);
-            thread::spawn(move || table.take(&old, now, ONE, 1).is_ok())
+            thread::spawn(move || table.take(&old, now, Some(ONE), 1).is_ok())
         };
         let raised = table.converted(old, new, BUCKETS, now);
         let meanwhile = other.join().unwrap();
-        let passed = (0..3).filter(|_| raised.take(&new, now, ONE, 1).is_ok()).count();
+        let passed = (0..3).filter(|_| raised.take(&new, now, Some(ONE), 1).is_ok()).count();
         assert!(meanwhile, "the limit that was in force had one left");
         assert!((1..=2).contains(&passed), "one was spent before, and one more perhaps in time: {passed}");
     });
