@@ -130,6 +130,10 @@ pub(crate) fn probes() -> i32 {
     1
 }
 
+pub(crate) fn api_key_headers() -> Vec<HeaderName> {
+    ["Authorization", "x-api-key", "api-key"].map(HeaderName::from).into()
+}
+
 pub(crate) fn jwt_algorithms() -> Vec<JwtAlgorithm> {
     vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EdDSA]
 }

@@ -4,14 +4,14 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Claimant, Duration, defaults};
+use crate::{Claimant, Duration, HeaderName, StripHeaders, defaults};
 
-/// Whose tokens and whose word on an address are believed. A token that is not believed is as if it were absent: nobody is refused for it, and
-/// nobody gains by it.
+/// Whose tokens, which API keys and whose word on an address are believed. A token that is not believed is as if it were
+/// absent: nobody is refused for it, and nobody gains by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
-    "(has(self.jwt) && size(self.jwt) > 0) || has(self.clientIP)"
+    "(has(self.jwt) && size(self.jwt) > 0) || has(self.apiKeys) || has(self.clientIP)"
 ).message(Identity::NOBODY))]
 pub struct Identity {
     /// Issuers of JSON Web Tokens in `Authorization: Bearer`. Their claims can be keys of limits and give priority.
@@ -21,6 +21,10 @@ pub struct Identity {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["issuer"])
     )]
     pub jwt: Vec<JwtIssuer>,
+    /// API keys, from a Secret of the pod's own namespace that the pod names in its annotation `tidegate.dev/api-keys`. What
+    /// the Secret says of a key can be a key of limits and give priority, as claims of tokens do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_keys: Option<ApiKeys>,
     /// Where the address of a client comes from when its connection is a proxy's. Without it the address is that of the
     /// connection.
     #[serde(rename = "clientIP", skip_serializing_if = "Option::is_none")]
@@ -29,7 +33,34 @@ pub struct Identity {
 
 impl Identity {
     /// What is said about an identity of nobody.
-    pub const NOBODY: &str = "nobody is known by this: write jwt, clientIP or both, or leave identity out";
+    pub const NOBODY: &str =
+        "nobody is known by this: write jwt, apiKeys, clientIP or several of them, or leave identity out";
+}
+
+/// Where clients show their API keys, and what becomes of those that have none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiKeys {
+    /// The header fields that may have a key: of `Authorization` behind `Bearer`, of any other all of its value.
+    #[serde(default = "defaults::api_key_headers")]
+    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
+    pub headers: Vec<HeaderName>,
+    /// A client without a key that the Secret has, and without a token that is believed.
+    #[serde(default)]
+    pub unknown: UnknownClient,
+    /// Whether these headers are kept from the engine.
+    #[serde(default)]
+    pub strip_headers: StripHeaders,
+}
+
+/// What becomes of a client that nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum UnknownClient {
+    /// It has no claims, and shares the empty key with all others.
+    #[default]
+    Anonymous,
+    /// It is answered 401. With `mode: Shadow` it is not.
+    Refuse,
 }
 
 /// Whose word on a client's address is taken.

@@ -43,7 +43,7 @@ pub use concurrency::{Concurrency, ConcurrencyAlgorithm, Queue};
 pub use definition::{definitions, unknown_fields};
 pub use fallback::{AnswerCache, Fallback, FallbackOn, FallbackService, FallbackTarget, StaticAnswer};
 pub use hook::{Hook, HookEvent, HookMode};
-pub use identity::{ClientIp, ForwardedBy, Identity, Jwks, JwtAlgorithm, JwtIssuer};
+pub use identity::{ApiKeys, ClientIp, ForwardedBy, Identity, Jwks, JwtAlgorithm, JwtIssuer, UnknownClient};
 pub use limit::{Algorithm, Cost, KeyPart, KeySource, Limit, OnExhausted, TokenWeights};
 pub use plans::{Plan, PlanSource, Plans};
 pub use priority::{

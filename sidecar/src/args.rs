@@ -86,6 +86,9 @@ pub struct RunArgs {
     /// How much there may be at once
     #[command(flatten)]
     pub caps: CapArgs,
+    /// Folder with the API keys of clients, one in each file, as a Secret is mounted; read again when it changes
+    #[arg(long, value_name = "FOLDER", env = "TIDEGATE_API_KEYS")]
+    pub api_keys: Option<PathBuf>,
     /// Traces, and what the log tells
     #[command(flatten)]
     pub seeing: SeeingArgs,

@@ -12,7 +12,7 @@ pub mod stream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use tidegate_core::{Answer, Cause, Refusal, Rule};
@@ -96,6 +96,8 @@ pub enum Trouble {
     Connect,
     /// There are as many requests or connections as there may be, or as the memory allows.
     Overloaded,
+    /// The client is not known, and a policy lets nobody else pass.
+    Unauthenticated,
 }
 
 #[derive(Serialize)]
@@ -146,6 +148,10 @@ pub fn trouble(trouble: Trouble, form: Form) -> Response<Bytes> {
     let (status, message, kind) = (trouble.status(), trouble.message(), trouble.kind());
     let mut response = render(form, Said { status, message, kind, code, refusal: None });
     response.headers_mut().insert(REASON, HeaderValue::from_static(code));
+    if trouble == Trouble::Unauthenticated {
+        // RFC 9110, 11.6.1.
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if trouble == Trouble::Overloaded {
         retry_after(response.headers_mut(), form, Some(OVERLOADED_MILLIS));
     }
@@ -247,15 +253,18 @@ impl Trouble {
             Self::AmbiguousFraming | Self::BadTarget | Self::BadHost => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
         }
     }
 
     fn kind(self) -> &'static str {
         match self {
             Self::EngineFailed | Self::EngineTimedOut | Self::Overloaded => "service_unavailable",
-            Self::AmbiguousFraming | Self::BadTarget | Self::BadHost | Self::Connect => {
-                "invalid_request_error"
-            }
+            Self::AmbiguousFraming
+            | Self::BadTarget
+            | Self::BadHost
+            | Self::Connect
+            | Self::Unauthenticated => "invalid_request_error",
         }
     }
 
@@ -269,6 +278,8 @@ impl Trouble {
             Self::BadHost => "bad-host",
             Self::Connect => "connect",
             Self::Overloaded => "overloaded",
+            // As OpenAI has it.
+            Self::Unauthenticated => "invalid_api_key",
         }
     }
 
@@ -283,6 +294,7 @@ impl Trouble {
             Self::BadTarget => "the request's target is not understood: send a path that begins with /",
             Self::BadHost => "the request has no Host header or several: send one",
             Self::Connect => "CONNECT is not served here: send the request itself",
+            Self::Unauthenticated => "no API key that is known here: send one as Authorization: Bearer",
             Self::Overloaded => "the sidecar has as many requests or connections as it may: retry later",
         }
     }

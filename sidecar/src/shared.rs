@@ -10,7 +10,7 @@ use crate::caps::{Caps, Places, Rooms};
 use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::fallback::answers::Answers;
-use crate::identity::Issuers;
+use crate::identity::{ApiKeys, Issuers};
 use crate::metrics::{Metrics, ProtocolRefusal};
 use crate::pressure::Pressure;
 use crate::request_log::Settings;
@@ -26,6 +26,8 @@ pub struct Shared {
     pub engine: ArcSwap<Engine>,
     /// Whose tokens are believed under the policy in force.
     pub issuers: ArcSwap<Issuers>,
+    /// The API keys of clients.
+    pub api_keys: ArcSwap<ApiKeys>,
     /// The time.
     pub clock: Clock,
     /// What is counted.
@@ -58,6 +60,7 @@ impl Shared {
         Self {
             engine: ArcSwap::from_pointee(engine),
             issuers: ArcSwap::from_pointee(Issuers::new(&PolicyDocument::default(), None)),
+            api_keys: ArcSwap::default(),
             clock,
             metrics: Metrics::new(caps.client_labels),
             drain: Drain::default(),

@@ -1,8 +1,9 @@
-//! Who sends a request: the issuers whose tokens are believed, and the proxies whose word on an address is.
+//! Who sends a request: the issuers whose tokens are believed, the headers with API keys, and the proxies whose word on an
+//! address is believed.
 
 use serde::{Deserialize, Serialize};
 
-use crate::Millis;
+use crate::{HeaderName, Millis};
 
 /// Whose JSON Web Tokens are believed, taken whole from one `RateLimitPolicy`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,9 +14,26 @@ pub struct Identity {
     /// At most eight issuers.
     #[serde(default)]
     pub jwt: Vec<JwtIssuer>,
+    /// Where clients show API keys. Absent: none are looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_keys: Option<ApiKeys>,
     /// Whose word on the address of a client is taken. Absent: nobody's, so that it is that of the connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ip: Option<ClientIp>,
+}
+
+/// API keys, which each sidecar reads from a Secret of its pod's own namespace. They are in no document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiKeys {
+    /// The header fields that may have a key, one to eight; of `authorization` behind `Bearer`.
+    pub headers: Vec<HeaderName>,
+    /// A client that is known neither by a key nor by a token is refused. Else it is nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub required: bool,
+    /// The engine does not get to see these headers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip_headers: bool,
 }
 
 /// Where the address of a client comes from when its connection is a proxy's.

@@ -38,7 +38,7 @@ pub use document::{API_VERSION, PolicyDocument, RateLimitHeaders};
 pub use errors::{DocumentError, DocumentErrors};
 pub use fallback::{AnswerCache, Destination, Fallback, FallbackOn, FallbackPath, Fallbacks, StaticAnswer};
 pub use hook::{Hook, HookEvent, HookMode};
-pub use identity::{ClientIp, ForwardedBy, Identity, JwtAlgorithm, JwtIssuer, JwtKeys};
+pub use identity::{ApiKeys, ClientIp, ForwardedBy, Identity, JwtAlgorithm, JwtIssuer, JwtKeys};
 pub use limit::{
     Algorithm, Condition, Cost, KeyPart, Limit, Match, OnExhausted, Ring, Subject, TokenWeights,
 };

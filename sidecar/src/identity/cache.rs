@@ -23,7 +23,7 @@ type Judged = Arc<Result<Believed, Rejection>>;
 
 /// The claims of a believed token.
 #[derive(Debug)]
-pub(crate) struct Verdict(Judged);
+pub(super) struct Verdict(Judged);
 
 struct Kept {
     generation: u64,
@@ -32,6 +32,12 @@ struct Kept {
 
 thread_local! {
     static KEPT: RefCell<Kept> = RefCell::new(Kept { generation: 0, verdicts: Cache::new(CAPACITY) });
+}
+
+impl Verdict {
+    pub(super) fn is_believed(&self) -> bool {
+        self.0.is_ok()
+    }
 }
 
 impl Claims for Verdict {

@@ -12,6 +12,7 @@ use tidegate_policy::{JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, PolicyDocument,
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::api_keys::Place;
 use super::client_ip::Proxies;
 use super::key_set::KeySet;
 use super::{Claimed, signature};
@@ -34,6 +35,8 @@ pub struct Issuers {
     generation: AtomicU64,
     /// Whose word on the address of a client is taken.
     pub(super) proxies: Option<Proxies>,
+    /// Where clients show API keys.
+    pub(super) api_keys: Option<Place>,
     /// Rings when a token names a key that is not known.
     pub(super) missing: Arc<Notify>,
 }
@@ -105,6 +108,11 @@ impl Issuers {
                 .as_ref()
                 .and_then(|identity| identity.client_ip.as_ref())
                 .map(Proxies::new),
+            api_keys: document
+                .identity
+                .as_ref()
+                .and_then(|identity| identity.api_keys.as_ref())
+                .map(Place::new),
             missing: before.map_or_else(Arc::default, |before| Arc::clone(&before.missing)),
         };
         if this.all.iter().any(Issuer::is_unread) {
@@ -272,10 +280,14 @@ fn wanted(document: &PolicyDocument) -> Vec<Box<str>> {
 /// 6901) into nested claims.
 fn values(claims: &Value, name: &str) -> Vec<Box<str>> {
     let value = if name.starts_with('/') { claims.pointer(name) } else { claims.get(name) };
+    value.map(values_of).unwrap_or_default()
+}
+
+/// Of a list each, of an object none.
+pub(super) fn values_of(value: &Value) -> Vec<Box<str>> {
     match value {
-        Some(Value::Array(all)) => all.iter().take(MOST_VALUES).filter_map(scalar).collect(),
-        Some(one) => scalar(one).into_iter().collect(),
-        None => Vec::new(),
+        Value::Array(all) => all.iter().take(MOST_VALUES).filter_map(scalar).collect(),
+        one => scalar(one).into_iter().collect(),
     }
 }
 

@@ -69,6 +69,8 @@ pub enum ProtocolRefusal {
     TooManyRequests,
     /// The process has almost as much memory as it may.
     OutOfMemory,
+    /// Its client is not known, and a policy lets nobody else pass.
+    Unauthenticated,
 }
 
 const VERDICTS: [Verdict; 5] =
@@ -87,7 +89,7 @@ const CAUSES: [Option<Cause>; 10] = [
 ];
 const CLASSES: [Option<PriorityClass>; 4] =
     [None, Some(PriorityClass::Low), Some(PriorityClass::Medium), Some(PriorityClass::High)];
-const PROTOCOL_REFUSALS: [ProtocolRefusal; 11] = [
+const PROTOCOL_REFUSALS: [ProtocolRefusal; 12] = [
     ProtocolRefusal::Tls,
     ProtocolRefusal::Http2,
     ProtocolRefusal::Malformed,
@@ -99,6 +101,7 @@ const PROTOCOL_REFUSALS: [ProtocolRefusal; 11] = [
     ProtocolRefusal::TooManyConnections,
     ProtocolRefusal::TooManyRequests,
     ProtocolRefusal::OutOfMemory,
+    ProtocolRefusal::Unauthenticated,
 ];
 const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const COMBINATIONS: usize = VERDICTS.len() * CAUSES.len() * CLASSES.len();
@@ -350,6 +353,7 @@ impl ProtocolRefusal {
             Self::OutOfMemory => "out_of_memory",
             Self::AmbiguousFraming => "ambiguous_framing",
             Self::NotRedirected => "not_redirected",
+            Self::Unauthenticated => "unauthenticated",
         }
     }
 }
@@ -370,6 +374,7 @@ impl ProtocolRefusal {
             Self::TooManyRequests => "as many requests in flight as --max-requests",
             Self::OutOfMemory => "almost as much memory as --max-memory-bytes, or the cgroup, allows",
             Self::AmbiguousFraming => "a request whose framing can be read in several ways",
+            Self::Unauthenticated => "neither an API key that is known nor a token that is believed",
             Self::NotRedirected => "its destination is not a guarded port of this pod",
         }
     }

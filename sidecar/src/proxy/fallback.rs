@@ -22,6 +22,7 @@ use super::progress::Progress;
 use super::request_body::RequestBody;
 use crate::caps::Room;
 use crate::fallback::{CREDENTIALS, MARK, answers, is_marked, kind, model, remote};
+use crate::identity;
 use crate::metrics::{FallbackOutcome, Verdict};
 use crate::refusal::{self, Dialect, Trouble};
 use crate::request_log;
@@ -306,7 +307,7 @@ impl Arrived {
         let outgoing = remote::Outgoing {
             method: self.parts.method.clone(),
             path: path.or(own).unwrap_or(PathAndQuery::from_static("/")),
-            headers: remote_headers(&self.parts.headers, in_cluster, framing),
+            headers: self.remote_headers(in_cluster, framing),
             body,
         };
         let progress = Progress::new(self.client.shared.clone(), None, self.at);
@@ -340,6 +341,14 @@ impl Arrived {
         let mut answer = answered.pass_on(self.client.clone(), kind, progress, &Limits::default(), path);
         super::answer::close_if(closing, &self.client, &mut answer);
         Ok(Tried::Answered(answer))
+    }
+
+    fn remote_headers(&self, in_cluster: bool, framing: Framing) -> HeaderMap {
+        let mut headers = remote_headers(&self.parts.headers, in_cluster, framing);
+        if !in_cluster {
+            identity::remove_keys(&self.client.shared, &mut headers);
+        }
+        headers
     }
 
     async fn try_static(&mut self, answer: &StaticAnswer) -> Tried {

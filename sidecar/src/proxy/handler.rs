@@ -233,8 +233,13 @@ impl Arrived {
     }
 
     pub(super) async fn refuse(&mut self, refusal: &Refusal) -> Answer {
-        let drained = self.drain().await;
         let answer = self.refusal(refusal);
+        self.say_no(answer).await
+    }
+
+    /// Answers in place of the engine, which never gets the request.
+    pub(super) async fn say_no(&mut self, answer: Response<Bytes>) -> Answer {
+        let drained = self.drain().await;
         if let Some(mut span) = self.span.take() {
             span.status(answer.status().as_u16());
         }

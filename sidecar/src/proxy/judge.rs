@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use tidegate_core::{Admission, Claims, Decision, Engine, Facts, Headers, NoClaims, Refusal};
+use tidegate_core::{Admission, Decision, Engine, Facts, Headers, Refusal};
 use tidegate_policy::FallbackOn;
 
 use super::answer::Answer;
@@ -14,9 +14,9 @@ use super::handler::Arrived;
 use super::progress::Progress;
 use super::queue;
 use crate::identity;
-use crate::metrics::{Labels, Verdict};
+use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::quota::QuotaHeaders;
-use crate::refusal::{Dialect, grpc};
+use crate::refusal::{self, Dialect, Trouble, grpc};
 use crate::request_log;
 use crate::tokens::{Account, Asked};
 
@@ -53,7 +53,8 @@ impl Arrived {
         if engine.reads_prompts() {
             Box::pin(self.look()).await?;
         }
-        let (mut progress, wait, keeps) = match self.ask(&engine) {
+        let Some(decision) = self.ask(&engine) else { return Ok(Box::pin(self.turn_stranger_away()).await) };
+        let (mut progress, wait, keeps) = match decision {
             Decision::Admit(admission) => self.admitted(&engine, admission),
             decision => match Box::pin(self.not_at_once(&engine, decision)).await? {
                 Ok(admission) => self.admitted(&engine, admission),
@@ -69,19 +70,22 @@ impl Arrived {
         self.forward(progress, engine.time_limits()).await
     }
 
-    /// Asks the decision engine.
-    fn ask(&mut self, engine: &Arc<Engine>) -> Decision {
+    /// Asks the decision engine. None: its client has to be known, and is not.
+    fn ask(&mut self, engine: &Arc<Engine>) -> Option<Decision> {
         let caller = identity::of_request(&self.client.shared, self.client.address, &self.parts.headers);
         self.address = caller.address;
         if let Some(span) = &mut self.span {
             span.client(self.address);
+        }
+        if caller.is_refused {
+            return None;
         }
         let facts = Facts {
             method: self.parts.method.as_str(),
             path: self.parts.uri.path(),
             client: self.address,
             headers: &Fields(&self.parts.headers),
-            claims: caller.claims.as_ref().map_or(&NoClaims, |claims| claims as &dyn Claims),
+            claims: caller.claims(),
             model: self.asked.as_ref().and_then(Asked::model),
             service_tier: self.asked.as_ref().and_then(Asked::service_tier),
             tokens: self.estimate,
@@ -92,7 +96,10 @@ impl Arrived {
         for name in engine.stripped_headers() {
             self.parts.headers.remove(name);
         }
-        decision
+        if caller.strips {
+            identity::remove_keys(&self.client.shared, &mut self.parts.headers);
+        }
+        Some(decision)
     }
 
     /// Waits, or answers without the engine.
@@ -161,6 +168,12 @@ impl Arrived {
         };
         self.parts.headers.insert(name, HeaderValue::from_static("identity"));
         Some(Account::new(asked, self.estimate))
+    }
+
+    async fn turn_stranger_away(&mut self) -> Answer {
+        let refusal = ProtocolRefusal::Unauthenticated;
+        request_log::protocol_refused(&self.client.shared, self.address, refusal);
+        self.say_no(refusal::trouble(Trouble::Unauthenticated, self.form())).await
     }
 
     async fn turn_away(&mut self, refusal: &Refusal) -> Answer {

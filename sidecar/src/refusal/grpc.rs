@@ -25,6 +25,7 @@ const DEADLINE_EXCEEDED: u16 = 4;
 const RESOURCE_EXHAUSTED: u16 = 8;
 const UNIMPLEMENTED: u16 = 12;
 const UNAVAILABLE: u16 = 14;
+const UNAUTHENTICATED: u16 = 16;
 
 /// Whether a request of HTTP/2 is a call of gRPC: `application/grpc`, alone or with the name of a codec.
 pub fn is_call(headers: &HeaderMap) -> bool {
@@ -51,7 +52,7 @@ pub fn status(headers: &HeaderMap) -> Option<u16> {
         Some(7) => 403,
         Some(RESOURCE_EXHAUSTED) => 429,
         Some(UNAVAILABLE) => 503,
-        Some(16) => 401,
+        Some(UNAUTHENTICATED) => 401,
         _ => 500,
     })
 }
@@ -87,6 +88,7 @@ pub(super) fn render(status: StatusCode, message: &str) -> Response<Bytes> {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => RESOURCE_EXHAUSTED,
         StatusCode::GATEWAY_TIMEOUT => DEADLINE_EXCEEDED,
         StatusCode::METHOD_NOT_ALLOWED => UNIMPLEMENTED,
+        StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
         status if status.is_client_error() => INVALID_ARGUMENT,
         _ => UNAVAILABLE,
     };

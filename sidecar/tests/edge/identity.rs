@@ -143,7 +143,19 @@ fn no_token_that_is_not_its_issuers_is_believed() {
         let header = URL_SAFE_NO_PAD.encode(json!({"alg": algorithm}).to_string());
         format!("{header}.{}.{signature}", message.split_once('.').unwrap().1)
     };
+    // The public key is known to all: whoever takes it for a secret believes everybody.
+    let public = ours.public();
+    let symmetric = |secret: &[u8]| {
+        let header = URL_SAFE_NO_PAD.encode(json!({"alg": "HS256", "kid": "a"}).to_string());
+        let forged = format!("{header}.{}", message.split_once('.').unwrap().1);
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
+        let tag = ring::hmac::sign(&key, forged.as_bytes());
+        format!("{forged}.{}", URL_SAFE_NO_PAD.encode(tag))
+    };
     let cases = [
+        (symmetric(public["x"].as_str().unwrap().as_bytes()), "unknown_key"),
+        (symmetric(&URL_SAFE_NO_PAD.decode(public["x"].as_str().unwrap()).unwrap()), "unknown_key"),
+        (symmetric(public.to_string().as_bytes()), "unknown_key"),
         (theirs.token(&claims("ann")), "bad_signature"),
         (format!("{message}.{}", URL_SAFE_NO_PAD.encode([0; 64])), "bad_signature"),
         (with(json!({"exp": now() - 10})), "expired"),
@@ -205,7 +217,8 @@ fn keys_are_read_from_their_issuer_followed_when_they_rotate_and_kept_when_it_is
     let uri = format!("https://127.0.0.1:{}/keys", server.address.port());
     let (sidecar, _file) = start(&json!({"remote": {"uri": uri, "caBundle": authority.pem()}}));
     sidecar.line("the reading", |line| line["message"] == "key set read");
-    assert!(passes(&sidecar, &before.token(&claims("ann"))));
+    let known = before.token(&claims("ann"));
+    assert!(passes(&sidecar, &known));
     assert!(passes(&sidecar, "anonymous"), "the one request of the empty key is spent");
     keys.lock().unwrap().clear();
     let rotated = after.token(&claims("bob"));
@@ -217,6 +230,10 @@ fn keys_are_read_from_their_issuer_followed_when_they_rotate_and_kept_when_it_is
     *keys.lock().unwrap() = set(&after);
     eventually("belief in the new key", || passes(&sidecar, &rotated).then_some(()));
     assert!(!passes(&sidecar, &before.token(&claims("dan"))), "and none in the old one");
+    // What was verified before is not taken from the cache either.
+    let (cached, unknown) = (judged(&sidecar, "cached"), judged(&sidecar, "unknown_key"));
+    passes(&sidecar, &known);
+    assert_eq!((judged(&sidecar, "cached"), judged(&sidecar, "unknown_key")), (cached, unknown + 1));
 }
 
 #[test]

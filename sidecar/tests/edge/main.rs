@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod agent;
+mod api_keys;
 mod authority;
 mod command_line;
 mod crash;
@@ -27,4 +28,7 @@ mod refusal;
 mod server;
 mod sidecar;
 mod stages;
+#[path = "../proxy/support.rs"]
+#[allow(dead_code, reason = "shared with the tests of the data path")]
+mod support;
 mod trace;

@@ -120,6 +120,38 @@ fn an_answer_without_usage_costs_the_text_that_came() {
 }
 
 #[test]
+fn an_answer_that_is_packed_anyway_is_counted_from_a_copy_or_costs_what_was_reserved() {
+    let usage = json!({"usage": {"prompt_tokens": 90, "completion_tokens": 7}}).to_string();
+    let packed = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(usage.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let damaged: Vec<u8> = packed.iter().rev().copied().collect();
+    for (coding, body, costs) in [("gzip", &packed, 97), ("br", &packed, 600), ("gzip", &damaged, 600)] {
+        let sent = body.clone();
+        let engine = Engine::new(move |_, mut peer| {
+            while let Some(request) = peer.request() {
+                if request.head.starts_with("POST /v1/fails") {
+                    peer.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+                    continue;
+                }
+                let length = sent.len();
+                peer.send(&format!(
+                    "HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {length}\r\n\r\n"
+                ));
+                peer.send_bytes(&sent);
+            }
+        });
+        let proxy = Proxy::with_document(engine.address, &budget(1000));
+        let answer = proxy.ask(&post("/v1/completions", 100, 500));
+        assert!(answer.body == *body, "it passes as it came");
+        proxy.settled();
+        assert_eq!(left(&proxy), 1000 - costs, "{coding}");
+    }
+}
+
+#[test]
 fn a_minute_and_a_day_are_both_kept() {
     let engine = engine(|_| usage(100, 0));
     let limits = [

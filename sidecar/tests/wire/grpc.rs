@@ -103,6 +103,27 @@ async fn a_call_over_its_limit_is_resource_exhausted_and_says_when_to_come_again
 }
 
 #[tokio::test]
+async fn a_call_of_a_client_that_nobody_knows_is_unauthenticated_where_a_policy_says_so() {
+    let keys = serde_json::json!({"headers": ["authorization"], "required": true});
+    let (_file, path) =
+        document::with(&serde_json::json!({"identity": {"policy": "shop/llama", "apiKeys": keys}}));
+    let secret = tempfile::tempdir().unwrap();
+    std::fs::write(secret.path().join("acme"), "sk-0123456789abcdef\n").unwrap();
+    let folder = secret.path().display().to_string();
+    let sidecar = start(engine(echo), &["--policy-file", &path, "--api-keys", &folder]);
+    let mut client = client(sidecar.data).await;
+    for (key, status) in
+        [("", "16"), ("Bearer sk-fedcba9876543210", "16"), ("Bearer sk-0123456789abcdef", "0")]
+    {
+        let mut request = call(INFER, whole([data("x")]));
+        request.headers_mut().insert("authorization", key.parse().unwrap());
+        let response = client.send_request(request).await.unwrap();
+        let refused = field(response.headers(), "grpc-status").to_owned();
+        assert_eq!(refused + field(&collected(response).await.0, "grpc-status"), status, "{key}");
+    }
+}
+
+#[tokio::test]
 async fn calls_that_fail_open_the_breaker_and_then_it_is_unavailable() {
     let (_file, path) = document::breaker();
     let sidecar = start(engine(echo), &["--policy-file", &path]);

@@ -6,10 +6,11 @@ use tidegate_crds::{self as crd, Jwks};
 use tidegate_policy as document;
 
 use super::problems::{Problems, optional};
-use super::scalar::millis;
+use super::scalar::{header, millis};
 
 pub(super) fn identity(
     policy: &str,
+    mode: document::Mode,
     spec: &crd::Identity,
     problems: &mut Problems,
 ) -> Option<document::Identity> {
@@ -27,14 +28,31 @@ pub(super) fn identity(
             issuer(&field, spec, problems)
         })
         .collect();
-    if spec.jwt.is_empty() && spec.client_ip.is_none() {
+    if spec.jwt.is_empty() && spec.client_ip.is_none() && spec.api_keys.is_none() {
         problems.add("spec.identity", crd::Identity::NOBODY);
     }
+    let api_keys = optional(spec.api_keys.as_ref(), |spec| api_keys(mode, spec, problems));
     let client_ip = optional(spec.client_ip.as_ref(), |spec| client_ip(spec, problems));
     Some(document::Identity {
         policy: policy.to_owned(),
         jwt: issuers.into_iter().collect::<Option<_>>()?,
+        api_keys: api_keys?,
         client_ip: client_ip?,
+    })
+}
+
+/// A policy that only looks on refuses nobody.
+fn api_keys(mode: document::Mode, spec: &crd::ApiKeys, problems: &mut Problems) -> Option<document::ApiKeys> {
+    let headers = spec
+        .headers
+        .iter()
+        .enumerate()
+        .map(|(i, name)| problems.keep(format!("spec.identity.apiKeys.headers[{i}]"), header(name)));
+    let headers: Vec<_> = headers.collect();
+    Some(document::ApiKeys {
+        headers: headers.into_iter().collect::<Option<_>>()?,
+        required: spec.unknown == crd::UnknownClient::Refuse && mode == document::Mode::Enforce,
+        strip_headers: spec.strip_headers == crd::StripHeaders::Enabled,
     })
 }
 

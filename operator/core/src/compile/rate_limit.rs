@@ -29,7 +29,7 @@ pub(super) fn parts(policy: &str, spec: &RateLimitPolicySpec, problems: &mut Pro
     }
     let mode = mode(spec.mode);
     let tiers = optional(spec.tiers.as_ref(), |spec| tiers(policy, mode, spec, problems));
-    let identity = optional(spec.identity.as_ref(), |spec| identity(policy, spec, problems));
+    let identity = optional(spec.identity.as_ref(), |spec| identity(policy, mode, spec, problems));
     let priority = optional(spec.priority.as_ref(), |spec| priority::priority(spec, problems));
     let mut limits = limits(policy, mode, &spec.limits, problems);
     if let Some(spec) = &spec.plans {

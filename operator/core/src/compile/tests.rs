@@ -2,8 +2,8 @@ use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 use tidegate_policy::{
-    Algorithm, AnswerCache, Better, Breaker, Claimant, ClientIp, Condition, ConsecutiveFailures, Cost,
-    Destination, ErrorRatio, Factor, Fallback, FallbackOn, FallbackPath, Fallbacks, ForwardedBy,
+    Algorithm, AnswerCache, ApiKeys, Better, Breaker, Claimant, ClientIp, Condition, ConsecutiveFailures,
+    Cost, Destination, ErrorRatio, Factor, Fallback, FallbackOn, FallbackPath, Fallbacks, ForwardedBy,
     GpuMemoryTier, HalfOpen, HeaderName, Hook, HookEvent, HookMode, HttpUrl, Identity, InFlight,
     JwtAlgorithm, JwtIssuer, JwtKeys, KeyPart, KvCache, LatencyPercentile, LatencySignal, LatencyTier,
     LearnedLatency, LearnedQps, Limit, Match, MemorySource, Millis, Mode, Number, OnExhausted, OnStale,
@@ -877,6 +877,29 @@ proptest::proptest! {
 }
 
 #[test]
+fn api_keys_reach_the_document_and_a_policy_that_looks_on_refuses_nobody() {
+    let keys = |spec: &str| rate_limit_of(spec).unwrap().parts.identity.unwrap().api_keys.unwrap();
+    let of = |names: &[&str]| names.iter().map(|name| HeaderName::new(name).unwrap()).collect::<Vec<_>>();
+    assert_eq!(
+        keys("{identity: {apiKeys: {}}}"),
+        ApiKeys {
+            headers: of(&["authorization", "x-api-key", "api-key"]),
+            required: false,
+            strip_headers: false
+        }
+    );
+    let spec = "identity: {apiKeys: {headers: [X-Key], unknown: Refuse, stripHeaders: Enabled}}";
+    for (mode, required) in [("Enforce", true), ("Shadow", false)] {
+        assert_eq!(
+            keys(&format!("{{mode: {mode}, {spec}}}")),
+            ApiKeys { headers: of(&["x-key"]), required, strip_headers: true }
+        );
+    }
+    let wrong = rate_limit_of("{identity: {apiKeys: {headers: ['a b']}}}").unwrap_err().to_string();
+    assert!(wrong.contains("spec.identity.apiKeys.headers[0]: "), "{wrong}");
+}
+
+#[test]
 fn every_field_of_the_identity_reaches_the_document() {
     let compiled = rate_limit_of(
         "
@@ -916,7 +939,12 @@ fn every_field_of_the_identity_reaches_the_document() {
     let client_ip = ClientIp { trusted_proxies: blocks, from: ForwardedBy::XForwardedFor };
     assert_eq!(
         rate_limit_of("{identity: {clientIP: {trustedProxies: [10.0.0.0/8]}}}").unwrap().parts.identity,
-        Some(Identity { policy: "inference/llama".to_owned(), jwt: vec![], client_ip: Some(client_ip) })
+        Some(Identity {
+            policy: "inference/llama".to_owned(),
+            jwt: vec![],
+            api_keys: None,
+            client_ip: Some(client_ip)
+        })
     );
     let wrong =
         rate_limit_of("{identity: {clientIP: {trustedProxies: [10.0.0.0/99]}}}").unwrap_err().to_string();

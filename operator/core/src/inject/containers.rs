@@ -10,9 +10,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::interception::Way;
 use super::names::{
-    AGENT_AUDIENCE_FILE, CA_CONFIG_MAP_KEY, CA_FALLBACK_FILE, ENGINE_METRICS_ANNOTATION, ENGINE_TYPE_LABELS,
-    IDENTITY_PATH, LOG_LEVEL_ANNOTATION, OPERATOR_AUDIENCE_FILE, REDIRECT_CONTAINER, SIDECAR_CONTAINER,
-    SNAPSHOT_FILE, STATE_PATH,
+    AGENT_AUDIENCE_FILE, API_KEYS_PATH, CA_CONFIG_MAP_KEY, CA_FALLBACK_FILE, ENGINE_METRICS_ANNOTATION,
+    ENGINE_TYPE_LABELS, IDENTITY_PATH, LOG_LEVEL_ANNOTATION, OPERATOR_AUDIENCE_FILE, REDIRECT_CONTAINER,
+    SIDECAR_CONTAINER, SNAPSHOT_FILE, STATE_PATH,
 };
 use super::patch::PatchBuilder;
 use super::{Plan, SidecarTracing, Skip, SkipReason, claims, drain, resources, volumes};
@@ -101,7 +101,7 @@ fn sidecar(plan: &Plan<'_>) -> Container {
             failure_threshold: Some(60),
             ..Probe::default()
         }),
-        volume_mounts: Some(volumes::sidecar_mounts()),
+        volume_mounts: Some(volumes::sidecar_mounts(plan.pod)),
         security_context: Some(SecurityContext {
             run_as_user: Some(SIDECAR_UID),
             run_as_group: Some(SIDECAR_UID),
@@ -144,6 +144,9 @@ fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>, sees_gpus: bool) 
     } else if let Some(agent) = &settings.agent_url {
         args.push(format!("--agent={agent}"));
         args.push(format!("--agent-token={}", identity(AGENT_AUDIENCE_FILE)));
+    }
+    if volumes::api_keys(plan.pod)?.is_some() {
+        args.push(format!("--api-keys={API_KEYS_PATH}"));
     }
     args.extend(engine_args(plan.pod)?);
     args.push(format!("--ca={}", identity(CA_CONFIG_MAP_KEY)));

@@ -19,6 +19,8 @@ pub const HTTP2_PORTS_ANNOTATION: &str = "tidegate.dev/http2-ports";
 pub const INTERCEPTION_ANNOTATION: &str = "tidegate.dev/interception";
 /// On a pod: `true` consents to clients that go around a sidecar which is reached by name.
 pub const ALLOW_BYPASS_ANNOTATION: &str = "tidegate.dev/allow-bypass";
+/// On a pod: the Secret of its namespace with the API keys of its clients, one in each entry.
+pub const API_KEYS_ANNOTATION: &str = "tidegate.dev/api-keys";
 /// On a pod: log level of its sidecar.
 pub const LOG_LEVEL_ANNOTATION: &str = "tidegate.dev/log-level";
 /// On a pod: CPU request of its sidecar.
@@ -59,6 +61,8 @@ pub const SIDECAR_CONTAINER: &str = "tidegate-sidecar";
 
 pub(super) const IDENTITY_VOLUME: &str = "tidegate-identity";
 pub(super) const IDENTITY_PATH: &str = "/var/run/tidegate";
+pub(super) const API_KEYS_VOLUME: &str = "tidegate-api-keys";
+pub(super) const API_KEYS_PATH: &str = "/var/run/tidegate-api-keys";
 pub(super) const STATE_VOLUME: &str = "tidegate-state";
 pub(super) const STATE_PATH: &str = "/var/lib/tidegate";
 pub(super) const NO_TOKEN_VOLUME: &str = "tidegate-no-token";

@@ -304,6 +304,29 @@ proptest! {
 }
 
 #[test]
+fn the_secret_that_a_pod_names_is_mounted_into_its_sidecar_alone() {
+    let annotated = |name: &str| json!({"metadata": {"annotations": {API_KEYS_ANNOTATION: name}}});
+    let (pod, _) = patched(&with(&pod(), &annotated("llama.keys-2")));
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    let secret =
+        json!({"name": "tidegate-api-keys", "secret": {"secretName": "llama.keys-2", "optional": true}});
+    assert!(volumes.contains(&secret), "{volumes:?}");
+    let all = ["initContainers", "containers"].map(|kind| pod["spec"][kind].as_array().unwrap().clone());
+    for container in all.concat() {
+        let is_sidecar = container["name"] == "tidegate-sidecar";
+        let mounts = container["volumeMounts"].to_string();
+        assert_eq!(mounts.contains("tidegate-api-keys"), is_sidecar, "{container}");
+        let arguments = container["args"].to_string();
+        assert_eq!(arguments.contains("--api-keys=/var/run/tidegate-api-keys"), is_sidecar, "{container}");
+    }
+    for wrong in ["", "Upper", "a/b", "-a", "a..b", &"a".repeat(254)] {
+        let pod = with(&self::pod(), &annotated(wrong));
+        let Outcome::Skipped { skip, .. } = run(&pod, &namespace(&[]), true) else { panic!("{wrong:?}") };
+        assert_eq!(skip.reason, SkipReason::InvalidAnnotation, "{wrong:?}");
+    }
+}
+
+#[test]
 fn the_sidecar_is_told_which_engine_it_guards_and_where_its_metrics_are() {
     let labelled = |label: &str, value: &str| json!({"metadata": {"labels": {label: value}}});
     let annotated = |name: &str, value: &str| json!({"metadata": {"annotations": {name: value}}});

@@ -4,22 +4,49 @@ use k8s_openapi::api::core::v1::{Pod, VolumeMount};
 use serde_json::{Value, json};
 use tidegate_policy::stream::{AGENT_AUDIENCE, OPERATOR_AUDIENCE};
 
-use super::Skip;
 use super::names::{
-    AGENT_AUDIENCE_FILE, API_TOKEN_PATH, CA_BUNDLE_ANNOTATION, CA_CONFIG_MAP, CA_CONFIG_MAP_KEY,
-    CA_FALLBACK_FILE, EVICTABLE_VOLUMES_ANNOTATION, IDENTITY_PATH, IDENTITY_VOLUME, NO_TOKEN_VOLUME,
-    OPERATOR_AUDIENCE_FILE, SNAPSHOT_ANNOTATION, SNAPSHOT_FILE, STATE_PATH, STATE_VOLUME,
+    AGENT_AUDIENCE_FILE, API_KEYS_ANNOTATION, API_KEYS_PATH, API_KEYS_VOLUME, API_TOKEN_PATH,
+    CA_BUNDLE_ANNOTATION, CA_CONFIG_MAP, CA_CONFIG_MAP_KEY, CA_FALLBACK_FILE, EVICTABLE_VOLUMES_ANNOTATION,
+    IDENTITY_PATH, IDENTITY_VOLUME, NO_TOKEN_VOLUME, OPERATOR_AUDIENCE_FILE, SNAPSHOT_ANNOTATION,
+    SNAPSHOT_FILE, STATE_PATH, STATE_VOLUME,
 };
 use super::patch::PatchBuilder;
+use super::{Skip, SkipReason};
 
 /// Lifetime of the sidecar's tokens; the kubelet renews them.
 const TOKEN_SECONDS: u32 = 3600;
 
-pub(super) fn add(patch: &mut PatchBuilder<'_>) -> Result<(), Skip> {
-    patch.append(
-        ["spec", "volumes"],
-        [identity(), empty_dir(STATE_VOLUME, "16Mi"), empty_dir(NO_TOKEN_VOLUME, "1Mi")],
-    )
+/// Length of the longest name of an object.
+const LONGEST_NAME: usize = 253;
+
+pub(super) fn add(pod: &Pod, patch: &mut PatchBuilder<'_>) -> Result<(), Skip> {
+    let own = [identity(), empty_dir(STATE_VOLUME, "16Mi"), empty_dir(NO_TOKEN_VOLUME, "1Mi")];
+    let keys = api_keys(pod)?.map(|secret| {
+        // It may come later, and a pod whose clients are not known yet serves.
+        json!({"name": API_KEYS_VOLUME, "secret": {"secretName": secret, "optional": true}})
+    });
+    patch.append(["spec", "volumes"], own.into_iter().chain(keys))
+}
+
+/// The Secret with the API keys of the pod's clients.
+pub(super) fn api_keys(pod: &Pod) -> Result<Option<&str>, Skip> {
+    let Some(name) = pod.metadata.annotations.as_ref().and_then(|a| a.get(API_KEYS_ANNOTATION)) else {
+        return Ok(None);
+    };
+    let label = |label: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = label.as_bytes();
+        bytes.first().is_some_and(|b| plain(*b))
+            && bytes.last().is_some_and(|b| plain(*b))
+            && bytes.iter().all(|b| plain(*b) || *b == b'-')
+    };
+    if name.len() <= LONGEST_NAME && name.split('.').all(label) {
+        return Ok(Some(name));
+    }
+    let detail = format!(
+        "annotation {API_KEYS_ANNOTATION} is {name:?}: write the name of a Secret in the pod's namespace, such as llama-keys"
+    );
+    Err(Skip::new(SkipReason::InvalidAnnotation, detail))
 }
 
 fn identity() -> Value {
@@ -50,12 +77,17 @@ pub(super) fn no_token_mount() -> VolumeMount {
     mount(NO_TOKEN_VOLUME, API_TOKEN_PATH, true)
 }
 
-pub(super) fn sidecar_mounts() -> Vec<VolumeMount> {
-    vec![
+pub(super) fn sidecar_mounts(pod: &Pod) -> Vec<VolumeMount> {
+    let mut mounts = vec![
         mount(IDENTITY_VOLUME, IDENTITY_PATH, true),
         mount(STATE_VOLUME, STATE_PATH, false),
         no_token_mount(),
-    ]
+    ];
+    // A name that is none has ended the injection before.
+    if matches!(api_keys(pod), Ok(Some(_))) {
+        mounts.push(mount(API_KEYS_VOLUME, API_KEYS_PATH, true));
+    }
+    mounts
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{Place, parse_cidr};
-use crate::{ClientIp, Identity, JwtIssuer, JwtKeys};
+use crate::{ApiKeys, ClientIp, Identity, JwtIssuer, JwtKeys};
 
 const MOST_ISSUERS: usize = 8;
 const MOST_AUDIENCES: usize = 16;
+const MOST_HEADERS: usize = 8;
 const MOST_PROXIES: usize = 64;
 const LONGEST_SET: usize = 64 * 1024;
 
@@ -14,9 +15,13 @@ pub(super) fn check(identity: &Identity, at: &mut Place<'_>) {
     if let Some(client_ip) = &identity.client_ip {
         check_client_ip(client_ip, &mut at.field("clientIp"));
     }
+    if let Some(keys) = &identity.api_keys {
+        check_api_keys(keys, &mut at.field("apiKeys"));
+    }
+    let somebody = identity.client_ip.is_some() || identity.api_keys.is_some();
     let mut at = at.field("jwt");
     let issuers = identity.jwt.len();
-    if issuers > MOST_ISSUERS || (issuers == 0 && identity.client_ip.is_none()) {
+    if issuers > MOST_ISSUERS || (issuers == 0 && !somebody) {
         at.refuse(format!("{issuers} issuers: write 1 to {MOST_ISSUERS}, or leave identity out"));
     }
     let mut names = BTreeSet::new();
@@ -25,6 +30,19 @@ pub(super) fn check(identity: &Identity, at: &mut Place<'_>) {
         check_issuer(issuer, &mut at);
         if !names.insert(&issuer.issuer) {
             at.field("issuer").refuse(format!("{:?} is there twice: write each issuer once", issuer.issuer));
+        }
+    }
+}
+
+fn check_api_keys(keys: &ApiKeys, at: &mut Place<'_>) {
+    let mut at = at.field("headers");
+    let headers = keys.headers.len();
+    if !(1..=MOST_HEADERS).contains(&headers) {
+        at.refuse(format!("{headers} headers: write 1 to {MOST_HEADERS}, or leave apiKeys out"));
+    }
+    for (i, name) in keys.headers.iter().enumerate() {
+        if keys.headers[..i].contains(name) {
+            at.item(i).refuse(format!("{:?} is there twice: write each header once", name.as_str()));
         }
     }
 }

@@ -34,7 +34,8 @@ fn full() -> Value {
     let mut document = json!({
         "apiVersion": "policy.tidegate.dev/v1", "revision": "r1",
         "tiers": tiers(),
-        "identity": {"policy": "a/b", "clientIp": {"trustedProxies": ["10.0.0.0/8"], "from": "XForwardedFor"}, "jwt": [
+        "identity": {"policy": "a/b", "clientIp": {"trustedProxies": ["10.0.0.0/8"], "from": "XForwardedFor"},
+            "apiKeys": {"headers": ["authorization", "x-api-key"], "required": true, "stripHeaders": true}, "jwt": [
             {"issuer": "https://a", "audiences": ["b"], "algorithms": ["RS256"], "leewayMillis": 1000,
                 "keys": {"remote": {"uri": "https://a/keys", "caBundle": "PEM"}}},
             {"issuer": "https://b", "algorithms": ["RS256"], "keys": {"inline": "{\"keys\": [{}]}"}},
@@ -187,6 +188,9 @@ const BAD: &[(&str, &[&str])] = &[
     ("identity.policy", TEXT),
     ("identity.clientIp.trustedProxies[]", &["\"\"", "\"10.0.0.1\"", "\"10.0.0.0/33\"", "5"]),
     ("identity.clientIp.from", MODE),
+    ("identity.apiKeys.headers[]", HEADER),
+    ("identity.apiKeys.required", &["1", "\"true\""]),
+    ("identity.apiKeys.stripHeaders", &["1", "\"true\""]),
     ("identity.jwt[].issuer", &["\"\"", "5"]),
     ("identity.jwt[].audiences[]", TEXT),
     ("identity.jwt[].algorithms[]", &["\"HS256\"", "\"none\""]),
@@ -559,6 +563,7 @@ fn every_mistake_of_an_issuer_is_told() {
     ] {
         let mut document = full();
         document["identity"].as_object_mut().unwrap().remove("clientIp");
+        document["identity"].as_object_mut().unwrap().remove("apiKeys");
         let issuer = document["identity"]["jwt"][0].clone();
         let issuers = change["jwt"].as_array().unwrap().iter().map(|change| {
             let mut issuer = issuer.clone();
@@ -573,6 +578,15 @@ fn every_mistake_of_an_issuer_is_told() {
     no_proxies["identity"]["clientIp"]["trustedProxies"] = json!([]);
     let text = read(&no_proxies).unwrap_err().to_string();
     assert!(text.contains("identity.clientIp.trustedProxies: 0 address blocks: write 1 to 64"), "{text}");
+    for (headers, message) in [
+        (json!([]), "identity.apiKeys.headers: 0 headers: write 1 to 8"),
+        (json!(["a", "b", "a"]), "identity.apiKeys.headers[2]: \"a\" is there twice"),
+    ] {
+        let mut document = full();
+        document["identity"]["apiKeys"]["headers"] = headers;
+        let text = read(&document).unwrap_err().to_string();
+        assert!(text.contains(message), "{text}");
+    }
     let mut both = full();
     both["priority"]["from"][0]["jwtClaim"] = json!("tier");
     assert!(read(&both).unwrap_err().to_string().contains("priority.from[0]: a class comes from one thing"));
