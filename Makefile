@@ -63,9 +63,14 @@ golden: ## Write the golden files of injection anew, to be read before they are 
 loom: ## Every interleaving of the compare-and-swap loops
 	RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release --target-dir target/loom
 
-miri: ## The core's tests under Miri, of the breaker's state or of TESTS, few cases of each law. Needs a nightly compiler with miri
+# Not the tests that play thousands of requests: those take Miri minutes each.
+MIRI_TESTS := breaker::state limit::concurrency limit::key limit::fixed_window::tests::a_ limit::sliding_log::tests::a_ \
+	limit::sliding_window::tests::a_ concurrency::permits --skip the_ramp_lets --skip of_other_seeds --skip in_the_ramp \
+	--skip the_ramp_refuses --skip takes_turns --skip where_low_finds
+
+miri: ## The core's tests under Miri: states of breaker and limits, or TESTS, few cases of each law. Needs a nightly compiler with miri
 	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "Miri is not there: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
-	PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p tidegate-core --lib --target-dir target/miri -- $(or $(TESTS),breaker::state --skip the_ramp_lets)
+	PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p tidegate-core --lib --target-dir target/miri -- $(or $(TESTS),$(MIRI_TESTS))
 
 fuzz: $(FUZZ) ## Every reader of what others write, FUZZ_SECONDS (60) each; TARGET=usage for one. Needs a nightly compiler
 	@rustup toolchain list | grep -q ^nightly || { echo "fuzzing needs a nightly compiler: rustup toolchain install nightly --profile minimal" >&2; exit 1; }
