@@ -251,7 +251,9 @@ fn the_last_answer_to_the_same_question_of_the_same_tenant_is_given_again() {
     let again = ask("one", "{\"q\":1}");
     assert_eq!((again.status, again.text()), (200, first.text()));
     assert_eq!(again.header("content-type"), Some("text/event-stream"));
-    assert_eq!((again.header("x-tidegate-fallback"), again.header("age")), (Some("cache"), Some("0")));
+    assert_eq!(again.header("x-tidegate-fallback"), Some("cache"));
+    let age: u64 = again.header("age").unwrap().parse().unwrap();
+    assert!(age <= 60, "{age} s");
     for (key, body) in [("two", "{\"q\":1}"), ("one", "{\"q\":2}")] {
         let refused = ask(key, body);
         assert_eq!(refused.status, 503, "{key} {body}");
