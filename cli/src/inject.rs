@@ -41,7 +41,7 @@ fn injected(
     let labels = BTreeMap::from([(INJECTION_NAMESPACE_LABEL.to_owned(), "enabled".to_owned())]);
     let admission = Admission {
         pod: &pod.value,
-        namespace: &NamespaceFacts { labels, annotations: BTreeMap::new() },
+        namespace: &NamespaceFacts { labels, ..NamespaceFacts::default() },
         ca_bundle: None,
         policy: document.as_deref(),
         // Whoever injects by hand has decided, whether there is a policy yet or not.

@@ -38,6 +38,7 @@
 //! | `tidegate.dev` | `ratelimitpolicies`, `circuitbreakerpolicies` | list, watch | which policies there are |
 //! | `tidegate.dev` | their `/status` | patch | to tell their owners how they fare |
 //! | core | `namespaces`, `pods`, `services` | list, watch | which pods they act on, where injection is asked for |
+//! | core | `limitranges` | list, watch | what a sidecar may request in a namespace |
 //! | core | `namespaces` | get | labels of a namespace that the watch has not brought yet |
 //! | `apps` | `deployments`, `statefulsets`, `daemonsets`, `replicasets` | list, watch | targets (metadata only) |
 //! | `batch` | `jobs` | list, watch | targets (metadata only) |

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -27,6 +27,7 @@ pub(crate) fn follow_all(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     follow::<Namespace>(client, world, &mut tasks);
     follow::<Pod>(client, world, &mut tasks);
     follow::<Service>(client, world, &mut tasks);
+    follow::<LimitRange>(client, world, &mut tasks);
     follow::<EndpointSlice>(client, world, &mut tasks);
     follow::<RateLimitPolicy>(client, world, &mut tasks);
     follow::<CircuitBreakerPolicy>(client, world, &mut tasks);

@@ -9,6 +9,7 @@
 //! Locks are held for a computation and never across an await.
 
 mod endpoints;
+mod ranges;
 mod reports;
 mod state;
 mod subscribers;
@@ -146,7 +147,7 @@ impl World {
 /// Questions of the webhook.
 impl World {
     pub(crate) fn namespace(&self, name: &str) -> Option<NamespaceFacts> {
-        self.read().namespaces.get(name).cloned()
+        self.read().namespace(name)
     }
 
     /// The document of a pod that is being created, with what its siblings have learned; `None` when no policy

@@ -41,7 +41,11 @@ fn admitted(pod: &Pod, index: &Index, namespace: &Namespace) -> Outcome {
     let labels = namespace.labels().clone();
     let admission = Admission {
         pod: &value,
-        namespace: &NamespaceFacts { labels, annotations: namespace.annotations().clone() },
+        namespace: &NamespaceFacts {
+            labels,
+            annotations: namespace.annotations().clone(),
+            ..NamespaceFacts::default()
+        },
         ca_bundle: None,
         policy: policy.as_deref(),
         selected: policy.is_some(),

@@ -10,6 +10,7 @@
 //! owner wrote it (fail open). The patch holds additions and single replacements only, so that fields which
 //! this version does not know stay as they are. Injecting twice changes nothing.
 
+mod bounds;
 mod claims;
 mod companions;
 mod containers;
@@ -21,6 +22,7 @@ mod patch;
 mod ports;
 mod probes;
 mod pull_secrets;
+mod quantity;
 mod resources;
 mod settings;
 mod skip;
@@ -32,6 +34,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use tidegate_policy::PolicyDocument;
 
+pub use bounds::ContainerBounds;
 pub use interception::Interception;
 pub use names::{
     AGENT_AUDIENCE_FILE, ALLOW_BYPASS_ANNOTATION, API_KEYS_ANNOTATION, BY_NAME_ANNOTATION,

@@ -10,10 +10,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use k8s_openapi::api::core::v1::LimitRange;
 use serde_json::Value;
 use tidegate_operator_core::inject::{
-    Admission, Interception, NamespaceFacts, Outcome, SNAPSHOT_ANNOTATION, SidecarResources, SidecarSettings,
-    decode_snapshot, inject,
+    Admission, ContainerBounds, Interception, NamespaceFacts, Outcome, SNAPSHOT_ANNOTATION, SidecarResources,
+    SidecarSettings, decode_snapshot, inject,
 };
 use tidegate_operator_core::key::FrontKind;
 use tidegate_operator_core::service::ServiceFacts;
@@ -61,8 +62,12 @@ impl Case {
                 let name = object["metadata"]["name"].as_str().unwrap().to_owned();
                 self.services.push(ServiceFacts::of_pool(FrontKind::InferencePool, name, &object["spec"]));
             }
+            "LimitRange" => {
+                let range: LimitRange = serde_json::from_value(object.clone()).unwrap();
+                self.namespace.bounds = ContainerBounds::of([&range]);
+            }
             // The API server alone asks them.
-            "ResourceQuota" | "LimitRange" => {}
+            "ResourceQuota" => {}
             "Settings" => {
                 let secrets = object["pullSecrets"].as_array().into_iter().flatten();
                 self.settings.pull_secrets = secrets.map(|name| name.as_str().unwrap().to_owned()).collect();

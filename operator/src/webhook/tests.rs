@@ -2,7 +2,7 @@ use axum::body::Body;
 use base64::Engine;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{LimitRange, Pod};
 use serde_json::{Value, json};
 use tidegate_crds::RateLimitPolicy;
 use tidegate_operator_core::inject::Interception;
@@ -181,6 +181,28 @@ async fn a_pod_without_a_policy_is_left_alone_and_one_that_asks_is_not() {
     let text = bench.metrics.encode().unwrap();
     assert!(text.contains(r#"tidegate_injections_total{outcome="skipped",reason="NoPolicy"} 1"#), "{text}");
     assert!(text.contains(r#"tidegate_injections_total{outcome="injected",reason=""} 1"#), "{text}");
+}
+
+#[tokio::test]
+async fn in_a_namespace_with_a_limit_range_the_sidecar_keeps_within_it() {
+    let bench = bench();
+    sync_everything(&bench.world);
+    let range = json!({
+        "metadata": {"name": "containers", "namespace": "inference"},
+        "spec": {"limits": [{"type": "Container", "min": {"cpu": "200m"}, "max": {"memory": "96Mi"}}]},
+    });
+    let range: LimitRange = serde_json::from_value(range).unwrap();
+    bench.world.feed(Feed::Apply(range.clone()));
+    let asking = pod(&json!({"tidegate.dev/inject": "enabled"}));
+    let resources = async || {
+        let patched = patched(&asking, &mutate(&bench, &asking).await);
+        patched["spec"]["initContainers"][1]["resources"].clone()
+    };
+    let bound = json!({"requests": {"cpu": "200m", "memory": "32Mi"}, "limits": {"memory": "96Mi"}});
+    assert_eq!(resources().await, bound);
+    bench.world.feed(Feed::Delete(range));
+    let free = json!({"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}});
+    assert_eq!(resources().await, free);
 }
 
 #[tokio::test]

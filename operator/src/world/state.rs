@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::core::DynamicObject;
@@ -16,6 +16,7 @@ use tidegate_operator_core::key::{CustomKind, PodKey, PolicyKey, PolicyKind, Una
 use tidegate_operator_core::status::PolicyStatus;
 
 use super::endpoints::Endpoints;
+use super::ranges::Ranges;
 use super::subscribers::View;
 use super::workloads;
 
@@ -65,6 +66,7 @@ impl From<Changes> for Touched {
 pub(crate) struct State {
     pub(super) index: Index,
     pub(super) namespaces: BTreeMap<String, NamespaceFacts>,
+    pub(super) ranges: Ranges,
     pub(super) policies: BTreeMap<PolicyKey, PolicyObject>,
     injected: HashMap<PodKey, InjectedPod>,
     endpoints: Endpoints,
@@ -77,6 +79,7 @@ impl Default for State {
             Namespace::SOURCE,
             Pod::SOURCE,
             Service::SOURCE,
+            LimitRange::SOURCE,
             EndpointSlice::SOURCE,
             RateLimitPolicy::SOURCE,
             CircuitBreakerPolicy::SOURCE,
@@ -85,6 +88,7 @@ impl Default for State {
         Self {
             index: Index::new(),
             namespaces: BTreeMap::new(),
+            ranges: Ranges::default(),
             policies: BTreeMap::new(),
             injected: HashMap::new(),
             endpoints: Endpoints::default(),
@@ -147,6 +151,11 @@ impl State {
             listed: self.endpoints.list(pod),
             since,
         })
+    }
+
+    /// What is known of a namespace that is known.
+    pub(super) fn namespace(&self, name: &str) -> Option<NamespaceFacts> {
+        Some(NamespaceFacts { bounds: self.ranges.bounds(name), ..self.namespaces.get(name)?.clone() })
     }
 
     /// Namespaces that ask for injection, and those where a sidecar runs.
@@ -215,8 +224,13 @@ impl Watched for Namespace {
     }
 }
 
+/// Without the bounds, which are objects of their own.
 pub(crate) fn facts(namespace: &Namespace) -> NamespaceFacts {
-    NamespaceFacts { labels: namespace.labels().clone(), annotations: namespace.annotations().clone() }
+    NamespaceFacts {
+        labels: namespace.labels().clone(),
+        annotations: namespace.annotations().clone(),
+        ..NamespaceFacts::default()
+    }
 }
 
 impl Watched for Pod {

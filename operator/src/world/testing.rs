@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::PartialObjectMeta;
 use serde_json::json;
@@ -19,6 +19,7 @@ pub(crate) fn sync_everything(world: &World) {
     world.feed(Feed::Reset(vec![namespace]));
     world.feed(Feed::<Pod>::Reset(Vec::new()));
     world.feed(Feed::<Service>::Reset(Vec::new()));
+    world.feed(Feed::<LimitRange>::Reset(Vec::new()));
     world.feed(Feed::<EndpointSlice>::Reset(Vec::new()));
     world.feed(Feed::<RateLimitPolicy>::Reset(Vec::new()));
     world.feed(Feed::<CircuitBreakerPolicy>::Reset(Vec::new()));

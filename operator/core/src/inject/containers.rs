@@ -30,7 +30,8 @@ pub(super) fn add(
     patch: &mut PatchBuilder<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Skip> {
-    let resources = resources::of_sidecar(plan.pod, &plan.settings.resources)?;
+    let resources =
+        resources::of_sidecar(plan.pod, &plan.settings.resources, &plan.admission.namespace.bounds)?;
     if resources.is_none() {
         warnings.push("the pod declares its resources as a whole: the sidecar shares them".to_owned());
     }

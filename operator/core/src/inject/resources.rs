@@ -1,7 +1,8 @@
 //! Resources of the injected containers.
 //!
-//! A quota or a bound of the namespace refuses a pod in which one container lacks what it asks for. The webhook does not
-//! read them: where every container of a pod has a request or a limit, its namespace may ask for it, and ours have it too.
+//! A quota of the namespace refuses a pod in which one container lacks what it asks for. The webhook does not read
+//! quotas: where every container of a pod has a request or a limit, its namespace may ask for it, and ours have it too.
+//! Bounds of the namespace on each container are known, and ours keep within.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::names::{
     CPU_LIMIT_ANNOTATION, CPU_REQUEST_ANNOTATION, MEMORY_LIMIT_ANNOTATION, MEMORY_REQUEST_ANNOTATION,
 };
+use super::quantity::billionths;
 use super::skip::all_containers;
-use super::{SidecarResources, Skip, SkipReason};
+use super::{ContainerBounds, SidecarResources, Skip, SkipReason};
 
 const EPHEMERAL: &str = "ephemeral-storage";
 /// Log files of a container, of which the kubelet keeps 50 MiB, and little else: what is stored is in a volume.
@@ -26,21 +28,28 @@ type Quantities = BTreeMap<String, Quantity>;
 pub(super) fn of_sidecar(
     pod: &Pod,
     resources: &SidecarResources,
+    bounds: &ContainerBounds,
 ) -> Result<Option<ResourceRequirements>, Skip> {
     if pod.spec.as_ref().is_some_and(|spec| spec.resources.is_some()) {
         return Ok(None);
     }
-    let resources = annotated(pod, resources)?;
+    let SidecarResources { cpu_request, cpu_limit, memory_request, memory_limit, guaranteed_cpu } =
+        annotated(pod, resources)?;
     if is_guaranteed(pod) {
-        let mut both = quantities(Some(&resources.guaranteed_cpu), &resources.memory_limit);
+        let memory = bounds.memory().within(memory_limit);
+        let mut both = quantities(Some(bounds.cpu().within(guaranteed_cpu)), memory);
         ephemeral(pod, Kind::Limit, EPHEMERAL_LIMIT, &mut both);
         return Ok(Some(requirements(both.clone(), both)));
     }
-    let cpu_limit = resources
-        .cpu_limit
-        .or_else(|| everybody_has(pod, Kind::Limit, "cpu").then_some(resources.guaranteed_cpu));
-    let mut requests = quantities(Some(&resources.cpu_request), &resources.memory_request);
-    let mut limits = quantities(cpu_limit.as_ref(), &resources.memory_limit);
+    let asked = everybody_has(pod, Kind::Limit, "cpu") || bounds.cpu().ask_for_a_limit();
+    let cpu_limit = cpu_limit.or_else(|| asked.then_some(guaranteed_cpu));
+    let cpu_limit = cpu_limit.map(|limit| bounds.cpu().within(limit));
+    let cpu_request = bounds.cpu().request_for(bounds.cpu().within(cpu_request), cpu_limit.as_deref());
+    let memory_limit = bounds.memory().within(memory_limit);
+    let memory_request = bounds.memory().within(memory_request);
+    let memory_request = bounds.memory().request_for(memory_request, Some(&memory_limit));
+    let mut requests = quantities(Some(cpu_request), memory_request);
+    let mut limits = quantities(cpu_limit, memory_limit);
     ephemeral(pod, Kind::Request, EPHEMERAL_REQUEST, &mut requests);
     ephemeral(pod, Kind::Limit, EPHEMERAL_LIMIT, &mut limits);
     Ok(Some(requirements(requests, limits)))
@@ -51,14 +60,14 @@ fn requirements(requests: Quantities, limits: Quantities) -> ResourceRequirement
 }
 
 /// The cluster's settings, with what the pod's own annotations say. In a pod of class Guaranteed requests and limits are
-/// the limits.
+/// the limits. What the API server would refuse is no reason to lose the pod, but the sidecar.
 fn annotated(pod: &Pod, resources: &SidecarResources) -> Result<SidecarResources, Skip> {
     let mut resources = resources.clone();
     let own = |name: &str| -> Result<Option<String>, Skip> {
         let Some(text) = pod.metadata.annotations.as_ref().and_then(|all| all.get(name)) else {
             return Ok(None);
         };
-        if is_quantity(text) {
+        if billionths(text).is_some() {
             return Ok(Some(text.clone()));
         }
         let detail = format!("annotation {name} is {text:?}: write a quantity such as \"250m\" or \"64Mi\"");
@@ -77,22 +86,28 @@ fn annotated(pod: &Pod, resources: &SidecarResources) -> Result<SidecarResources
             *field = quantity;
         }
     }
+    is_below(
+        "cpu",
+        &resources.cpu_request,
+        resources.cpu_limit.as_ref().unwrap_or(&resources.guaranteed_cpu),
+    )?;
+    is_below("memory", &resources.memory_request, &resources.memory_limit)?;
     Ok(resources)
 }
 
-/// Digits with one point at most and one of the suffixes that fit CPU and memory. The API server judges the rest.
-fn is_quantity(text: &str) -> bool {
-    const SUFFIXES: [&str; 8] = ["", "m", "k", "M", "G", "Ki", "Mi", "Gi"];
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    SUFFIXES.contains(&suffix)
-        && number.bytes().filter(|byte| *byte == b'.').count() <= 1
-        && number.bytes().any(|byte| byte.is_ascii_digit() && byte != b'0')
+fn is_below(what: &str, request: &str, limit: &str) -> Result<(), Skip> {
+    if billionths(request) <= billionths(limit) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the sidecar would request {request} of {what} with a limit of {limit}: annotate the pod tidegate.dev/{what}-limit too"
+    );
+    Err(Skip::new(SkipReason::InvalidAnnotation, detail))
 }
 
-fn quantities(cpu: Option<&String>, memory: &str) -> Quantities {
-    let cpu = cpu.map(|cpu| ("cpu".to_owned(), Quantity(cpu.clone())));
-    cpu.into_iter().chain([("memory".to_owned(), Quantity(memory.to_owned()))]).collect()
+fn quantities(cpu: Option<String>, memory: String) -> Quantities {
+    let cpu = cpu.map(|cpu| ("cpu".to_owned(), Quantity(cpu)));
+    cpu.into_iter().chain([("memory".to_owned(), Quantity(memory))]).collect()
 }
 
 /// Kinds of bounds on a resource.

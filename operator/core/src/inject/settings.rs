@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Interception;
+use super::{ContainerBounds, Interception};
 
 /// How sidecars are made in this cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,4 +76,6 @@ pub struct NamespaceFacts {
     pub labels: BTreeMap<String, String>,
     /// Its annotations; only those of meshes are read.
     pub annotations: BTreeMap<String, String>,
+    /// What its `LimitRange`s ask of each container.
+    pub bounds: ContainerBounds,
 }

@@ -32,7 +32,7 @@ fn labels(of: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn namespace(extra: &[(&str, &str)]) -> NamespaceFacts {
     let mut labels = labels(extra);
     labels.entry("tidegate.dev/injection".to_owned()).or_insert_with(|| "enabled".to_owned());
-    NamespaceFacts { labels, annotations: BTreeMap::new() }
+    NamespaceFacts { labels, ..NamespaceFacts::default() }
 }
 
 fn pod() -> Value {
@@ -160,6 +160,14 @@ fn each_pod_that_must_not_be_injected_has_its_reason() {
         (annotated("tidegate.dev/opaque-ports", "70000"), namespace(&[]), InvalidAnnotation),
         (annotated("tidegate.dev/engine-metrics-port", "metrics"), namespace(&[]), InvalidAnnotation),
         (annotated("tidegate.dev/http2-ports", "h2c"), namespace(&[]), InvalidAnnotation),
+        (annotated("tidegate.dev/memory-limit", "lots"), namespace(&[]), InvalidAnnotation),
+        (
+            json!({"metadata": {"annotations": {CPU_REQUEST_ANNOTATION: "2", CPU_LIMIT_ANNOTATION: "1"}}}),
+            namespace(&[]),
+            InvalidAnnotation,
+        ),
+        (annotated("tidegate.dev/memory-request", "1Gi"), namespace(&[]), InvalidAnnotation),
+        (annotated("tidegate.dev/gpu-claims", "gpu"), namespace(&[]), InvalidAnnotation),
         (
             json!({"metadata": {"annotations": {OPAQUE_PORTS_ANNOTATION: "9000", HTTP2_PORTS_ANNOTATION: "9000"}}}),
             namespace(&[]),
