@@ -56,6 +56,8 @@ enum Failure {
     Refused,
     /// The agent's answer can't be read.
     Garbled,
+    /// NVML was asked and has not answered so far.
+    Silent,
     /// NVML is not there, or lists no device.
     Driver,
     /// NVML gave an error for a device.
@@ -69,6 +71,7 @@ impl Failure {
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",
             Self::Garbled => "garbled",
+            Self::Silent => "silent",
             Self::Driver => "driver",
             Self::Device => "device",
         }

@@ -96,7 +96,7 @@ async fn a_pod_without_a_sidecar_is_told_why_by_the_webhook_s_own_code() {
     for (labels, expected) in [
         ("{}", "NotRequested"),
         ("{tidegate.dev/injection: enabled}", "it was created before it could have one"),
-        ("{tidegate.dev/injection: enabled, istio-injection: enabled}", "OtherMesh: Istio will redirect"),
+        ("{tidegate.dev/injection: enabled, istio-injection: enabled}", "OtherMesh: Istio redirects"),
     ] {
         api.put(namespaces, &format!("{{metadata: {{name: inference, labels: {labels}}}}}"));
         let report = report(&api.cluster(), "bare").await.unwrap();

@@ -183,12 +183,15 @@ async fn a_stage_that_runs_out_of_memory_or_is_slow_stops_its_pod_and_says_why()
             }
         });
         again.await?;
+        // Until then only a part of the requests passes.
+        lab.until(pod, "the end of the ramp", |status| stage(status, 0) == Some(StageState::NoSignal)).await?;
         lab.control(pod, "/slow", &json!({"factor": 40})).await?;
         let why = |status: &Status| {
             status.breaker.as_ref().and_then(|breaker| breaker.stages[1].last_trigger_reason.clone())
         };
         let slow = lab.until(pod, "a slow prefill", |status| why(status).is_some());
-        let (status, _) = tokio::try_join!(slow, lab.complete(pod, &[]))?;
+        let (status, answer) = tokio::try_join!(slow, lab.complete(pod, &[]))?;
+        assert_eq!(answer.status, 200);
         let why = why(&status).unwrap_or_default();
         assert!(why.starts_with("prefill_p90_over_500ms_by_"), "{why}");
         Ok(())

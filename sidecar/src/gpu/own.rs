@@ -54,12 +54,11 @@ impl Devices {
         if let Some(error) = &state.nameless {
             return Err(problem(Failure::Device)(anyhow!("{error}")));
         }
+        if state.readings.driver().is_none() {
+            return Err(problem(Failure::Silent)(anyhow!("NVML has not answered yet")));
+        }
         if state.seen.is_empty() {
-            let what = match state.readings.driver() {
-                None => "NVML has not answered yet",
-                Some(_) => "NVML lists no device in this container",
-            };
-            return Err(problem(Failure::Driver)(anyhow!(what)));
+            return Err(problem(Failure::Driver)(anyhow!("NVML lists no device in this container")));
         }
         // Which pods share a device is the kubelet's knowledge, and changes nothing here.
         let own = |uuid: &String| Allocated { identity: Identity::Uuid(uuid.clone()), shared: false };

@@ -8,7 +8,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
+    RSA_PSS_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+};
 use serde_json::{Value, json};
 
 use crate::authority::Authority;
@@ -19,13 +22,22 @@ use crate::sidecar::{Sidecar, eventually};
 
 const ISSUER: &str = "https://issuer.example.com";
 
+/// A key of these tests alone: nobody else signs with it, and it takes long to make one.
+const RSA_KEY: &[u8] = include_bytes!("rsa_2048.pk8");
+
 /// A key that signs, and the member of a key set that tells its public half.
 enum Signer {
     Ed25519(String, Ed25519KeyPair),
     P256(String, EcdsaKeyPair),
+    /// With the name of the algorithm: RS256 or PS256.
+    Rsa(&'static str, RsaKeyPair),
 }
 
 impl Signer {
+    fn rsa(algorithm: &'static str) -> Self {
+        Self::Rsa(algorithm, RsaKeyPair::from_pkcs8(RSA_KEY).unwrap())
+    }
+
     fn ed25519(id: &str) -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         Self::Ed25519(id.to_owned(), Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap())
@@ -48,6 +60,11 @@ impl Signer {
                 let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
                 json!({"kty": "EC", "crv": "P-256", "kid": id, "x": x, "y": y})
             }
+            Self::Rsa(id, pair) => {
+                let RsaPublicKeyComponents::<Vec<u8>> { n, e } = pair.public().into();
+                let (n, e) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(e));
+                json!({"kty": "RSA", "kid": id, "n": n, "e": e})
+            }
         }
     }
 
@@ -55,6 +72,7 @@ impl Signer {
         let (id, algorithm) = match self {
             Self::Ed25519(id, _) => (id, "EdDSA"),
             Self::P256(id, _) => (id, "ES256"),
+            Self::Rsa(algorithm, _) => (&(*algorithm).to_owned(), *algorithm),
         };
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let header = json!({"alg": algorithm, "kid": id, "typ": "JWT"});
@@ -63,6 +81,13 @@ impl Signer {
             Self::Ed25519(_, pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
             Self::P256(_, pair) => {
                 pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec()
+            }
+            Self::Rsa(algorithm, pair) => {
+                let padding: &dyn ring::signature::RsaEncoding =
+                    if *algorithm == "PS256" { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                let mut signature = vec![0; pair.public().modulus_len()];
+                pair.sign(padding, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+                signature
             }
         };
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
@@ -82,7 +107,7 @@ fn policy(keys: &Value) -> String {
     json!({
         "apiVersion": "policy.tidegate.dev/v1", "revision": "r1",
         "identity": {"policy": "a/b", "jwt": [{
-            "issuer": ISSUER, "audiences": ["llm"], "algorithms": ["EdDSA", "ES256"], "keys": keys,
+            "issuer": ISSUER, "audiences": ["llm"], "algorithms": ["EdDSA", "ES256", "RS256"], "keys": keys,
         }]},
         "limits": [{
             "policy": "a/b", "name": "per-user", "mode": "Enforce", "key": [{"jwtClaim": "sub"}],
@@ -126,6 +151,41 @@ fn a_limit_counts_by_the_claim_of_a_verified_token() {
     assert!(!passes(&sidecar, &elliptic.token(&claims("ann"))), "and she is the same with another token");
     assert!(passes(&sidecar, &elliptic.token(&claims("bob"))));
     assert_eq!((judged(&sidecar, "verified"), judged(&sidecar, "cached")), (3, 1));
+}
+
+#[test]
+fn an_rsa_signature_is_believed_in_the_form_that_the_policy_allows() {
+    let (allowed, other) = (Signer::rsa("RS256"), Signer::rsa("PS256"));
+    let (sidecar, _file) = start(&inline(&[&allowed, &other]));
+    assert!(passes(&sidecar, "anonymous"), "the one request of the empty key is spent");
+    assert!(passes(&sidecar, &allowed.token(&claims("ann"))));
+    assert!(!passes(&sidecar, &other.token(&claims("bob"))), "PS256 with the same key");
+    assert_eq!((judged(&sidecar, "verified"), judged(&sidecar, "unknown_key")), (1, 1));
+}
+
+#[test]
+fn a_token_is_believed_for_as_long_as_clocks_may_differ_and_from_then_on_not_from_the_cache_either() {
+    let signer = Signer::ed25519("a");
+    let mut document: Value = serde_json::from_str(&policy(&inline(&[&signer]))).unwrap();
+    document["identity"]["jwt"][0]["leewayMillis"] = json!(60_000);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), document.to_string()).unwrap();
+    let argument = format!("--policy-file={}", file.path().display());
+    let sidecar = Sidecar::start(Engine::start().address, &[&argument, "--workers=1"]);
+    let until = |user: &str, exp: u64| {
+        let mut claims = claims(user);
+        claims["exp"] = json!(exp);
+        signer.token(&claims)
+    };
+    assert!(passes(&sidecar, &until("ann", now() - 20)), "expired by less than clocks may differ");
+    assert_eq!((judged(&sidecar, "verified"), judged(&sidecar, "expired")), (1, 0));
+    // The leeway of this one ends in a moment, and it is shown again and again until then.
+    let ending = until("bob", now() - 57);
+    eventually("its end", || {
+        passes(&sidecar, &ending);
+        (judged(&sidecar, "expired") > 0).then_some(())
+    });
+    assert!(judged(&sidecar, "verified") <= 2, "its signature is checked once");
 }
 
 #[test]

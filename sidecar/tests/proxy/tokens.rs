@@ -152,17 +152,19 @@ fn an_answer_that_is_packed_anyway_is_counted_from_a_copy_or_costs_what_was_rese
 }
 
 #[test]
-fn a_minute_and_a_day_are_both_kept() {
+fn tokens_of_a_minute_and_of_a_day_and_requests_are_all_kept() {
     let engine = engine(|_| usage(100, 0));
-    let limits = [
-        json!({"limit": 250, "name": "tpm", "windowMillis": HOUR, "algorithm": {"slidingWindow": {"subWindows": 10}}}),
-        json!({"limit": 1000, "name": "tpd", "windowMillis": 24 * HOUR}),
-        json!({"limit": 8, "name": "rpm", "cost": "requests"}),
-    ];
-    let proxy = Proxy::with_document(engine.address, &document(&limits));
-    assert_eq!([0; 3].map(|_| ask(&proxy, 100, 10)), [200, 200, 429]);
-    let refused = proxy.ask(&post("/v1/completions", 100, 10));
-    assert!(refused.header("x-tidegate-reason").unwrap().ends_with("rule=tpm"));
+    for (tpm, tpd, rpm, spent) in [(250, 1000, 8, "tpm"), (1000, 250, 8, "tpd"), (1000, 1000, 2, "rpm")] {
+        let limits = [
+            json!({"limit": tpm, "name": "tpm", "windowMillis": HOUR, "algorithm": {"slidingWindow": {"subWindows": 10}}}),
+            json!({"limit": tpd, "name": "tpd", "windowMillis": 24 * HOUR}),
+            json!({"limit": rpm, "name": "rpm", "cost": "requests"}),
+        ];
+        let proxy = Proxy::with_document(engine.address, &document(&limits));
+        assert_eq!([0; 3].map(|_| ask(&proxy, 100, 10)), [200, 200, 429], "{spent}");
+        let refused = proxy.ask(&post("/v1/completions", 100, 10));
+        assert!(refused.header("x-tidegate-reason").unwrap().ends_with(&format!("rule={spent}")), "{spent}");
+    }
 }
 
 #[test]
