@@ -15,8 +15,9 @@ use crate::world::{Subscription, View};
 
 /// Half of the longest silence that the contract allows.
 const BOOKMARK: Duration = Duration::from_secs(BOOKMARK_SECONDS / 2);
-/// Every node's kube-proxy must have seen the withdrawal before the engine may stop.
-const PROPAGATION: Duration = Duration::from_millis(1500);
+/// Every node's kube-proxy must have put the withdrawal in force before the engine may stop. It does so once a second at
+/// most (`minSyncPeriod`), and takes its time on a node that is busy.
+const PROPAGATION: Duration = Duration::from_secs(3);
 
 /// Ends when the pod is gone or the replica stops; the sidecar then finds another replica.
 pub(super) fn lines(
