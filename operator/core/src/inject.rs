@@ -22,7 +22,6 @@ mod patch;
 mod ports;
 mod probes;
 mod pull_secrets;
-mod quantity;
 mod resources;
 mod settings;
 mod skip;

@@ -16,6 +16,7 @@ pub mod inject;
 pub mod key;
 pub mod merge;
 pub mod pod;
+mod quantity;
 pub mod service;
 mod siblings;
 pub mod status;

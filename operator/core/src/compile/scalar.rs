@@ -3,6 +3,8 @@
 use tidegate_crds::{Bytes, Decimal, Duration, HeaderName, Mode, Percentage};
 use tidegate_policy::{self as document, Factor, Millis, Rate, Ratio, Weight};
 
+use crate::quantity::multiplier;
+
 /// GEP-2257: one to four whole numbers with units.
 pub(super) fn millis(duration: &Duration) -> Result<Millis, String> {
     let text = duration.as_str();
@@ -122,23 +124,6 @@ fn byte_count(text: &str) -> Option<u128> {
     let micros =
         u128::from(parse_up_to(whole, 19)?) * MICRO + u128::from(parse_up_to(&format!("{fraction:0<6}"), 6)?);
     Some(micros.saturating_mul(multiplier(suffix)?).div_ceil(MICRO))
-}
-
-fn multiplier(suffix: &str) -> Option<u128> {
-    let (base, letter) = match suffix.strip_suffix('i') {
-        Some(letter) => (1024_u128, letter),
-        None => (1000, suffix),
-    };
-    let power = match (base, letter) {
-        (1000, "") => 0,
-        (1000, "k") | (1024, "K") => 1,
-        (_, "M") => 2,
-        (_, "G") => 3,
-        (_, "T") => 4,
-        (_, "P") => 5,
-        _ => return None,
-    };
-    Some(base.pow(power))
 }
 
 pub(super) fn header(name: &HeaderName) -> Result<document::HeaderName, String> {

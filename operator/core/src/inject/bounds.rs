@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::{LimitRange, LimitRangeItem};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::quantity::{UNIT, billionths, written};
+use crate::quantity::{UNIT, billionths, written};
 
 /// Bounds on CPU and memory of each container, of all `LimitRange`s of a namespace together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::names::{
     CPU_LIMIT_ANNOTATION, CPU_REQUEST_ANNOTATION, MEMORY_LIMIT_ANNOTATION, MEMORY_REQUEST_ANNOTATION,
 };
-use super::quantity::billionths;
 use super::skip::all_containers;
 use super::{ContainerBounds, SidecarResources, Skip, SkipReason};
+use crate::quantity::billionths;
 
 const EPHEMERAL: &str = "ephemeral-storage";
 /// Log files of a container, of which the kubelet keeps 50 MiB, and little else: what is stored is in a volume.

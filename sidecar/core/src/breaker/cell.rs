@@ -191,22 +191,25 @@ mod models {
 
     use super::*;
 
-    #[test]
-    fn a_policy_that_changes_under_load_lets_no_more_in_flight_and_loses_no_place() {
-        loom::model(|| {
-            let timing = Timing {
+    fn conditions(max_in_flight: u32) -> Conditions {
+        Conditions {
+            timing: Timing {
                 open: Duration::from_secs(1),
                 probes: 1,
                 consecutive_failures: None,
                 ramp: Duration::ZERO,
                 seed: 7,
-            };
-            let conditions = || Conditions {
-                timing,
-                windowed: [None; WINDOWED],
-                max_in_flight: Some(2),
-                failure_statuses: Vec::new(),
-            };
+            },
+            windowed: [None; WINDOWED],
+            max_in_flight: Some(max_in_flight),
+            failure_statuses: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_policy_that_changes_under_load_lets_no_more_in_flight_and_loses_no_place() {
+        loom::model(|| {
+            let conditions = || conditions(2);
             let now = Tick::from_nanos(1);
             let before = Arc::new(Cell::new(&conditions()));
             let other = {
@@ -231,19 +234,7 @@ mod models {
     #[test]
     fn no_more_are_in_flight_than_allowed_and_a_refused_one_leaves_no_place_taken() {
         loom::model(|| {
-            let timing = Timing {
-                open: Duration::from_secs(1),
-                probes: 1,
-                consecutive_failures: None,
-                ramp: Duration::ZERO,
-                seed: 7,
-            };
-            let conditions = || Conditions {
-                timing,
-                windowed: [None; WINDOWED],
-                max_in_flight: Some(1),
-                failure_statuses: Vec::new(),
-            };
+            let conditions = || conditions(1);
             let now = Tick::from_nanos(1);
             let cell = Arc::new(Cell::new(&conditions()));
             let other = {

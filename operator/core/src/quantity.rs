@@ -1,10 +1,10 @@
-//! Kubernetes' quantities, as far as they have to be compared.
+//! Kubernetes' quantities, as far as they have to be counted or compared.
 
 /// What one is.
-pub(super) const UNIT: u128 = 1_000_000_000;
+pub(crate) const UNIT: u128 = 1_000_000_000;
 
 /// A quantity in billionths, exactly; `None` for what is no positive quantity or too fine or too large for that.
-pub(super) fn billionths(text: &str) -> Option<u128> {
+pub(crate) fn billionths(text: &str) -> Option<u128> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -13,13 +13,13 @@ pub(super) fn billionths(text: &str) -> Option<u128> {
     }
     let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let fraction: u128 = format!("{fraction:0<9}").parse().ok()?;
-    let (times, by) = multiplier(suffix)?;
+    let (times, by) = factor(suffix)?;
     let value = whole.checked_mul(UNIT)?.checked_add(fraction)?.checked_mul(times)?.div_ceil(by);
     (value > 0).then_some(value)
 }
 
 /// A quantity of so many billionths: whole where it is large, as bytes are, else in thousandths; rounded up.
-pub(super) fn written(billionths: u128) -> String {
+pub(crate) fn written(billionths: u128) -> String {
     if billionths >= 1000 * UNIT {
         billionths.div_ceil(UNIT).to_string()
     } else {
@@ -27,26 +27,37 @@ pub(super) fn written(billionths: u128) -> String {
     }
 }
 
-/// A suffix as a product and a quotient.
-fn multiplier(suffix: &str) -> Option<(u128, u128)> {
+/// What a suffix of bytes multiplies by: none, decimal from `k`, binary from `Ki`, both up to `P`.
+pub(crate) fn multiplier(suffix: &str) -> Option<u128> {
+    let (base, letter) = match suffix.strip_suffix('i') {
+        Some(letter) => (1024_u128, letter),
+        None => (1000, suffix),
+    };
+    let power = match (base, letter) {
+        (1000, "") => 0,
+        (1000, "k") | (1024, "K") => 1,
+        (_, "M") => 2,
+        (_, "G") => 3,
+        (_, "T") => 4,
+        (_, "P") => 5,
+        _ => return None,
+    };
+    Some(base.pow(power))
+}
+
+/// Any suffix as a product and a quotient.
+fn factor(suffix: &str) -> Option<(u128, u128)> {
     if let Some(exponent) = suffix.strip_prefix(['e', 'E']).filter(|exponent| !exponent.is_empty()) {
         let exponent: i32 = exponent.parse().ok().filter(|exponent| (-9..=18).contains(exponent))?;
         let power = 10_u128.pow(exponent.unsigned_abs());
         return Some(if exponent < 0 { (1, power) } else { (power, 1) });
     }
-    let power = |letter: &str| ["", "k", "M", "G", "T", "P", "E"].iter().position(|known| *known == letter);
     match suffix {
         "n" => Some((1, 1_000_000_000)),
         "u" => Some((1, 1_000_000)),
         "m" => Some((1, 1000)),
-        _ => match suffix.strip_suffix('i') {
-            Some(letter) => {
-                // Kibi is written with a large letter, kilo with a small one.
-                let power = if letter == "K" { 1 } else { power(letter).filter(|power| *power > 1)? };
-                Some((1024_u128.pow(u32::try_from(power).ok()?), 1))
-            }
-            None => Some((1000_u128.pow(u32::try_from(power(suffix)?).ok()?), 1)),
-        },
+        "E" => Some((1000_u128.pow(6), 1)),
+        _ => Some((multiplier(suffix)?, 1)),
     }
 }
 
