@@ -124,13 +124,15 @@ async fn a_whole_answer_tells_its_usage() {
 async fn latency_rises_with_the_batch_and_a_full_cache_makes_requests_wait() {
     let args = EngineArgs { kv_blocks: 300, ..fast() };
     let engine = Engine::start(&args).await.unwrap();
-    let p50 = async |rate: f64| {
+    let served = async |rate: f64| {
         let plan = plan::constant(rate, Duration::from_secs(1), Mix::default(), 200, 30);
         let report = load::run(Spec::new(&chat(&engine), plan)).await.unwrap();
         assert_eq!(report.counts(None).served, report.samples.len(), "{}", report.table());
-        report.total(None).p50
+        report
     };
-    let (calm, busy) = (p50(5.0).await, p50(300.0).await);
+    // The fastest, whom nothing else on this machine held up.
+    let calm = served(5.0).await.samples.iter().map(|sample| sample.total).min().unwrap();
+    let busy = served(300.0).await.total(None).p50;
     assert!(busy > calm * 2, "{busy:?} under load, {calm:?} without");
     let metrics = get(engine.address, "/metrics").await;
     assert!(metrics.contains("vllm:time_to_first_token_seconds_count{"), "{metrics}");
@@ -173,15 +175,15 @@ async fn the_engine_fails_hangs_and_slows_down_as_it_is_told() {
     assert!(fallback.contains("x-engine-fallback: true"), "{fallback}");
 
     order(&engine, "/reset", json!({})).await;
-    order(&engine, "/hang", json!({"for_ms": 300})).await;
+    order(&engine, "/hang", json!({"for_ms": 3000})).await;
     let report = load::run(Spec::new(&chat(&engine), four())).await.unwrap();
     assert_eq!(report.counts(None).served, 4);
     assert!(report.ttft(None).p50 > Duration::from_millis(200), "{:?}", report.ttft(None));
 
-    let calm = load::run(Spec::new(&chat(&engine), four())).await.unwrap().total(None).p50;
-    order(&engine, "/slow", json!({"factor": 20})).await;
+    // Each takes some 10 ms otherwise.
+    order(&engine, "/slow", json!({"factor": 200})).await;
     let slow = load::run(Spec::new(&chat(&engine), four())).await.unwrap().total(None).p50;
-    assert!(slow > calm * 4, "{slow:?} after {calm:?}");
+    assert!(slow > Duration::from_secs(1), "{slow:?}");
 }
 
 #[tokio::test]

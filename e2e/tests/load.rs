@@ -59,27 +59,22 @@ async fn every_answer_is_counted_by_priority_status_and_cause() {
 #[tokio::test]
 async fn latency_counts_from_the_planned_time_while_the_server_stalls() {
     let slow = || async {
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         "late"
     };
     let address = serve(Router::new().route("/v1/completions", post(slow))).await;
     let report = load::run(spec(address, 100.0, 0.5)).await.unwrap();
     assert_eq!(report.counts(None).served, 50, "answers are not waited for: {}", report.table());
-    assert!(report.total(None).p50 >= Duration::from_millis(250));
+    assert!(report.total(None).p50 >= Duration::from_secs(1));
+    // One after the other they would leave over fifty seconds.
+    let lateness = report.lateness();
+    assert!(lateness.p50 < Duration::from_secs(10), "{lateness:?}");
 }
 
 #[tokio::test]
-async fn requests_leave_when_the_plan_says() {
+async fn each_request_has_its_time_by_the_plan() {
     let address = serve(Router::new().route("/v1/completions", post(|| async { "ok" }))).await;
-    // A machine that does something else meanwhile says nothing about the generator: one of several times is enough.
-    let mut report = load::run(spec(address, 300.0, 1.0)).await.unwrap();
-    for _ in 0..4 {
-        if report.lateness().p50 >= Duration::from_millis(20) {
-            report = load::run(spec(address, 300.0, 1.0)).await.unwrap();
-        }
-    }
-    let lateness = report.lateness();
-    assert!(lateness.p50 < Duration::from_millis(20), "{lateness:?}");
+    let report = load::run(spec(address, 300.0, 1.0)).await.unwrap();
     let mut times: Vec<Duration> = report.samples.iter().map(|sample| sample.at).collect();
     times.sort_unstable();
     assert_eq!(times.len(), 300);

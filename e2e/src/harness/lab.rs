@@ -27,8 +27,10 @@ use super::wait::eventually;
 pub const RELEASE_NAMESPACE: &str = "tidegate-system";
 /// Admin port of a sidecar.
 const ADMIN_PORT: u16 = 15121;
-/// Longest wait for pods.
-const PODS_DEADLINE: Duration = Duration::from_secs(90);
+/// Longest wait for pods, on a machine that is busy with others.
+const PODS_DEADLINE: Duration = Duration::from_mins(4);
+/// Longest wait for a state of a sidecar.
+const STATE_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Who the API server notes as the owner of what is applied.
 const FIELD_MANAGER: &str = "tidegate-e2e";
@@ -170,7 +172,7 @@ impl Lab {
         what: &str,
         wanted: impl Fn(&Status) -> bool,
     ) -> anyhow::Result<Status> {
-        eventually(what, Duration::from_secs(40), async || {
+        eventually(what, STATE_DEADLINE, async || {
             let status = self.status(pod).await.map_err(|error| format!("{error:#}"))?;
             if wanted(&status) { Ok(status) } else { Err(format!("{status:?}")) }
         })

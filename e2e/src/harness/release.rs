@@ -31,7 +31,7 @@ pub(super) async fn ensure(client: &Client) -> anyhow::Result<()> {
 async fn prepare(client: &Client) -> anyhow::Result<()> {
     apply(client, None, GPU_NODES).await.context("simulated GPUs")?;
     let nodes: Api<Node> = Api::all(client.clone());
-    eventually("an allocatable nvidia.com/gpu on a node", Duration::from_mins(1), async || {
+    eventually("an allocatable nvidia.com/gpu on a node", Duration::from_mins(3), async || {
         let list = nodes.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
         let allocatable = list.items.iter().filter_map(|node| node.status.as_ref()?.allocatable.as_ref());
         let found = allocatable.flatten().any(|(name, count)| name == "nvidia.com/gpu" && count.0 != "0");
@@ -46,7 +46,7 @@ async fn prepare(client: &Client) -> anyhow::Result<()> {
 pub async fn install() -> anyhow::Result<()> {
     let values = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/values.yaml");
     let registry = format!("image.registry={}", images::PREFIX);
-    let wait = ["--create-namespace", "--wait", "--timeout", "2m"];
+    let wait = ["--create-namespace", "--wait", "--timeout", "5m"];
     let values = ["--values", values, "--set", &registry];
     helm(&[&["upgrade", "--install", "tidegate", CHART], wait.as_slice(), values.as_slice()].concat())
         .await?;
@@ -74,7 +74,7 @@ pub async fn lint(arguments: &[&str]) -> anyhow::Result<String> {
 
 /// `helm uninstall`, until everything is gone.
 pub async fn uninstall() -> anyhow::Result<()> {
-    helm(&["uninstall", "tidegate", "--wait", "--timeout", "1m"]).await?;
+    helm(&["uninstall", "tidegate", "--wait", "--timeout", "3m"]).await?;
     Ok(())
 }
 
@@ -84,7 +84,7 @@ pub async fn scale_operator(client: &Client, replicas: i32) -> anyhow::Result<()
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), RELEASE_NAMESPACE);
     let scale = json!({"spec": {"replicas": replicas}});
     deployments.patch("tidegate-operator", &PatchParams::default(), &Patch::Merge(&scale)).await?;
-    eventually(&format!("{replicas} ready operators"), Duration::from_mins(1), async || {
+    eventually(&format!("{replicas} ready operators"), Duration::from_mins(3), async || {
         let status = deployments.get("tidegate-operator").await.map_err(|error| error.to_string())?.status;
         let running = operators(client).await.map_err(|error| format!("{error:#}"))?.len();
         let ready = status.unwrap_or_default().ready_replicas.unwrap_or(0);

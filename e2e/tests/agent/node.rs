@@ -25,7 +25,7 @@ pub(crate) const GIB: u64 = 1 << 30;
 /// Name in the serving certificate.
 const SERVICE: &str = "tidegate-agent.tidegate-system.svc";
 /// For whatever a test waits for.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// One GPU's file.
 #[derive(Clone)]

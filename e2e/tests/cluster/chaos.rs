@@ -177,7 +177,7 @@ impl Chaos<'_> {
     async fn converge(&self) -> anyhow::Result<Duration> {
         let start = Instant::now();
         let expected = 1_000_000 + self.version;
-        eventually("the last version at every pod", Duration::from_secs(40), async || {
+        eventually("the last version at every pod", Duration::from_mins(2), async || {
             for pod in &self.pods {
                 let status = self.lab.status(pod).await.map_err(|error| format!("{error:#}"))?;
                 let versions = status.limits.iter().filter(|limit| limit.name == "version");
@@ -195,7 +195,7 @@ impl Chaos<'_> {
     /// Waits until the policy's status says so too: that may take as long as the Lease of a killed leader lasts.
     async fn told(&self) -> anyhow::Result<()> {
         let policies = self.lab.api::<RateLimitPolicy>();
-        eventually("the last version in the policy's status", Duration::from_mins(1), async || {
+        eventually("the last version in the policy's status", Duration::from_mins(3), async || {
             let policy = policies.get("chaos").await.map_err(|error| error.to_string())?;
             let status = policy.status.unwrap_or_default();
             let told = (status.observed_generation, status.pods.programmed, status.pods.out_of_date);

@@ -58,7 +58,7 @@ async fn status_and_explain_say_what_acts_on_a_pod() -> anyhow::Result<()> {
         );
         anyhow::ensure!(explained["pod"]["state"]["upToDate"] == true, "{explained}");
         anyhow::ensure!(explained["rules"][0]["state"].is_string(), "{explained}");
-        eventually("the pod and its policies in `status`", Duration::from_secs(20), async || {
+        eventually("the pod and its policies in `status`", Duration::from_mins(2), async || {
             let text = printed(lab, &["status", "-o", "json"]).await.map_err(|error| format!("{error:#}"))?;
             let status: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             let programmed = status["policies"].as_array().is_some_and(|policies| {
@@ -123,7 +123,7 @@ async fn rotate_gives_a_sidecar_to_pods_that_were_there_before_the_policy() -> a
         // Nothing may be away meanwhile, so that the next pod is there before this one goes.
         let surge = json!({"spec": {"strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}}});
         lab.api::<Deployment>().patch("llama", &PatchParams::default(), &Patch::Merge(&surge)).await?;
-        let done = printed(lab, &["rotate", "--timeout", "90"]).await?;
+        let done = printed(lab, &["rotate", "--timeout", "240"]).await?;
         anyhow::ensure!(done.contains("done"), "{done}");
         let pods = lab.ready_pods(&engine.selector(), 1).await?;
         lab.until_programmed(&pods[0]).await?;

@@ -9,6 +9,8 @@ use kube::api::DeleteParams;
 use tidegate_crds::RateLimitPolicy;
 use tidegate_e2e::harness::{Engine, Lab, RELEASE_NAMESPACE, alone, eventually, release};
 
+/// Far beyond what anything here takes on a loaded machine.
+const PATIENCE: Duration = Duration::from_mins(3);
 const LIMIT: &str =
     "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: limit}, spec: {
     limits: [{name: all, key: [{header: x-user}], algorithm: TokenBucket, limit: 2, window: 1h, burst: 2}]}}";
@@ -29,11 +31,9 @@ fn injected(pod: &Pod) -> bool {
 async fn without_operator(lab: &Lab, guarded: &Pod) -> anyhow::Result<()> {
     limit_holds(lab, guarded, "ann").await?;
     lab.kill_worker(guarded)?;
-    eventually("the last document after a crash", Duration::from_secs(10), async || {
-        match lab.status(guarded).await {
-            Ok(status) if status.limits.len() == 1 => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
+    eventually("the last document after a crash", PATIENCE, async || match lab.status(guarded).await {
+        Ok(status) if status.limits.len() == 1 => Ok(()),
+        other => Err(format!("{other:?}")),
     })
     .await?;
     limit_holds(lab, guarded, "bob").await?;
@@ -55,7 +55,7 @@ async fn without_the_operator_limits_hold_and_new_pods_start_and_are_reported_la
         release::scale_operator(&lab.client, 1).await?;
         outcome?;
         let policies = lab.api::<RateLimitPolicy>();
-        eventually("the late pod in the policy's status", Duration::from_secs(30), async || {
+        eventually("the late pod in the policy's status", PATIENCE, async || {
             let status =
                 policies.get("limit").await.map_err(|error| error.to_string())?.status.ok_or("no status")?;
             let command_is_there =
@@ -73,7 +73,7 @@ async fn without_the_operator_limits_hold_and_new_pods_start_and_are_reported_la
 
 async fn counted(lab: &Lab, pods: i32) -> anyhow::Result<()> {
     let policies = lab.api::<RateLimitPolicy>();
-    eventually("all pods in the policy's status", Duration::from_mins(1), async || {
+    eventually("all pods in the policy's status", PATIENCE, async || {
         let policy = policies.get("limit").await.map_err(|error| error.to_string())?;
         let status = policy.status.ok_or("no status")?;
         let seen = (status.observed_generation, status.pods.programmed, status.pods.out_of_date);
@@ -93,11 +93,9 @@ async fn several_replicas_count_all_pods_and_outlive_their_leader() -> anyhow::R
             let operators: Api<Pod> = Api::namespaced(lab.client.clone(), RELEASE_NAMESPACE);
             let leader = release::leader(&lab.client).await?;
             operators.delete(&leader, &DeleteParams::default().grace_period(0)).await?;
-            eventually("another leader", Duration::from_secs(40), async || {
-                match release::leader(&lab.client).await {
-                    Ok(next) if next != leader => Ok(()),
-                    other => Err(format!("{other:?}")),
-                }
+            eventually("another leader", PATIENCE, async || match release::leader(&lab.client).await {
+                Ok(next) if next != leader => Ok(()),
+                other => Err(format!("{other:?}")),
             })
             .await?;
             lab.apply(&LIMIT.replace("limit: 2,", "limit: 3,")).await?;

@@ -57,7 +57,8 @@ async fn the_kv_cache_of_the_engine_trips_the_gpu_tier_of_a_pod_without_a_gpu() 
         lab.until(pod, "a reading of the engine", |status| gpu_is(status, TierState::Normal)).await?;
         let low = [("x-priority", "low")];
         assert_eq!(lab.complete(pod, &low).await?.status, 200);
-        // Five seconds of an answer on top of a prompt that fills most of the cache.
+        // Fifteen seconds of an answer on top of a prompt that fills most of the cache.
+        lab.control(pod, "/slow", &json!({"factor": 3})).await?;
         let url = format!("{}/v1/completions", engine_url(pod)?);
         let headers = [("content-type", "application/json"), ("x-priority", "medium")];
         let body = json!({"model": "sim", "prompt_tokens": 700, "max_tokens": 250}).to_string();

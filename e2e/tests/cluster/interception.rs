@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tidegate_crds::RateLimitPolicy;
 use tidegate_e2e::harness::{Engine, Lab, eventually, in_namespace, pod_ip};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 const ONE: &str = "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: one}, spec: {
     limits: [{name: all, algorithm: TokenBucket, limit: 1, window: 1h, burst: 1}]}}";
 

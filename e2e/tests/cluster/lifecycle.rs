@@ -10,6 +10,9 @@ use serde_json::json;
 use tidegate_e2e::cluster::images;
 use tidegate_e2e::harness::{Client, Engine, Traffic, eventually, in_namespace};
 
+/// Far beyond what anything here takes on a loaded machine.
+const PATIENCE: Duration = Duration::from_mins(4);
+
 #[tokio::test]
 async fn a_job_with_a_sidecar_completes() -> anyhow::Result<()> {
     in_namespace(async |lab| {
@@ -28,7 +31,7 @@ async fn a_job_with_a_sidecar_completes() -> anyhow::Result<()> {
         }))?;
         let jobs = lab.api::<Job>();
         jobs.create(&PostParams::default(), &job).await?;
-        eventually("a completed Job", Duration::from_mins(1), async || {
+        eventually("a completed Job", PATIENCE, async || {
             let status =
                 jobs.get("batch").await.map_err(|error| error.to_string())?.status.unwrap_or_default();
             if status.succeeded == Some(1) { Ok(()) } else { Err(format!("{status:?}")) }
@@ -55,7 +58,7 @@ async fn a_rolling_update_under_load_loses_no_request() -> anyhow::Result<()> {
         let service = lab.api::<Service>().get("llama").await?;
         let address = service.spec.and_then(|spec| spec.cluster_ip).expect("a cluster IP");
         let url = format!("http://{address}/v1/completions");
-        eventually("an answer through the Service", Duration::from_secs(20), async || {
+        eventually("an answer through the Service", PATIENCE, async || {
             let answer = lab
                 .http
                 .get(&format!("http://{address}/health"))
@@ -68,7 +71,7 @@ async fn a_rolling_update_under_load_loses_no_request() -> anyhow::Result<()> {
         let restart = json!({"spec": {"template": {"metadata": {"annotations": {"restarted": "once"}}}}});
         let deployments = lab.api::<Deployment>();
         deployments.patch("llama", &PatchParams::default(), &Patch::Strategic(&restart)).await?;
-        eventually("the end of the roll-out", Duration::from_mins(2), async || {
+        eventually("the end of the roll-out", PATIENCE, async || {
             let deployment = deployments.get("llama").await.map_err(|error| error.to_string())?;
             let observed = deployment.status.as_ref().and_then(|status| status.observed_generation);
             let status = deployment.status.clone().unwrap_or_default();
@@ -98,7 +101,7 @@ async fn a_crashed_worker_is_back_without_a_restart_of_the_container() -> anyhow
         let pod = &pods[0];
         let name = pod.metadata.name.clone().unwrap_or_default();
         lab.kill_worker(pod)?;
-        eventually("a counted restart of the worker", Duration::from_secs(10), async || {
+        eventually("a counted restart of the worker", PATIENCE, async || {
             match lab.metric(pod, "tidegate_worker_restarts_total").await {
                 Ok(restarts) if restarts >= 1.0 => Ok(()),
                 other => Err(format!("{other:?}")),

@@ -35,13 +35,13 @@ async fn the_qps_tier_refuses_low_slows_medium_passes_high_and_recovers() -> any
     in_namespace(async |lab| {
         lab.apply(&format!(
             "{{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {{name: tiers}}, spec: {{
-               tiers: {{qps: {{max: \"30\"}}, recovery: {{below: 90%, hold: 3s}}}}, {ANYBODY_MAY_BE_HIGH}}}}}"
+               tiers: {{qps: {{max: \"30\"}}, recovery: {{below: 90%, hold: 8s}}}}, {ANYBODY_MAY_BE_HIGH}}}}}"
         ))
         .await?;
         let pods = lab.engine(&Engine::new("llama")).await?;
         lab.until_programmed(&pods[0]).await?;
         let url = format!("{}/v1/completions", engine_url(&pods[0])?);
-        let calm = mixed(lab, &url, 15.0, 3).await?;
+        let calm = mixed(lab, &url, 6.0, 3).await?;
         assert_eq!(calm.of("low", 429) + calm.of("medium", 429) + calm.of("high", 429), 0, "{calm:?}");
         let storm = mixed(lab, &url, 90.0, 6).await?;
         println!("{storm:?}");
