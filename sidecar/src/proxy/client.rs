@@ -64,6 +64,8 @@ pub(super) struct Client {
     blocked: Cell<bool>,
     /// Everything that hyper had to send was sent.
     flushed: Cell<bool>,
+    /// It has sent something since it was asked whether it is at rest.
+    stirred: Cell<bool>,
     /// For the deadlines of its requests, one after the other.
     pub(super) timer: Timer,
     /// Interim responses, to be sent before anything else.
@@ -116,6 +118,7 @@ impl Client {
             sweeps: Cell::new(0),
             blocked: Cell::new(false),
             flushed: Cell::new(true),
+            stirred: Cell::new(true),
             timer: Timer::default(),
             interim: RefCell::default(),
         }
@@ -165,12 +168,19 @@ impl Client {
     /// The client sent `data`. A head has its time as a whole: byte by byte it is no faster.
     pub(super) fn heard(&self, data: &[u8]) {
         self.shared.pressure.moved(data.len());
+        self.stirred.set(true);
         match self.turn.get() {
             Turn::Idle => self.turn_to(Turn::Head),
             Turn::Head => {}
             Turn::Body | Turn::Engine => self.sweeps.set(0),
         }
         self.watch.borrow_mut().feed(data);
+    }
+
+    /// Whether nothing has come since this was asked last, and nothing is under way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let stirred = self.stirred.replace(false);
+        !stirred && self.turn.get() == Turn::Idle && self.flushed.get() && self.interim.borrow().is_empty()
     }
 
     /// While there is hardly any memory: whether to wait once before the next read, or until there is more. What is read

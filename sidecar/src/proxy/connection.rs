@@ -1,19 +1,20 @@
 //! A client's connection from its first byte to its last, when it speaks HTTP/1.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::client::{Client, SWEEP, Switched, Turn};
 use super::detect::{Spoken, detect};
@@ -32,6 +33,15 @@ const COPY_UP_TO: usize = 2048;
 const LINGER_BYTES: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How often a connection is looked at while it has buffers that it may not need any more: a part of a sweep.
+const LOOK: Duration = Duration::from_millis(500);
+const LOOKS: u32 = (SWEEP.as_millis() / LOOK.as_millis()) as u32;
+
+thread_local! {
+    /// Where a head and a small body are put together: one room for all connections, which stays in the cache.
+    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Serves a connection that arrived at a guarded port.
 pub(super) async fn serve(stream: TcpStream, origin: Origin) {
     match Box::pin(detect(&stream)).await {
@@ -43,6 +53,45 @@ pub(super) async fn serve(stream: TcpStream, origin: Origin) {
 }
 
 async fn drive(stream: TcpStream, client: Rc<Client>) {
+    let mut watched =
+        Watched { stream, client: client.clone(), pause: Pause::default(), ahead: Bytes::new() };
+    let mut looks = Looks::begin();
+    let ended = loop {
+        // With room of its own, which is given back with hyper's buffers when the client sends nothing for a while.
+        let (left, ended) = Box::pin(spell(watched, &client, &mut looks)).await;
+        watched = left;
+        match ended {
+            Some(ended) => break ended,
+            None => {
+                if let Err(ended) = rest(&watched.stream, &client, &mut looks).await {
+                    break Err(ended);
+                }
+            }
+        }
+    };
+    let Watched { stream, ahead, .. } = watched;
+    match ended {
+        Ok(()) => match client.switched.take() {
+            Some(Switched { upstream, progress }) => {
+                Box::pin(splice::switched(stream, &ahead, upstream)).await;
+                drop(progress);
+            }
+            None => Box::pin(linger(stream)).await,
+        },
+        Err(ended) => {
+            ended.count(&client);
+            Box::pin(linger(stream)).await;
+        }
+    }
+}
+
+/// Serves requests until the connection ends, or until none has come for a while: then there is no end to tell. What was
+/// read and not used is left in front of what is read next.
+async fn spell(
+    watched: Watched,
+    client: &Rc<Client>,
+    looks: &mut Looks,
+) -> (Watched, Option<Result<(), Ended>>) {
     let mut builder = http1::Builder::new();
     // Not `pipeline_flush`: with it hyper buffers a response without bound. With `half_close` it does not read while
     // the engine has its turn, for which it would hold a second buffer: `Watched` sees whether the client has left.
@@ -52,38 +101,72 @@ async fn drive(stream: TcpStream, client: Rc<Client>) {
         // hyper keeps the room of a service's future for as long as the connection lasts: that of a pointer.
         service_fn(move |request| Box::pin(handler::handle(client.clone(), request)))
     };
-    let watched = Watched { stream, client: client.clone(), pause: Pause::default() };
     let mut connection = builder.serve_connection(TokioIo::new(watched), service);
-    let mut sweep = pin!(tokio::time::sleep(SWEEP));
     let ended = poll_fn(|cx| {
         let _moment = Moment::begin();
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(ended.map_err(|error| Ended::by(&error)));
+            return Poll::Ready(Some(ended.map_err(|error| Ended::by(&error))));
         }
-        while sweep.as_mut().poll(cx).is_ready() {
-            client.pool.drop_stale(client.shared.clock.now());
-            if client.waits_in_vain() {
-                return Poll::Ready(Err(Ended::InVain(client.turn.get())));
+        while looks.poll(cx, LOOK).is_ready() {
+            if let Err(ended) = looks.sweep_if_due(client, 1) {
+                return Poll::Ready(Some(Err(ended)));
             }
-            sweep.as_mut().reset(Instant::now() + SWEEP);
+            if client.is_at_rest() {
+                return Poll::Ready(None);
+            }
         }
         Poll::Pending
     })
     .await;
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner().stream;
-    match ended {
-        Ok(()) => match client.switched.take() {
-            Some(Switched { upstream, progress }) => {
-                Box::pin(splice::switched(stream, &parts.read_buf, upstream)).await;
-                drop(progress);
-            }
-            None => Box::pin(linger(stream)).await,
-        },
-        Err(ended) => {
-            ended.count(&client);
-            Box::pin(linger(stream)).await;
+    let mut watched = parts.io.into_inner();
+    watched.ahead = parts.read_buf;
+    (watched, ended)
+}
+
+/// Waits until the client sends something, or leaves. An error when that takes too long.
+async fn rest(stream: &TcpStream, client: &Client, looks: &mut Looks) -> Result<(), Ended> {
+    poll_fn(|cx| {
+        if stream.poll_read_ready(cx).is_ready() {
+            return Poll::Ready(Ok(()));
         }
+        while looks.poll(cx, SWEEP).is_ready() {
+            if let Err(ended) = looks.sweep_if_due(client, LOOKS) {
+                return Poll::Ready(Err(ended));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The looks at a connection that come by time.
+struct Looks {
+    timer: Pin<Box<Sleep>>,
+    since_sweep: u32,
+}
+
+impl Looks {
+    fn begin() -> Self {
+        Self { timer: Box::pin(sleep(LOOK)), since_sweep: 0 }
+    }
+
+    /// Ready when it is time for one; the next is due `next` later.
+    fn poll(&mut self, cx: &mut Context<'_>, next: Duration) -> Poll<()> {
+        ready!(self.timer.as_mut().poll(cx));
+        self.timer.as_mut().reset(Instant::now() + next);
+        Poll::Ready(())
+    }
+
+    /// Sweeps, if with so many looks more it is time to. An error when the connection has waited too long.
+    fn sweep_if_due(&mut self, client: &Client, looks: u32) -> Result<(), Ended> {
+        self.since_sweep += looks;
+        if self.since_sweep < LOOKS {
+            return Ok(());
+        }
+        self.since_sweep = 0;
+        client.pool.drop_stale(client.shared.clock.now());
+        if client.waits_in_vain() { Err(Ended::InVain(client.turn.get())) } else { Ok(()) }
     }
 }
 
@@ -134,14 +217,16 @@ async fn linger(mut stream: TcpStream) {
     .await;
 }
 
-/// The pieces one after the other, when they fit.
-fn join<'a>(pieces: &[io::IoSlice<'_>], small: &'a mut [u8; COPY_UP_TO]) -> Option<&'a [u8]> {
-    let mut end = 0;
-    for piece in pieces {
-        small.get_mut(end..end + piece.len())?.copy_from_slice(piece);
-        end += piece.len();
+/// The pieces one after the other, when they are short.
+fn join<'a>(pieces: &[io::IoSlice<'_>], joined: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    if pieces.iter().map(|piece| piece.len()).sum::<usize>() > COPY_UP_TO {
+        return None;
     }
-    Some(&small[..end])
+    joined.clear();
+    for piece in pieces {
+        joined.extend_from_slice(piece);
+    }
+    Some(joined)
 }
 
 /// Tells the client's state what is read.
@@ -149,6 +234,8 @@ struct Watched {
     stream: TcpStream,
     client: Rc<Client>,
     pause: Pause,
+    /// Was read before and not used: it comes first.
+    ahead: Bytes,
 }
 
 impl AsyncRead for Watched {
@@ -157,6 +244,11 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let taken = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(taken));
+            return Poll::Ready(Ok(()));
+        }
         while let Some(once) = self.client.is_to_wait() {
             ready!(self.pause.poll(cx));
             if once {
@@ -220,11 +312,10 @@ impl AsyncWrite for Watched {
         self.client.flushed(false);
         ready!(self.poll_interim(cx))?;
         // A head and a small body go as one buffer: copying them is cheaper than what the kernel does for several.
-        let mut small = [0; COPY_UP_TO];
-        let written = match join(pieces, &mut small) {
+        let written = JOINED.with_borrow_mut(|joined| match join(pieces, joined) {
             Some(joined) => Pin::new(&mut self.stream).poll_write(cx, joined),
             None => Pin::new(&mut self.stream).poll_write_vectored(cx, pieces),
-        };
+        });
         self.wrote(cx, written)
     }
 

@@ -8,6 +8,7 @@
 mod chunks;
 
 use std::collections::VecDeque;
+use std::io::BufRead as _;
 
 use chunks::Chunks;
 
@@ -75,7 +76,8 @@ impl RequestWatch {
         while !data.is_empty() {
             match &mut self.next {
                 Next::Head(head) => {
-                    let Some(end) = data.iter().position(|byte| *byte == b'\n') else {
+                    let (line, behind) = data.split_at(through_line_feed(data));
+                    let Some(line) = line.strip_suffix(b"\n") else {
                         if head.line.len() + data.len() > MAX_LINE {
                             self.next = Next::Lost;
                         } else {
@@ -83,8 +85,8 @@ impl RequestWatch {
                         }
                         return;
                     };
-                    let is_last = head.take_line(&data[..end]);
-                    data = &data[end + 1..];
+                    let is_last = head.take_line(line);
+                    data = behind;
                     if is_last {
                         self.head_is_whole();
                     }
@@ -165,6 +167,13 @@ impl Field<u64> {
             _ => Self::Unclear,
         }
     }
+}
+
+/// How many bytes there are up to the first line feed and with it; all, where there is none. The standard library looks
+/// at many of them at once when it reads lines.
+fn through_line_feed(data: &[u8]) -> usize {
+    // Nothing that lies in memory fails to be read.
+    { data }.skip_until(b'\n').unwrap_or(data.len())
 }
 
 /// The value of a line, if it is a field of this name.

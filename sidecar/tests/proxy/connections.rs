@@ -40,6 +40,25 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
+fn a_connection_goes_on_after_a_silence_with_what_it_sent_before() {
+    let engine = Engine::answering(|request| ok(request.head.lines().next().unwrap()));
+    let proxy = Proxy::new(engine.address);
+    let mut client = proxy.connect();
+    // Its buffers are given back in each silence; what lies in them is not.
+    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHo");
+    assert_eq!(client.response().text(), "GET /1 HTTP/1.1");
+    std::thread::sleep(Duration::from_millis(1500));
+    client.send("st: a\r\nContent-Length: 4\r\n\r\nab");
+    std::thread::sleep(Duration::from_millis(1500));
+    client.send("cdGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().text(), "POST /2 HTTP/1.1");
+    assert_eq!(client.response().text(), "GET /3 HTTP/1.1");
+    std::thread::sleep(Duration::from_millis(1500));
+    client.send("GET /4 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().text(), "GET /4 HTTP/1.1");
+}
+
+#[test]
 fn an_engine_that_closed_its_idle_connection_costs_no_request() {
     let (closed, has_closed) = std::sync::mpsc::channel();
     let engine = Engine::new(move |_, mut peer| {
