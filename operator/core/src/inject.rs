@@ -118,6 +118,8 @@ fn attempt(admission: &Admission<'_>, settings: &SidecarSettings) -> Result<(Pat
     containers::add(&plan, &unlimited, &mut patch, &mut warnings)?;
     volumes::add(plan.pod, &mut patch)?;
     pull_secrets::add(&plan, &mut patch)?;
+    // One line each, whatever names are in them.
+    let warnings: Vec<_> = warnings.iter().map(|warning| warning.replace(char::is_control, " ")).collect();
     annotate(&plan, &warnings, &mut patch);
     let patch = patch.finish();
     patch::check(admission.pod, &patch)?;

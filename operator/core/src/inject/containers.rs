@@ -135,7 +135,7 @@ fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>, sees_gpus: bool) 
     args.push(format!("--listen=[::]:{}", settings.proxy_port));
     args.extend(plan.way.names().map(|moved| format!("--named-port={}:{}", moved.listen, moved.guarded)));
     args.push(format!("--admin=[::]:{}", settings.admin_port));
-    args.extend(unlimited.iter().map(|path| format!("--unlimited-path={path}")));
+    args.extend(unlimited.iter().map(|path| format!("--unlimited-path={}", literal(path))));
     args.push(format!("--policy-snapshot={}", identity(SNAPSHOT_FILE)));
     args.push(format!("--policy-store={STATE_PATH}"));
     args.push(format!("--operator={}", settings.operator_url));
@@ -185,8 +185,14 @@ fn tracing_env(pod: &Pod, tracing: &SidecarTracing) -> Vec<EnvVar> {
         field("POD_NAME", "metadata.name"),
         value("OTEL_RESOURCE_ATTRIBUTES", "k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME)"),
     ];
-    env.extend(service.map(|service| value("OTEL_SERVICE_NAME", service)));
+    env.extend(service.map(|service| value("OTEL_SERVICE_NAME", &literal(service))));
     env
+}
+
+/// As the container gets it: in arguments and in values of the environment the kubelet replaces `$(NAME)` by a variable,
+/// and `$$` by `$`.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
 }
 
 /// Where the engine's own metrics are, and which engine it is. A type that the sidecar does not know is left out: it

@@ -6,6 +6,7 @@ use tidegate_policy::{HeaderName, PolicyDocument, PrioritySource};
 
 use super::*;
 
+mod hostile;
 mod interception;
 
 fn settings() -> SidecarSettings {
