@@ -23,6 +23,7 @@ use super::pause::Pause;
 use super::{handler, splice};
 use crate::clock::Moment;
 use crate::metrics::ProtocolRefusal;
+use crate::pressure::Level;
 use crate::request_log;
 
 /// Answers up to this size are sent from one buffer.
@@ -31,7 +32,9 @@ const COPY_UP_TO: usize = 2048;
 /// How much is read, and for how long, from a client that still sends when its connection is being closed. Closing
 /// at once would reset it, and with that take away the answer it has not read yet.
 const LINGER_BYTES: usize = 1 << 20;
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(10);
+/// The same while memory is scarce.
+const HURRIED_LINGER: Duration = Duration::from_secs(1);
 
 /// How often a connection is looked at while it has buffers that it may not need any more: a part of a sweep.
 const LOOK: Duration = Duration::from_millis(500);
@@ -76,11 +79,11 @@ async fn drive(stream: TcpStream, client: Rc<Client>) {
                 Box::pin(splice::switched(stream, &ahead, upstream)).await;
                 drop(progress);
             }
-            None => Box::pin(linger(stream)).await,
+            None => Box::pin(linger(stream, &client)).await,
         },
         Err(ended) => {
             ended.count(&client);
-            Box::pin(linger(stream)).await;
+            Box::pin(linger(stream, &client)).await;
         }
     }
 }
@@ -199,14 +202,15 @@ impl Ended {
 }
 
 /// Ends a connection so that what was sent arrives.
-async fn linger(mut stream: TcpStream) {
+async fn linger(mut stream: TcpStream, client: &Client) {
     if stream.shutdown().await.is_err() {
         return;
     }
+    let at_most = if client.shared.pressure.level() == Level::Calm { LINGER } else { HURRIED_LINGER };
     // Not in the task itself, where it would take its room for as long as the connection lasts.
     let mut sink = vec![0; 4096];
     let mut left = LINGER_BYTES;
-    let _ = tokio::time::timeout(LINGER, async {
+    let _ = tokio::time::timeout(at_most, async {
         while let Ok(read) = stream.read(&mut sink).await
             && read > 0
             && left > read
