@@ -55,7 +55,7 @@ fn orphans_and_dead_workers_leave_no_zombies() {
     let first = sidecar.workers()[0];
     kill(first);
     eventually("one other worker", || {
-        (sidecar.workers().len() == 1 && sidecar.workers()[0] != first).then_some(())
+        matches!(sidecar.workers()[..], [other] if other != first).then_some(())
     });
     assert!(!std::path::Path::new(&format!("/proc/{first}")).exists());
 }

@@ -207,8 +207,13 @@ fn the_status_page_has_all_of_the_core_s_snapshot_and_every_field_is_documented(
     let mut document = document();
     document["revision"] = "r2".into();
     document["tiers"]["gpuMemory"]["kvCache"]["maxUsage"] = json!(0.1);
+    for limit in document["limits"].as_array_mut().unwrap() {
+        (limit["limit"], limit["algorithm"]["tokenBucket"]["burst"]) = (json!(1_000_000), json!(1_000_000));
+    }
     scene.write(&document, "r2");
     let page = sidecar.await_status("a tripped tier, and a value of each", |page| {
+        // Latencies are known for some seconds: there have to be more of them.
+        sidecar.request("/v1/chat/completions", &[]).unwrap();
         let tiers = page["tiers"].as_array().unwrap();
         tiers.iter().any(|tier| tier["state"] == "Tripped") && tiers.iter().all(|tier| tier["value"].is_f64())
     });

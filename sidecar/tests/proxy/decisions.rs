@@ -236,13 +236,13 @@ fn a_head_that_comes_too_late_is_504_and_a_failure() {
 #[test]
 fn the_timeout_is_the_engine_s_and_not_the_upload_s() {
     let engine = Engine::answering(|request| ok(std::str::from_utf8(&request.body).unwrap()));
-    let parts = breaker(&json!({"timeoutMillis": 6000}));
+    let parts = breaker(&json!({"timeoutMillis": 10_000}));
     let proxy = Proxy::with_document(engine.address, &document("1", &parts));
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
     for _ in 0..5 {
         // A slow client: the pauses together are longer than the timeout, which a busy machine keeps.
-        std::thread::sleep(Duration::from_millis(1300));
+        std::thread::sleep(Duration::from_millis(2200));
         client.send("ab");
     }
     assert_eq!(client.response().text(), "ababababab");

@@ -204,7 +204,7 @@ fn an_engine_that_is_late_is_replaced_before_its_head_and_never_behind_it() {
     let replaced = Proxy::with_document(silent.address, &document("1", &parts(150))).ask(&post("{}", ""));
     assert_eq!((replaced.text(), replaced.header("x-tidegate-reason")), ("calm", Some("engine-timeout")));
     // Time enough for the head, on a busy machine too.
-    let cut = Proxy::with_document(stalling.address, &document("1", &parts(3000))).ask(&post("{}", ""));
+    let cut = Proxy::with_document(stalling.address, &document("1", &parts(10_000))).ask(&post("{}", ""));
     assert!(cut.status == 200 && cut.text().contains("engine-timeout"), "{}", cut.text());
 }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 use tidegate_policy::PolicyDocument;
 
-use crate::support::{DEADLINE, Engine, InProcess, Proxy, ok};
+use crate::support::{DEADLINE, Engine, InProcess, Proxy, ok, until};
 
 const HOUR: u64 = 3_600_000;
 
@@ -90,7 +90,7 @@ fn a_body_arrives_as_it_was_sent_however_it_is_cut_and_however_long_it_is() {
         client.send("0\r\n\r\n");
         assert_eq!(client.response().text(), body);
     }
-    assert_eq!(proxy.shared.prefixes.taken(), 0, "what was read has been sent on");
+    until("what was read has been sent on", || proxy.shared.prefixes.taken() == 0);
 }
 
 #[test]
@@ -162,11 +162,11 @@ fn who_leaves_before_its_prompt_is_there_spends_nothing() {
     let proxy = InProcess::with_document(engine.address, &by_model());
     let mut client = proxy.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 17\r\n\r\n{\"model\":");
-    crate::support::until("it is read", || proxy.shared.prefixes.taken() == 9);
+    until("it is read", || proxy.shared.prefixes.taken() == 9);
     client.stream.flush().unwrap();
     drop(client);
     proxy.settled();
-    assert_eq!(proxy.shared.prefixes.taken(), 0);
+    until("it is given back", || proxy.shared.prefixes.taken() == 0);
     assert_eq!(proxy.ask(&post("/", r#"{"model":"llama"}"#)).status, 200);
 }
 

@@ -89,7 +89,10 @@ fn a_client_that_leaves_gives_up_its_place_in_the_queue() {
 fn a_request_that_waited_in_vain_is_503_with_how_long() {
     let (engine, tell) = told();
     let proxy = Proxy::with_document(engine.address, &document(3000));
-    let (mut first, mut second) = one_holds_and_one_waits(&proxy);
+    let (mut first, mut second) = (proxy.connect(), proxy.connect());
+    first.send(&post("/first"));
+    running(&proxy);
+    second.send(&post("/second"));
     let refused = second.response();
     assert_eq!(refused.status, 503);
     assert_eq!(refused.header("x-tidegate-reason"), Some("queue-timeout; policy=shop/llama; rule=queue"));

@@ -31,7 +31,7 @@ fn event(peer: &mut Peer, text: &str) {
 }
 
 /// A time limit, in milliseconds, that an engine keeps that answers at once, on a busy machine too.
-const ENOUGH: u64 = 3000;
+const ENOUGH: u64 = 8000;
 
 fn failures(proxy: &Proxy) -> u64 {
     proxy.settled();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -42,10 +42,14 @@ fn flood(address: SocketAddr, first: &[u8], attack: impl Fn(u32) -> Vec<u8> + Se
     let mut raw = Raw::connect(address, &[]);
     raw.send(first);
     let mut sender = Raw(raw.0.try_clone().unwrap());
-    let sending = thread::spawn(move || (0..100_000).all(|number| sender.send(&attack(number))));
+    // As much as is taken: buffers of kernels take millions of bytes before the sidecar has read the first.
+    let sending = thread::spawn(move || {
+        let began = Instant::now();
+        (0..u32::MAX).take_while(|_| began.elapsed() < DEADLINE).all(|number| sender.send(&attack(number)))
+    });
     let goodbye = raw.until(is_goodbye).map(|frame| frame.code());
     drop(raw);
-    assert!(!sending.join().unwrap(), "the flood was taken to its end");
+    assert!(!sending.join().unwrap(), "the flood is taken for ever");
     goodbye
 }
 
@@ -252,8 +256,9 @@ fn an_upload_that_its_length_does_not_fit_never_leaves_an_engine_s_connection_to
         assert!(raw.send(&frame(RST_STREAM, 0, stream, &[0; 4])));
     }
     raw.get(5);
-    let answer = raw.until(|frame| frame.kind == DATA).unwrap();
-    assert_eq!((answer.stream, &answer.payload[..]), (5, &b"early"[..]));
+    // The others may have been answered before their reset came.
+    let answer = raw.until(|frame| frame.kind == DATA && frame.stream == 5).unwrap();
+    assert_eq!(answer.payload, b"early");
     thread::sleep(Duration::from_millis(50));
     eventually("nothing is left in flight", || {
         (sidecar.metric("tidegate_in_flight") == Some(0.0)).then_some(())

@@ -101,10 +101,13 @@ fn a_head_that_trickles_has_its_time_as_a_whole() {
     let engine = engine(|mut peer| drop(peer.rest()));
     let sidecar = start(engine.address, &[]);
     let good = Good::beside(sidecar.data);
-    let mut slow: Vec<TcpStream> = (0..SLOW).map(|_| TcpStream::connect(sidecar.data).unwrap()).collect();
-    for stream in &mut slow {
-        stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow: ").unwrap();
-    }
+    let mut slow: Vec<TcpStream> = (0..SLOW)
+        .map(|_| {
+            let mut stream = TcpStream::connect(sidecar.data).unwrap();
+            stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow: ").unwrap();
+            stream
+        })
+        .collect();
     let most = most_resident(&sidecar, "all are given up", || {
         for stream in &mut slow {
             // It may have been given up already.

@@ -234,7 +234,7 @@ async fn a_port_that_is_declared_http_2_gets_everything_that_comes_over_it() {
 async fn the_timeout_of_a_call_is_the_engine_s_and_not_its_caller_s() {
     let (_file, path) = document::with(&serde_json::json!({"breaker": {
         "policy": "shop/pay", "mode": "Enforce", "trip": {"consecutiveFailures": {"count": 1}},
-        "openMillis": 3_600_000, "halfOpen": {"probes": 1}, "timeoutMillis": 6000,
+        "openMillis": 3_600_000, "halfOpen": {"probes": 1}, "timeoutMillis": 10_000,
     }}));
     let late = engine(async |request: Request<hyper::body::Incoming>| {
         let all = request.into_body().collect().await.unwrap().to_bytes();
@@ -245,7 +245,7 @@ async fn the_timeout_of_a_call_is_the_engine_s_and_not_its_caller_s() {
     let slow = tokio::spawn(async move {
         for _ in 0..5 {
             // The pauses together are longer than the timeout, which is the engine's: long enough for a busy machine.
-            tokio::time::sleep(Duration::from_millis(1300)).await;
+            tokio::time::sleep(Duration::from_millis(2200)).await;
             sender.send(data("ab")).unwrap();
         }
     });

@@ -65,8 +65,9 @@ async fn streams_of_one_connection_run_side_by_side_and_reuse_their_engine_conne
             assert_eq!(body, format!("GET /{number} HTTP/1.1"));
         }
     }
-    // An answer that its client has may be a moment away from leaving its connection to the next.
-    assert!(connections.load(Ordering::SeqCst) < 60, "{}", connections.load(Ordering::SeqCst));
+    // An answer that its client has may be a moment away from leaving its connection to the next, and a machine that does
+    // something else for seconds lets connections grow too old for that: fewer than the requests is what is certain.
+    assert!(connections.load(Ordering::SeqCst) < 100, "{}", connections.load(Ordering::SeqCst));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::payloads::Expect::{Passed, Refused};
 use crate::payloads::all as payloads;
 use crate::sidecar::eventually;
 use crate::start;
-use crate::support::{Peer, find};
+use crate::support::{DEADLINE, Peer, find};
 
 /// Behind every payload: a request that is its own only if the payload ended where it should. It ends the connection.
 const MARKER: &[u8] = b"GET /marker HTTP/1.1\r\nHost: marker\r\nConnection: close\r\n\r\n";
@@ -80,10 +80,10 @@ fn recording_engine() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     (address, bytes)
 }
 
-/// Sends everything and reads until the connection ends, which a server does not do that waits for more.
+/// Sends everything and reads until the connection ends: every payload is refused, or its marker ends it.
 fn exchange(address: SocketAddr, payload: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     // A server that refuses early may have closed already.
     let _ = stream.write_all(payload);
     let mut answer = Vec::new();
