@@ -130,8 +130,7 @@ impl Queue {
         self.publish(&inner);
         in_total_order();
         inner.dispatch(permits);
-        inner.turns.retain(|turn| *turn != place);
-        let joined = match inner.ended.remove(&place.0) {
+        let joined = match inner.heard(place) {
             Some(End::Go(Some(pool))) => Joined::Go(pool),
             _ => Joined::Waits(place),
         };
@@ -159,16 +158,19 @@ impl Queue {
 
     /// How the wait at a place has ended, if it has. The place is nobody's from then on.
     pub(crate) fn ended(&self, place: Place) -> Option<End> {
-        self.lock().ended.remove(&place.0)
+        let mut inner = self.lock();
+        let end = inner.heard(place);
+        self.publish(&inner);
+        end
     }
 
     /// Gives a place up. Some: its wait had ended like that already.
     pub(crate) fn leave(&self, place: Place) -> Option<End> {
         let mut inner = self.lock();
         inner.take(place.0);
-        let ended = inner.ended.remove(&place.0);
+        let end = inner.heard(place);
         self.publish(&inner);
-        ended
+        end
     }
 
     /// A request of which `account` was an estimate has cost so much.
@@ -219,6 +221,13 @@ impl Inner {
         self.deadlines.remove(&(entry.deadline, place));
         self.classes[index(entry.class)].remove(entry.tenant, entry.deadline, place);
         Some(entry)
+    }
+
+    /// How a wait has ended, for whoever waited there. He need not be told any more.
+    fn heard(&mut self, place: Place) -> Option<End> {
+        let end = self.ended.remove(&place.0)?;
+        self.turns.retain(|turn| *turn != place);
+        Some(end)
     }
 
     fn end(&mut self, place: u64, end: End) {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_core::{
-    Admission, Completion, Decision, Engine, EngineReading, Facts, GpuMemoryReading, HeadOutcome, Headers,
-    NoClaims, Signal, StageReading, Tick, Ticket, Tokens,
+    Admission, Cause, Completion, Decision, Engine, EngineReading, Facts, GpuMemoryReading, HeadOutcome,
+    Headers, NoClaims, Place, Refusal, Signal, StageReading, Tick, Ticket, Tokens, Waiting,
 };
-use tidegate_policy::Stage;
 use tidegate_policy::report::{BreakerState, Status};
+use tidegate_policy::{PriorityClass, Stage};
 
 use crate::bytes::Bytes;
 use crate::policies;
@@ -50,16 +50,19 @@ struct World {
     /// Sees what the engine sees but the requests that it refused: they must have left nothing behind.
     twin: Option<Arc<Engine>>,
     in_flight: Vec<InFlight>,
+    /// Requests in the queue, each with the engine that it belongs to.
+    waiting: Vec<(Arc<Engine>, Waiting)>,
     breaker: Option<BreakerState>,
 }
 
 /// Plays random admits, answers, ends, readings, ticks and changes of the policy; time stands still or leaps by days.
 /// Whatever happens: nothing panics, what is in flight is what was admitted and has not ended, pressure is a share, a
 /// refusal says when to come again and leaves every later verdict as it would have been without it, and an open
-/// breaker is never closed in one step.
+/// breaker is never closed in one step. Nobody is told of the end of a wait that is not his, nobody waits beyond his
+/// time, low is not let in where high is kept out, and when all have left every place is free.
 pub fn events(data: &[u8]) {
     let mut bytes = Bytes::new(data);
-    let (document, untouched) = policies::choose(bytes.below(5));
+    let (document, untouched) = policies::choose(bytes.below(policies::DOCUMENTS));
     let now = Tick::from_nanos(bytes.number());
     let engine = |_: usize| Arc::new(Engine::new(&document, SEED, now));
     let mut world = World {
@@ -67,16 +70,14 @@ pub fn events(data: &[u8]) {
         engine: engine(0),
         twin: untouched.then(|| engine(1)),
         in_flight: Vec::new(),
+        waiting: Vec::new(),
         breaker: None,
     };
     while !bytes.is_empty() {
         world.step(&mut bytes);
         world.check();
     }
-    while let Some(last) = world.in_flight.pop() {
-        world.complete(last, &Completion::default());
-    }
-    world.check();
+    world.end_all();
 }
 
 /// Readings and requests of all classes, as large as they can be.
@@ -117,17 +118,25 @@ pub(crate) fn serve_extremes(engine: &Engine, now: Tick) {
     engine.tick(now);
 }
 
+/// A refusal names its rule, what was seen, and when to come again.
+fn explains_itself(refusal: &Refusal) {
+    assert!(refusal.retry_after > Duration::ZERO, "{refusal:?}");
+    assert!(refusal.observed.is_finite() && refusal.limit.is_finite(), "{refusal:?}");
+    assert!(!refusal.rule.name.is_empty(), "{refusal:?}");
+}
+
 impl World {
     fn step(&mut self, bytes: &mut Bytes<'_>) {
-        match bytes.below(16) {
+        match bytes.below(17) {
             0..=5 => self.admit(bytes),
             6 | 7 => self.respond(bytes),
             8 => self.first_byte(bytes),
             9 | 10 => self.end(bytes),
             11 => self.cancel(bytes),
             12 => self.pass(bytes),
-            13 => self.both(|engine, now| drop(engine.tick(now))),
+            13 => self.tick(),
             14 => self.observe(bytes),
+            15 => self.leave(bytes),
             _ => self.succeed(bytes),
         }
     }
@@ -165,14 +174,88 @@ impl World {
                     first_byte: None,
                 });
             }
-            // No document of the fuzzer has a queue.
-            Decision::Queue(waiting) => panic!("there is no queue: {waiting:?}"),
+            Decision::Queue(waiting) => {
+                let end_of_time = self.now == Tick::from_nanos(u64::MAX);
+                assert!(waiting.deadline() > self.now || end_of_time, "{waiting:?}");
+                let high = waiting.class() == PriorityClass::High;
+                self.waiting.push((Arc::clone(&self.engine), waiting));
+                if high {
+                    self.keep_low_out(&facts);
+                }
+            }
             Decision::Refuse(refusal) | Decision::Fallback(refusal) => {
-                assert!(refusal.retry_after > Duration::ZERO, "{refusal:?}");
-                assert!(refusal.observed.is_finite() && refusal.limit.is_finite(), "{refusal:?}");
-                assert!(!refusal.rule.name.is_empty(), "{refusal:?}");
+                explains_itself(&refusal);
+                let own = matches!(refusal.cause, Cause::Limit | Cause::Breaker);
+                if refusal.class == PriorityClass::High && !own {
+                    self.keep_low_out(&facts);
+                }
             }
         }
+    }
+
+    /// No high is kept out in a state that admits low.
+    fn keep_low_out(&mut self, of_high: &Facts<'_>) {
+        let low = Request { key: "somebody else", class: "low" };
+        match self.engine.admit(self.now, &Facts { headers: &low, ..*of_high }) {
+            Decision::Admit(admission) => panic!("high is kept out, and low let in: {admission:?}"),
+            Decision::Queue(waiting) => {
+                let turns = self.engine.leave(self.now, waiting);
+                self.turns(turns);
+            }
+            Decision::Refuse(refusal) | Decision::Fallback(refusal) => explains_itself(&refusal),
+        }
+    }
+
+    /// The waits at these places are over.
+    fn turns(&mut self, mut places: Vec<Place>) {
+        while let Some(place) = places.pop() {
+            let at = self.waiting.iter().position(|(_, waiting)| waiting.place() == place);
+            let Some(at) = at else { panic!("nobody waits at {place:?}") };
+            let (engine, waiting) = self.waiting.swap_remove(at);
+            match engine.resume(self.now, waiting) {
+                Decision::Admit(Admission { ticket, .. }) => {
+                    let (answered, first_byte) = (false, None);
+                    self.in_flight.push(InFlight { engine, ticket, twin: None, answered, first_byte });
+                }
+                Decision::Refuse(refusal) | Decision::Fallback(refusal) => explains_itself(&refusal),
+                Decision::Queue(waiting) => panic!("told that its wait is over: {waiting:?}"),
+            }
+        }
+    }
+
+    fn leave(&mut self, bytes: &mut Bytes<'_>) {
+        let n = bytes.below(self.waiting.len());
+        if n < self.waiting.len() {
+            let (engine, waiting) = self.waiting.swap_remove(n);
+            let turns = engine.leave(self.now, waiting);
+            self.turns(turns);
+        }
+    }
+
+    fn tick(&mut self) {
+        let turns = self.engine.tick(self.now);
+        if let Some(twin) = &self.twin {
+            assert_eq!(twin.tick(self.now), [], "nobody waits at a twin");
+        }
+        self.turns(turns);
+        let late = self.waiting.iter().find(|(_, waiting)| waiting.deadline() <= self.now);
+        assert!(late.is_none(), "it waits beyond its time: {late:?}");
+    }
+
+    /// Everybody ends or leaves: every place is free again.
+    fn end_all(&mut self) {
+        while let Some((engine, waiting)) = self.waiting.pop() {
+            let turns = engine.leave(self.now, waiting);
+            self.turns(turns);
+        }
+        while let Some(last) = self.in_flight.pop() {
+            self.complete(last, &Completion::default());
+        }
+        self.check();
+        let status = self.engine.snapshot(self.now);
+        assert_eq!(status.concurrency.map_or(0, |places| places.in_flight), 0, "places in use");
+        assert_eq!(status.queue.map_or(0, |queue| queue.length), 0, "nobody waits");
+        assert_eq!((self.engine.next_deadline(), self.engine.tick(self.now)), (None, Vec::new()));
     }
 
     fn respond(&mut self, bytes: &mut Bytes<'_>) {
@@ -224,21 +307,23 @@ impl World {
         }
     }
 
-    fn complete(&self, request: InFlight, completion: &Completion) {
-        request.engine.complete(self.now, request.ticket, completion);
+    fn complete(&mut self, request: InFlight, completion: &Completion) {
+        let turns = request.engine.complete(self.now, request.ticket, completion);
         if let Some((twin, ticket)) = request.twin {
             twin.complete(self.now, ticket, completion);
         }
+        self.turns(turns);
     }
 
     fn cancel(&mut self, bytes: &mut Bytes<'_>) {
         let n = bytes.below(self.in_flight.len());
         if n < self.in_flight.len() && !self.in_flight[n].answered {
             let request = self.in_flight.swap_remove(n);
-            request.engine.cancel(self.now, request.ticket);
+            let turns = request.engine.cancel(self.now, request.ticket);
             if let Some((twin, ticket)) = request.twin {
                 twin.cancel(self.now, ticket);
             }
+            self.turns(turns);
         }
     }
 
@@ -280,7 +365,7 @@ impl World {
     }
 
     fn succeed(&mut self, bytes: &mut Bytes<'_>) {
-        let (document, untouched) = policies::choose(bytes.below(5));
+        let (document, untouched) = policies::choose(bytes.below(policies::DOCUMENTS));
         self.engine = Arc::new(self.engine.succeed(&document, self.now));
         // A document under which refused requests leave something behind ends the comparison.
         self.twin = self.twin.take().filter(|_| untouched).map(|t| Arc::new(t.succeed(&document, self.now)));

@@ -47,16 +47,34 @@ const EVERYTHING: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"e
      "stages":[{"stage":"attention","overMillis":800,"minimumRequests":2,
       "outOfMemory":{"count":2,"windowMillis":5000}}]}}"#;
 
+/// Places in flight with a queue before them, and tiers: who may have them goes by class.
+const PLACES: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"places",
+    "priority":{"from":[{"header":"x-priority"}],"default":"Medium","reservedHigh":0.2,
+     "highAllowedFrom":[{"cidr":"10.0.0.0/8"}]},
+    "tiers":{"policy":"a/a","mode":"Enforce","recovery":{"belowRatio":0.9,"holdMillis":1000,"rampMillis":3000},
+     "qps":{"sampleIntervalMillis":100,"windowMillis":1000,"max":20.0},
+     "gpuMemory":{"maxUtilization":0.75,"staleAfterMillis":2000,"onStale":"Ignore"},
+     "latency":{"signal":"TimeToFirstToken","percentile":0.99,"periodMillis":1000,"periods":1,"minimumSamples":1,
+      "maxMillis":500}},
+    "limits":[{"policy":"a/a","name":"bucket","mode":"Enforce","key":[{"header":"x-api-key"}],"limit":9,
+     "windowMillis":1000,"algorithm":{"tokenBucket":{"burst":9}}}],
+    "concurrency":{"policy":"a/a","mode":"Enforce","algorithm":{"adaptive":{}},"initial":3,"min":2,"max":6},
+    "queue":{"policy":"a/a","mode":"Enforce","maxLength":3,"timeoutMillis":500,"tenant":[{"header":"x-api-key"}]}}"#;
+
 /// Nothing.
 const NOTHING: &str = r#"{"apiVersion":"policy.tidegate.dev/v1","revision":"nothing"}"#;
 
+/// How many documents there are.
+pub(crate) const DOCUMENTS: usize = 6;
+
 /// One of the documents, and whether a refused request leaves everything under it as it was.
 pub(crate) fn choose(n: usize) -> (PolicyDocument, bool) {
-    let (json, untouched) = match n % 5 {
+    let (json, untouched) = match n % DOCUMENTS {
         0 => (LIMITS, true),
         1 => (BREAKER, true),
         2 => (EVERYTHING, false),
         3 => (RAMP, true),
+        4 => (PLACES, false),
         _ => (NOTHING, true),
     };
     match PolicyDocument::from_json(json.as_bytes()) {

@@ -174,6 +174,36 @@ fn callers_refused_together_are_told_different_times_and_none_too_early() {
 }
 
 #[test]
+fn medium_under_pressure_and_low_on_its_way_back_are_told_no_time_before_one_would_pass() {
+    let pressed = Engine::new(&document(&gpu(10_000)), 1, second(0));
+    read_gpu(&pressed, second(1), 80);
+    let ramp = gpu(2000).replace("2000", "2000,\"rampMillis\":10000");
+    let recovering = Engine::new(&document(&ramp), 1, second(0));
+    read_gpu(&recovering, second(1), 80);
+    read_gpu(&recovering, second(2), 20);
+    let _ = recovering.tick(millis(4100));
+    for (engine, now, class, cause) in [
+        (&pressed, second(2), "medium", Cause::Pressure),
+        (&recovering, millis(4100), "low", Cause::Tier(TierName::GpuMemory)),
+    ] {
+        let request = Request::priority(class);
+        let last = loop {
+            match admit(engine, now, &request) {
+                Ok(admission) => drop(admission),
+                Err(refusal) => break refusal,
+            }
+        };
+        assert_eq!(last.cause, cause);
+        let told = told(engine, now, class);
+        let passes = |after: &u64| admit(engine, now + Duration::from_millis(*after), &request).is_ok();
+        let first = (1..60_000).find(passes).unwrap() as f64 / 1000.0;
+        assert!(told[0] > first - 0.001, "told {} s, and one would pass after {first} s", told[0]);
+        assert!(told[0] < first + 0.5, "told {} s, and one would pass after {first} s", told[0]);
+        assert!(told[99] - told[0] > 0.4, "all come back within {} s", told[99] - told[0]);
+    }
+}
+
+#[test]
 fn an_open_breaker_with_a_fallback_sends_there() {
     let engine =
         Engine::new(&document(&breaker(r#","fallback":{"path":"/fallback/payment"}"#)), 1, second(0));

@@ -80,6 +80,20 @@ fn a_full_queue_makes_room_for_a_higher_class_and_for_a_tenant_that_has_less() {
 }
 
 #[test]
+fn nobody_is_told_of_the_end_of_a_wait_by_one_who_left_or_has_asked() {
+    let (queue, permits) = (Queue::new(), permits(1, 1));
+    permits.take(Medium).unwrap();
+    let low: Vec<_> = (0..2).map(|n| join(&queue, &permits, newcomer(Low, 1, 100 + n))).collect();
+    for (pushed_out, leaves) in [(low[1], true), (low[0], false)] {
+        let medium = queue.join(millis(0), newcomer(Medium, 1, 900), 2, &permits);
+        assert!(matches!(medium, Joined::Waits(_)), "{medium:?}");
+        let end = if leaves { queue.leave(pushed_out) } else { queue.ended(pushed_out) };
+        assert_eq!(end, Some(End::Displaced { length: 2 }));
+        assert_eq!(queue.turns(millis(1), Some(&permits), false), []);
+    }
+}
+
+#[test]
 fn low_leaves_as_soon_as_its_class_is_refused() {
     let (queue, permits) = (Queue::new(), permits(1, 1));
     permits.take(Medium).unwrap();

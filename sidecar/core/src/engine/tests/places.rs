@@ -233,3 +233,76 @@ fn nobody_waits_for_longer_than_he_says_and_who_says_less_goes_first() {
     assert_eq!(engine.leave(millis(1200), longer), []);
     drop(running);
 }
+
+/// Medium comes twenty times a second, and each of the three places that it may have is taken for three seconds: one
+/// comes free each second.
+struct Crowd {
+    engine: Engine,
+    running: Vec<(u64, Admission)>,
+    waiting: Vec<Waiting>,
+    begun: u64,
+    refused: Vec<(u64, Refusal)>,
+}
+
+impl Crowd {
+    fn before(json: &str) -> Self {
+        let engine = Engine::new(&document(json), 1, second(0));
+        Self { engine, running: Vec::new(), waiting: Vec::new(), begun: 0, refused: Vec::new() }
+    }
+
+    fn decided(&mut self, at: u64, decision: Decision) {
+        match decision {
+            Decision::Admit(admission) => {
+                self.begun += 1;
+                self.running.push((at + 1000 * self.begun.min(3), admission));
+            }
+            Decision::Queue(waiting) => self.waiting.push(waiting),
+            Decision::Refuse(refusal) => self.refused.push((at, refusal)),
+            Decision::Fallback(refusal) => panic!("{refusal:?}"),
+        }
+    }
+
+    fn turns(&mut self, at: u64, places: Vec<Place>) {
+        for place in places {
+            let known = self.waiting.iter().position(|waiting| waiting.place() == place).unwrap();
+            let waiting = self.waiting.swap_remove(known);
+            let decision = self.engine.resume(millis(at), waiting);
+            self.decided(at, decision);
+        }
+    }
+
+    fn play(&mut self, seconds: u64) {
+        for at in (0..seconds * 1000).step_by(50) {
+            while let Some(over) = self.running.iter().position(|(end, _)| *end <= at) {
+                let turns = complete(&self.engine, millis(at), self.running.swap_remove(over).1);
+                self.turns(at, turns);
+            }
+            let turns = self.engine.tick(millis(at));
+            self.turns(at, turns);
+            let decision = self.engine.admit(millis(at), &Request::priority("medium").facts());
+            self.decided(at, decision);
+        }
+    }
+}
+
+#[test]
+fn those_who_find_no_place_are_told_no_time_before_one_comes_free_and_do_not_return_together() {
+    for (json, causes) in [
+        (PLACES.to_owned(), [Cause::Concurrency; 2]),
+        (format!("{PLACES},{QUEUE}"), [Cause::QueueFull, Cause::QueueTimeout]),
+    ] {
+        let mut crowd = Crowd::before(&json);
+        crowd.play(120);
+        let late: Vec<_> = crowd.refused.iter().filter(|(at, _)| *at >= 60_000).collect();
+        for cause in causes {
+            assert!(late.iter().any(|(_, refusal)| refusal.cause == cause), "nobody is refused by {cause:?}");
+        }
+        for (at, refusal) in &late {
+            let told = refusal.retry_after.as_secs_f64();
+            assert!((0.85..=310.0).contains(&told), "told to come after {told} s at {at}: {refusal:?}");
+        }
+        let told = told(&crowd.engine, second(120), "medium");
+        let together = told.windows(20).find(|some| some[19] - some[0] < 2.0);
+        assert_eq!(together, None, "twenty of a hundred come back within two seconds");
+    }
+}

@@ -7,8 +7,11 @@ use super::*;
 use crate::limit::token_bucket::TokenBucket;
 use crate::spread::split_mix;
 
-const CAPACITY: u64 = 74_880;
-const BUCKETS: [u32; GENERATIONS] = [16, 256, 9088];
+/// Miri takes its time for each step, and finds in few what it would find in many.
+const SMALLER: u64 = if cfg!(miri) { 200 } else { 1 };
+const BUCKETS: [u32; GENERATIONS] = if cfg!(miri) { [1, 2, 45] } else { [16, 256, 9088] };
+const CAPACITY: u64 = if cfg!(miri) { 384 } else { 74_880 };
+const RESIDENTS: u64 = if cfg!(miri) { 10 } else { 100 };
 
 fn second(n: u64) -> Tick {
     Tick::from_nanos(n * 1_000_000_000)
@@ -27,13 +30,14 @@ fn key(n: u64) -> Key {
 fn every_key_has_a_budget_of_its_own() {
     let (law, now) = (bucket(2, 2), second(1));
     let table = Table::new(law, BUCKETS);
-    for n in 0..10_000 {
+    let keys = 10_000 / SMALLER;
+    for n in 0..keys {
         for _ in 0..2 {
             table.take(&law, now, Some(key(n)), 1).unwrap();
         }
     }
-    assert_eq!(table.keys(), 10_000);
-    for n in 0..10_000 {
+    assert_eq!(table.keys(), keys);
+    for n in 0..keys {
         assert!(table.take(&law, now, Some(key(n)), 1).is_err());
     }
 }
@@ -42,18 +46,18 @@ fn every_key_has_a_budget_of_its_own() {
 fn a_flood_of_keys_neither_grows_without_end_nor_touches_the_budget_of_others() {
     let (law, now) = (bucket(1, 3), second(1));
     let table = Table::new(law, BUCKETS);
-    for n in 0..100 {
+    for n in 0..RESIDENTS {
         table.take(&law, now, Some(key(n)), 1).unwrap();
         table.take(&law, now, Some(key(n)), 1).unwrap();
     }
     let mut admitted = 0u64;
-    for n in 100..300_000 {
+    for n in RESIDENTS..300_000 / SMALLER {
         admitted += u64::from(table.take(&law, now, Some(key(n)), 1).is_ok());
     }
     assert!(table.keys() <= CAPACITY, "{} keys", table.keys());
     assert!(admitted <= CAPACITY + 3, "{admitted} strangers passed");
     assert!(admitted >= CAPACITY * 9 / 10, "only {admitted} strangers found room");
-    for n in 0..100 {
+    for n in 0..RESIDENTS {
         assert!(table.take(&law, now, Some(key(n)), 1).is_ok(), "key {n} still has its third request");
         assert!(table.take(&law, now, Some(key(n)), 1).is_err(), "and no fourth");
     }
@@ -63,13 +67,14 @@ fn a_flood_of_keys_neither_grows_without_end_nor_touches_the_budget_of_others() 
 fn keys_that_are_whole_again_make_room_for_new_ones() {
     let law = bucket(60, 1);
     let table = Table::new(law, BUCKETS);
-    for n in 0..300_000 {
+    for n in 0..300_000 / SMALLER {
         let _ = table.take(&law, second(1), Some(key(n)), 1);
     }
     let full = table.keys();
-    let passed =
-        (0..50_000).filter(|n| table.take(&law, second(10), Some(key(1_000_000 + n)), 1).is_ok()).count();
-    assert!(passed > 49_900, "{passed} of 50000");
+    let strangers = 50_000 / SMALLER;
+    let is_let_in = |n: &u64| table.take(&law, second(10), Some(key(1_000_000 + n)), 1).is_ok();
+    let passed = (0..strangers).filter(is_let_in).count() as u64;
+    assert!(passed * 500 > strangers * 499, "{passed} of {strangers}");
     assert_eq!(table.keys(), full);
 }
 
@@ -77,7 +82,7 @@ fn keys_that_are_whole_again_make_room_for_new_ones() {
 fn keys_in_use_stay_where_they_are_and_forgotten_ones_do_not_make_the_table_grow() {
     let law = bucket(60_000, 1);
     let table = Table::new(law, BUCKETS);
-    for n in 0..50_000 {
+    for n in 0..50_000 / SMALLER {
         let now = Tick::from_nanos(n * 20_000_000);
         table.take(&law, now, Some(key(1)), 1).unwrap();
         table.take(&law, now, Some(key(n + 2)), 1).unwrap();
@@ -93,7 +98,7 @@ fn a_table_converted_to_another_rate_remembers_every_key() {
     let table = Table::new(old, BUCKETS);
     let now = second(1);
     let mut spent = HashMap::new();
-    for n in 0..5_000 {
+    for n in 0..5_000 / SMALLER {
         for _ in 0..n % 6 {
             if table.take(&old, now, Some(key(n)), 1).is_ok() {
                 *spent.entry(n).or_insert(0) += 1;
@@ -101,7 +106,7 @@ fn a_table_converted_to_another_rate_remembers_every_key() {
         }
     }
     let table = table.converted(old, new, BUCKETS, now);
-    for n in 0..5_000 {
+    for n in 0..5_000 / SMALLER {
         let left = 5 - spent.get(&n).copied().unwrap_or(0);
         let passed = (0..6).filter(|_| table.take(&new, now, Some(key(n)), 1).is_ok()).count();
         assert_eq!(passed, left, "key {n}");
@@ -110,13 +115,14 @@ fn a_table_converted_to_another_rate_remembers_every_key() {
 
 #[test]
 fn threads_that_share_a_key_never_spend_more_than_it_has() {
-    let (law, now) = (bucket(1, 1000), second(1));
+    let (budget, asked) = (1000 / SMALLER, 4_000 / SMALLER);
+    let (law, now) = (bucket(1, budget), second(1));
     let table = Table::new(law, BUCKETS);
     let passed = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                for n in 0..4_000 {
+                for n in 0..asked {
                     if table.take(&law, now, Some(key(n % 3)), 1).is_ok() {
                         passed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     }
@@ -124,7 +130,7 @@ fn threads_that_share_a_key_never_spend_more_than_it_has() {
             });
         }
     });
-    assert_eq!(passed.into_inner(), 3000);
+    assert_eq!(passed.into_inner(), 3 * budget);
 }
 
 #[test]
