@@ -48,6 +48,8 @@ impl RequestHead<'_> {
         out.put_slice(b" HTTP/1.1\r\n");
         self.encode_host(out);
         let nominated = Nominated::of(self.headers);
+        // Most requests have none of these: looking for each would take more than to see them pass by.
+        let (mut has_cookies, mut te) = (false, None);
         for (name, value) in self.headers {
             let replaced = *name == header::HOST
                 || *name == header::CONTENT_LENGTH
@@ -56,9 +58,15 @@ impl RequestHead<'_> {
             if !replaced && !nominated.keeps(name) {
                 field(out, name.as_str(), value.as_bytes());
             }
+            has_cookies |= *name == header::COOKIE;
+            if *name == header::TE {
+                te.get_or_insert(value.as_bytes());
+            }
         }
-        self.encode_cookies(out);
-        self.encode_connection(out);
+        if has_cookies {
+            self.encode_cookies(out);
+        }
+        self.encode_connection(te, out);
         match self.framing {
             Framing::None => {}
             Framing::Length(length) => {
@@ -97,15 +105,14 @@ impl RequestHead<'_> {
         out.put_slice(b"\r\n");
     }
 
-    fn encode_connection(&self, out: &mut BytesMut) {
+    fn encode_connection(&self, te: Option<&[u8]>, out: &mut BytesMut) {
         if self.upgrade
             && let Some(protocol) = self.headers.get(header::UPGRADE)
         {
             field(out, "connection", b"upgrade");
             field(out, "upgrade", protocol.as_bytes());
         }
-        let wants_trailers = self.headers.get(header::TE).is_some_and(|te| te.as_bytes() == b"trailers");
-        if wants_trailers {
+        if te == Some(b"trailers") {
             field(out, "te", b"trailers");
         }
     }
