@@ -22,6 +22,10 @@ pub(crate) struct Kubelet {
     newest: Mutex<Option<List>>,
     /// Held by the one who asks, so that many answers wait for one list.
     asking: tokio::sync::Mutex<()>,
+    /// How long a list is good for.
+    fresh: Duration,
+    /// How long an answer waits for the kubelet.
+    patience: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -55,6 +59,8 @@ impl Kubelet {
             client: Client::new(socket),
             newest: Mutex::new(None),
             asking: tokio::sync::Mutex::new(()),
+            fresh: FRESH,
+            patience: PATIENCE,
             metrics,
         }
     }
@@ -71,9 +77,9 @@ impl Kubelet {
     pub(crate) async fn devices_of(&self, pod: &PodName) -> Result<Vec<Allocated>, Trouble> {
         let asked = Instant::now();
         let up_to_date = self.bring_up_to_date(pod, asked);
-        let up_to_date = tokio::time::timeout(PATIENCE, up_to_date).await.unwrap_or_else(|_| {
+        let up_to_date = tokio::time::timeout(self.patience, up_to_date).await.unwrap_or_else(|_| {
             self.metrics.kubelet_list(false);
-            Err(format!("{}: no answer within {} s", self.socket.display(), PATIENCE.as_secs()))
+            Err(format!("{}: no answer within {} s", self.socket.display(), self.patience.as_secs()))
         });
         if let Some(devices) = self.listed(pod) {
             return Ok(devices);
@@ -106,7 +112,7 @@ impl Kubelet {
     fn is_good_for(&self, pod: &PodName, asked: Instant) -> bool {
         self.newest().is_some_and(|list| {
             let names_it = list.allocations.of(pod).is_some();
-            list.asked >= asked || (names_it && asked.saturating_duration_since(list.asked) <= FRESH)
+            list.asked >= asked || (names_it && asked.saturating_duration_since(list.asked) <= self.fresh)
         })
     }
 

@@ -66,7 +66,7 @@ async fn until(world: &World, reason: &str, words: &str) {
             woken.await;
         }
     };
-    let waited = tokio::time::timeout(Duration::from_secs(10), wait).await;
+    let waited = tokio::time::timeout(Duration::from_mins(1), wait).await;
     assert!(waited.is_ok(), "{:?} instead of {reason}: {words}", accepted(world));
 }
 
@@ -133,6 +133,6 @@ async fn a_kind_that_may_not_be_listed_is_waited_for_by_nobody() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), synced).await.unwrap();
+    tokio::time::timeout(Duration::from_mins(1), synced).await.unwrap();
     task.abort();
 }
