@@ -25,6 +25,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use rustls::ClientConfig;
 use tidegate_crds::RateLimitPolicy;
+use tokio::sync::watch;
 
 use crate::apiserver::{ApiServer, Requests};
 use crate::cluster::progress::Progress;
@@ -33,6 +34,9 @@ use fleet::Fleet;
 use objects::NAMESPACE;
 use operator::{Launch, Needed, Operator};
 use reviews::Webhook;
+
+pub use operator::believing;
+pub use reviews::Reviewer;
 
 /// How many of each.
 #[derive(Debug, Clone, Copy, Args)]
@@ -90,7 +94,7 @@ pub struct Scene {
     size: Size,
     launch: Launch,
     operator: Option<Operator>,
-    tls: Arc<ClientConfig>,
+    trust: watch::Receiver<Arc<ClientConfig>>,
     version: u64,
 }
 
@@ -117,12 +121,13 @@ impl Scene {
         progress.say("policies are there");
         let launch = Launch::new(&server, operator).await?;
         let operator = launch.start().await?;
-        let tls = operator::trust(&server).await?;
+        let trust = operator::trust(&server.client).await?;
+        let tls = Arc::clone(&trust.borrow());
         let pods = Webhook::connect(launch.webhook, &tls).await?.inject_all(&size).await?;
         let tokens = objects::run(&server.client, &size, pods).await?;
         progress.say("pods are there");
-        let fleet = Fleet::start(tokens, launch.stream, Arc::clone(&tls));
-        let scene = Self { server, fleet, size, launch, operator: Some(operator), tls, version: 0 };
+        let fleet = Fleet::start(tokens, launch.stream, trust.clone());
+        let scene = Self { server, fleet, size, launch, operator: Some(operator), trust, version: 0 };
         scene.until_obeyed().await?;
         progress.say("every sidecar has its policy");
         Ok(scene)
@@ -154,9 +159,16 @@ impl Scene {
         Ok(last.saturating_duration_since(began))
     }
 
-    /// Kills the operator, starts it again and waits for every sidecar.
+    /// Kills the operator.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.operator.take().context("no operator")?.kill().await
+    }
+
+    /// Kills the operator where it runs, starts it again and waits for every sidecar.
     pub async fn restart(&mut self) -> anyhow::Result<Return> {
-        self.operator.take().context("no operator")?.kill().await?;
+        if self.operator.is_some() {
+            self.stop().await?;
+        }
         tokio::time::sleep(AWAY).await;
         self.fleet.forget();
         let began = Instant::now();
@@ -197,6 +209,11 @@ impl Scene {
     /// Counts documents and streams anew.
     pub fn forget(&self) {
         self.fleet.forget();
+    }
+
+    /// Somebody who asks the operator's webhook.
+    pub fn reviewer(&self) -> Reviewer {
+        Reviewer { address: self.launch.webhook, trust: self.trust.clone(), size: self.size }
     }
 
     fn operator(&self) -> anyhow::Result<&Operator> {
@@ -268,7 +285,8 @@ async fn measure(scene: &mut Scene, progress: &Progress) -> anyhow::Result<Figur
     let burst = watch.end().await?;
     progress.say(format_args!("changes: {changes:?}, {burst:?}"));
 
-    let webhook = Webhook::connect(scene.launch.webhook, &scene.tls).await?;
+    let tls = scene.reviewer().trust();
+    let webhook = Webhook::connect(scene.launch.webhook, &tls).await?;
     let reviews = webhook.load(RATE, REVIEWS, &scene.size).await?;
     let whole = whole.end().await?;
     Ok(Figures { size: scene.size, changes, burst, rest, whole, reviews, back, requests: [started, resting] })

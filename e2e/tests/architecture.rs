@@ -126,6 +126,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "serde_json",
             "sha2",
             "thiserror",
+            "tikv-jemallocator",
             "tokio",
             "tokio-rustls",
             "tracing",

@@ -40,6 +40,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use args::{Args, EXIT_USAGE};
 
+// A list of every pod is read at once, and a thousand streams open at once: what was taken for them is given back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,

@@ -20,6 +20,9 @@ use tokio::task::JoinSet;
 use crate::brief::brief;
 use crate::world::{Feed, Watched, World};
 
+/// Objects of a page of a list. Of each the whole is read before what nobody needs is dropped, and a pod has 10 to 50 KiB.
+const PAGE: u32 = 100;
+
 /// Watches every kind, for as long as the set is not dropped. A watch that fails is begun again with backoff;
 /// meanwhile what is known stays in force.
 pub(crate) fn follow_all(client: &Client, world: &Arc<World>) -> JoinSet<()> {
@@ -45,7 +48,7 @@ fn follow<K>(client: &Client, world: &Arc<World>, tasks: &mut JoinSet<()>)
 where
     K: Watched + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
+    let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default().page_size(PAGE));
     let world = Arc::clone(world);
     let feed = move |feed| world.feed(feed);
     let failed = |error: &watcher::Error| {

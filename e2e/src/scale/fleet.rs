@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::objects::{EVERYWHERE, MARK};
@@ -24,7 +25,7 @@ const HEALTHY_LIFE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) address: SocketAddr,
-    pub(super) tls: Arc<ClientConfig>,
+    pub(super) tls: watch::Receiver<Arc<ClientConfig>>,
 }
 
 /// What one sidecar knows.
@@ -66,7 +67,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Fleet {
     /// One sidecar for each pod, each with the token of its pod.
-    pub(super) fn start(tokens: Vec<String>, address: SocketAddr, tls: Arc<ClientConfig>) -> Self {
+    pub(super) fn start(
+        tokens: Vec<String>,
+        address: SocketAddr,
+        tls: watch::Receiver<Arc<ClientConfig>>,
+    ) -> Self {
         let seen = Arc::new(Seen::default());
         let mut tasks = JoinSet::new();
         let target = Target { address, tls };

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use kube::Api;
+use kube::{Api, Client};
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tokio::process::Child;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::objects::{NAMESPACE, token};
@@ -26,6 +28,8 @@ use crate::server::free_address;
 /// The name in its certificate.
 pub(super) const SERVER_NAME: &str = "tidegate-operator.tidegate-system.svc";
 const PATIENCE: Duration = Duration::from_mins(2);
+/// Between two looks at the bundle.
+const SYNC: Duration = Duration::from_secs(1);
 /// Between two looks at the process.
 const GLANCE: Duration = Duration::from_millis(200);
 /// The length of the stretch whose CPU time is called a burst.
@@ -130,20 +134,41 @@ impl Operator {
     }
 }
 
-/// What the webhooks and streams of the operator are to be believed by.
-pub(super) async fn trust(server: &ApiServer) -> anyhow::Result<Arc<ClientConfig>> {
-    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), NAMESPACE);
-    let bundle = eventually("the CA bundle", PATIENCE, async || {
-        let map = maps.get("tidegate-ca").await.map_err(|error| error.to_string())?;
-        map.data.and_then(|mut data| data.remove("ca.crt")).ok_or_else(|| "no ca.crt".to_owned())
-    })
-    .await?;
+/// What the webhooks and streams of the operator are to be believed by, as the kubelet brings it to pods: a moment after
+/// the operator has written it.
+pub(super) async fn trust(client: &Client) -> anyhow::Result<watch::Receiver<Arc<ClientConfig>>> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    let mut held = eventually("the CA bundle", PATIENCE, async || bundle(&maps).await).await?;
+    let (sender, receiver) = watch::channel(believing(&held)?);
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            tokio::time::sleep(SYNC).await;
+            if let Ok(read) = bundle(&maps).await
+                && read != held
+                && let Ok(config) = believing(&read)
+            {
+                (held, _) = (read, sender.send_replace(config));
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+async fn bundle(maps: &Api<ConfigMap>) -> Result<String, String> {
+    let map = maps.get("tidegate-ca").await.map_err(|error| error.to_string())?;
+    map.data.and_then(|mut data| data.remove("ca.crt")).ok_or_else(|| "no ca.crt".to_owned())
+}
+
+/// A client that believes whom these certificates (PEM) have signed.
+pub fn believing(bundle: &str) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
         roots.add(certificate?)?;
     }
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
+    // Each connection looks at the certificate of the moment.
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 

@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -23,6 +24,27 @@ use super::Size;
 use super::objects::{NAMESPACE, pod};
 use super::operator::SERVER_NAME;
 use super::session::{Sender, shake_hands};
+
+/// Somebody who asks the webhook, each time over a connection of its own.
+#[derive(Clone)]
+pub struct Reviewer {
+    pub(super) address: SocketAddr,
+    pub(super) trust: watch::Receiver<Arc<ClientConfig>>,
+    pub(super) size: Size,
+}
+
+impl Reviewer {
+    /// What pods believe now.
+    pub fn trust(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.trust.borrow())
+    }
+
+    /// Has a pod injected by whoever is believed so.
+    pub async fn review(&self, tls: &Arc<ClientConfig>) -> anyhow::Result<()> {
+        let webhook = Webhook::connect(self.address, tls).await?;
+        webhook.inject(0, &self.size).await.map(drop)
+    }
+}
 
 /// Reviews at the same time while pods are made.
 const AT_ONCE: usize = 16;

@@ -56,7 +56,8 @@ pub(super) async fn run(sidecar: &Sidecar, target: &Target) -> Ended {
     let Ok(Ok(stream)) = timeout(CONNECT, TcpStream::connect(target.address)).await else {
         return Ended::Unreachable;
     };
-    let mut sender = match timeout(CONNECT, shake_hands(stream, Arc::clone(&target.tls))).await {
+    let tls = Arc::clone(&target.tls.borrow());
+    let mut sender = match timeout(CONNECT, shake_hands(stream, tls)).await {
         Ok(Ok(sender)) => sender,
         // The operator went away meanwhile.
         Ok(Err(_)) => return Ended::Unreachable,

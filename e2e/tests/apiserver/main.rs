@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod certificates;
 mod golden;
 mod outages;
 #[path = "../../../crds/tests/rules/rows.rs"]
 mod rows;
 mod scale;
 mod schema;
+mod targets;
 
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
