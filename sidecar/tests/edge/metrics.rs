@@ -208,7 +208,8 @@ fn the_status_page_has_all_of_the_core_s_snapshot_and_every_field_is_documented(
     document["revision"] = "r2".into();
     document["tiers"]["gpuMemory"]["kvCache"]["maxUsage"] = json!(0.1);
     for limit in document["limits"].as_array_mut().unwrap() {
-        (limit["limit"], limit["algorithm"]["tokenBucket"]["burst"]) = (json!(1_000_000), json!(1_000_000));
+        let many = json!(1_000_000 * limit["limit"].as_u64().unwrap());
+        (limit["limit"], limit["algorithm"]["tokenBucket"]["burst"]) = (many.clone(), many);
     }
     scene.write(&document, "r2");
     let page = sidecar.await_status("a tripped tier, and a value of each", |page| {
