@@ -151,16 +151,18 @@ impl<'a> Clients<'a> {
 impl Headers for Client<'_> {
     fn get(&self, name: &str) -> Option<&[u8]> {
         let named = |field: &&(String, String)| field.0 == name;
+        let keyed = self.clients.keyed.contains(name);
         let text = if self.clients.has(name) {
             self.request.headers.iter().find(|(column, _)| &**column == name).map(|(_, value)| value.as_str())
-        } else if let Some((_, value)) = self.priority.iter().chain(&self.claim).find(named) {
+        } else if let Some((_, value)) = self.priority.iter().find(named) {
             Some(value.as_str())
-        } else if !self.clients.keyed.contains(name) {
-            None
-        } else if self.clients.survey.keys > 0 {
+        } else if keyed && self.clients.survey.keys > 0 {
+            // Who called is recorded, so nobody is made one who may claim high.
             self.request.key.as_deref()
+        } else if let Some((_, value)) = self.claim.iter().find(named) {
+            Some(value.as_str())
         } else {
-            Some(self.caller.as_str())
+            keyed.then_some(self.caller.as_str())
         };
         text.map(str::as_bytes)
     }

@@ -75,6 +75,15 @@ fn without_a_policy_every_request_is_answered() {
 }
 
 #[test]
+fn a_key_of_the_log_is_kept_though_another_could_claim_high() {
+    let claimed = CAP.replace(r#"{"cidr": "10.0.0.0/8"}"#, r#"{"header": "x-api-key", "value": "alice"}"#);
+    let log = lines((0..20).map(|i| format!("{},{},high", i * 100, if i < 10 { "alice" } else { "bob" })));
+    let report = simulate(&format!("{claimed}{PER_KEY}"), &format!("time,key,priority\n{log}"), &[]);
+    let admitted = count(&report, "admitted");
+    assert_eq!((admitted.high, admitted.medium), (10, 10), "{:#?}", report.decisions);
+}
+
+#[test]
 fn the_same_log_gives_the_same_report_and_plot() {
     let once = || simulate(CAP, &steady(50, 30), &[]);
     let told = |report: &Report| (table::of(report), plot::of(report).unwrap());

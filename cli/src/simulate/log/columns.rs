@@ -77,6 +77,11 @@ fn meaning(name: &str) -> Meaning {
 
 /// The columns that a header line names. Two columns of one meaning, or none with the time, are a mistake.
 pub(crate) fn of_header(names: &[String]) -> Result<Vec<Column>, String> {
+    if let [only] = names
+        && let Some(separator) = only.chars().find(|c| matches!(c, ';' | '\t' | '|'))
+    {
+        return Err(format!("columns are separated by {separator:?}: separate them by commas"));
+    }
     let columns: Vec<_> = names.iter().map(|name| Column::named(name)).collect();
     let same = |a: &Column, b: &Column| {
         let kind = |column: &Column| std::mem::discriminant(&column.meaning);
@@ -124,6 +129,9 @@ mod tests {
         };
         assert!(refused(&["time", "ts"]).contains("leave one out"));
         assert!(refused(&["time", "x-a", "X-A"]).contains("leave one out"));
+        for line in ["time;prompt_tokens", "time\tprompt_tokens"] {
+            assert!(refused(&[line]).ends_with("separate them by commas"));
+        }
         assert!(refused(&["key", "path"]).contains("name one \"time\""));
     }
 }

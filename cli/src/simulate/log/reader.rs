@@ -85,6 +85,10 @@ impl Form {
         if first.starts_with('{') {
             return Ok(Self::Json);
         }
+        // A date of a web server's log begins with a bracket too.
+        if first == "[" || first.starts_with("[{") || first.starts_with("[]") {
+            return Err("a JSON array: write one object per line, as \"jq -c .[]\" does".to_owned());
+        }
         let fields = fields(first).ok_or_else(|| format!("{first:?}: a quote is not closed"))?;
         let named = !fields[0].starts_with(|c: char| c.is_ascii_digit() || c == '[');
         let columns = if named { columns::of_header(&fields)? } else { Column::by_position(fields.len()) };

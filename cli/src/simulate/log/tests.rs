@@ -99,6 +99,20 @@ fn every_bad_line_is_named_with_what_to_write() {
 }
 
 #[test]
+fn a_log_in_another_form_is_told_how_to_be_written() {
+    for (text, advice) in [
+        ("[{\"time\":1},\n{\"time\":2}]\n", "line 1: a JSON array: write one object per line"),
+        ("[\n{\"time\":1}\n]\n", "line 1: a JSON array: write one object per line"),
+        ("time;prompt_tokens\n1;2\n", "line 1: columns are separated by ';': separate them by commas"),
+        ("time\tprompt_tokens\n1\t2\n", "line 1: columns are separated by '\\t': separate them by commas"),
+    ] {
+        let errors = open(text).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].starts_with(advice), "{errors:?}");
+    }
+}
+
+#[test]
 fn a_log_of_nothing_but_mistakes_is_refused_in_few_lines() {
     let errors = open(&format!("1,2,3\n{}", "x,y,z\n".repeat(100_000))).unwrap_err();
     assert_eq!(errors.len(), 21);
