@@ -181,3 +181,27 @@ mod tests {
         }
     }
 }
+
+/// Run with `RUSTFLAGS="--cfg loom" cargo test -p tidegate-core --lib --release models`.
+#[cfg(test)]
+#[cfg(loom)]
+mod models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn calls_that_meet_where_a_new_part_of_the_window_begins_are_all_counted() {
+        loom::model(|| {
+            let word = Arc::new(AtomicU64::new(stamp(20) | 7));
+            let other = {
+                let word = Arc::clone(&word);
+                thread::spawn(move || add(&word, 37, 1))
+            };
+            add(&word, 37, 2);
+            other.join().unwrap();
+            assert_eq!((count_at(&word, 37), count_at(&word, 20)), (3, 0), "and nothing of the part before");
+        });
+    }
+}
