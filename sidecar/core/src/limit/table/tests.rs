@@ -8,10 +8,10 @@ use crate::limit::token_bucket::TokenBucket;
 use crate::spread::split_mix;
 
 /// Miri takes its time for each step, and finds in few what it would find in many.
-const SMALLER: u64 = if cfg!(miri) { 200 } else { 1 };
-const BUCKETS: [u32; GENERATIONS] = if cfg!(miri) { [1, 2, 45] } else { [16, 256, 9088] };
-const CAPACITY: u64 = if cfg!(miri) { 384 } else { 74_880 };
-const RESIDENTS: u64 = if cfg!(miri) { 10 } else { 100 };
+const SMALLER: u64 = if cfg!(miri) { 1000 } else { 1 };
+const BUCKETS: [u32; GENERATIONS] = if cfg!(miri) { [1, 1, 8] } else { [16, 256, 9088] };
+const CAPACITY: u64 = if cfg!(miri) { 80 } else { 74_880 };
+const RESIDENTS: u64 = if cfg!(miri) { 5 } else { 100 };
 
 fn second(n: u64) -> Tick {
     Tick::from_nanos(n * 1_000_000_000)
