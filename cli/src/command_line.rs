@@ -116,6 +116,9 @@ pub(crate) struct RotateArguments {
     /// Longest wait for one workload or one eviction, in seconds; 0 does not wait for workloads
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) timeout: u64,
+    /// What is printed: lines as it goes on, or a report at the end
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -176,6 +179,9 @@ pub(crate) struct InjectArguments {
     /// Namespace in which Tidegate is installed
     #[arg(long, default_value = "tidegate-system")]
     pub(crate) install_namespace: String,
+    /// What is printed
+    #[arg(short, long, value_enum, default_value_t = Manifest::Yaml)]
+    pub(crate) output: Manifest,
 }
 
 #[derive(Debug, Args)]
@@ -220,6 +226,15 @@ pub(crate) enum Output {
     Json,
     /// For both
     Yaml,
+}
+
+/// Forms of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Manifest {
+    /// A document for each
+    Yaml,
+    /// The object, or a List of several
+    Json,
 }
 
 /// The engine that answers when the log has no latencies. By default it is vLLM with Llama-3-8B on one RTX 4090.

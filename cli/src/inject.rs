@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 
+use serde_json::{Value, json};
 use tidegate_operator_core::index::Index;
 use tidegate_operator_core::inject::{
     Admission, INJECTION_NAMESPACE_LABEL, Interception, NamespaceFacts, Outcome, SidecarResources,
     SidecarSettings, inject,
 };
 
-use crate::command_line::InjectArguments;
+use crate::command_line::{InjectArguments, Manifest};
 use crate::compile::index;
 use crate::objects::{self, PodObject};
 use crate::refused::Refused;
@@ -27,7 +28,21 @@ pub(crate) fn run(arguments: &InjectArguments) -> Result<String, Refused> {
     let index = index(&objects);
     let pods: Result<Vec<_>, _> =
         objects.pods.iter().map(|pod| injected(pod, &index, arguments, &settings)).collect();
-    Ok(pods?.join("---\n"))
+    printed(pods?, arguments.output)
+}
+
+fn printed(mut pods: Vec<Value>, output: Manifest) -> Result<String, Refused> {
+    match output {
+        Manifest::Yaml => {
+            let pods: Result<Vec<_>, _> = pods.iter().map(serde_saphyr::to_string).collect();
+            Ok(pods.map_err(Refused::of)?.join("---\n"))
+        }
+        Manifest::Json => {
+            let list = |items| json!({"apiVersion": "v1", "kind": "List", "items": items});
+            let object = if pods.len() == 1 { pods.remove(0) } else { list(pods) };
+            serde_json::to_string_pretty(&object).map_err(Refused::of)
+        }
+    }
 }
 
 fn injected(
@@ -35,7 +50,7 @@ fn injected(
     index: &Index,
     arguments: &InjectArguments,
     settings: &SidecarSettings,
-) -> Result<String, Refused> {
+) -> Result<Value, Refused> {
     let namespace = pod.pod.metadata.namespace.as_deref().unwrap_or(&arguments.namespace);
     let document = index.document_for_new_pod(namespace, &pod.pod);
     let labels = BTreeMap::from([(INJECTION_NAMESPACE_LABEL.to_owned(), "enabled".to_owned())]);
@@ -66,7 +81,7 @@ fn injected(
     };
     let mut value = pod.value.clone();
     json_patch::patch(&mut value, &patch).map_err(Refused::of)?;
-    serde_saphyr::to_string(&value).map_err(Refused::of)
+    Ok(value)
 }
 
 /// Settings of the chart's own values.

@@ -16,45 +16,69 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::cluster::{Cluster, Inventory, namespaces, said};
-use crate::command_line::RotateArguments;
+use crate::command_line::{Output, RotateArguments};
 use crate::print;
 use crate::refused::Refused;
 use plan::{Action, Sight, Step};
+use report::Report;
 use workloads::{Rollout, Workloads};
 
 mod plan;
+mod report;
 mod workloads;
 
 /// Between two looks at a rollout, and two attempts of an eviction.
 const PAUSE: Duration = Duration::from_secs(2);
 const OPERATOR: &str = "tidegate-operator";
 
+/// How a plan is carried out.
+#[derive(Clone, Copy)]
+struct Manner {
+    dry_run: bool,
+    patience: Duration,
+    output: Output,
+}
+
+impl Manner {
+    /// As it goes on; a program is told at the end.
+    fn say(self, line: &str) -> Result<(), Refused> {
+        if self.output == Output::Table { print::line(line) } else { Ok(()) }
+    }
+}
+
 /// False when something that should have been rotated was not.
 pub(crate) async fn run(arguments: &RotateArguments) -> Result<bool, Refused> {
     let cluster = Cluster::connect(&arguments.scope.cluster).await?;
     let steps = plan(&cluster, arguments.scope.all_namespaces).await?;
+    let patience = Duration::from_secs(arguments.timeout);
+    let manner = Manner { dry_run: arguments.dry_run, patience, output: arguments.output };
     if steps.is_empty() {
-        print::line("Every pod that a policy selects has the newest sidecar.")?;
-        return Ok(true);
+        manner.say("Every pod that a policy selects has the newest sidecar.")?;
     }
-    carry_out_all(&cluster, &steps, arguments.dry_run, Duration::from_secs(arguments.timeout)).await
+    let report = carry_out_all(&cluster, &steps, manner).await?;
+    if manner.output != Output::Table {
+        print::line(&print::form(manner.output, &report, String::new)?)?;
+    }
+    Ok(report.is_done())
 }
 
-async fn carry_out_all(
+async fn carry_out_all<'a>(
     cluster: &Cluster,
-    steps: &[Step],
-    dry_run: bool,
-    patience: Duration,
-) -> Result<bool, Refused> {
-    let mut done = true;
+    steps: &'a [Step],
+    manner: Manner,
+) -> Result<Report<'a>, Refused> {
+    let mut report = Report::default();
     for step in steps {
-        print::line(&step.to_string())?;
-        done &= !matches!(step.action, Action::Postpone(_));
-        if !dry_run {
-            done &= carry_out(cluster, step, patience).await?;
-        }
+        manner.say(&step.to_string())?;
+        let done = match step.action {
+            Action::Postpone(_) => Some(false),
+            Action::Leave(_) => None,
+            Action::Restart(_) | Action::Evict if manner.dry_run => None,
+            Action::Restart(_) | Action::Evict => Some(carry_out(cluster, step, manner).await?),
+        };
+        report.add(step, done);
     }
-    Ok(done)
+    Ok(report)
 }
 
 /// Creates every pod anew that has a sidecar. False when one was left as it is that should not have been.
@@ -64,7 +88,8 @@ pub(crate) async fn without_sidecars(
     patience: Duration,
 ) -> Result<bool, Refused> {
     let steps = plan_for(cluster, None, None).await?;
-    carry_out_all(cluster, &steps, dry_run, patience).await
+    let manner = Manner { dry_run, patience, output: Output::Table };
+    Ok(carry_out_all(cluster, &steps, manner).await?.is_done())
 }
 
 async fn plan(cluster: &Cluster, everywhere: bool) -> Result<Vec<Step>, Refused> {
@@ -112,24 +137,19 @@ pub(crate) fn image_of(operator: &Deployment) -> Option<String> {
     arguments.find_map(|argument| argument.strip_prefix("--sidecar-image=").map(str::to_owned))
 }
 
-async fn carry_out(cluster: &Cluster, step: &Step, patience: Duration) -> Result<bool, Refused> {
+async fn carry_out(cluster: &Cluster, step: &Step, manner: Manner) -> Result<bool, Refused> {
     let (namespace, name) = (&step.namespace, &step.name);
     match &step.action {
-        Action::Restart("Deployment") => restart::<Deployment>(cluster, namespace, name, patience).await,
-        Action::Restart("StatefulSet") => restart::<StatefulSet>(cluster, namespace, name, patience).await,
-        Action::Restart(_) => restart::<DaemonSet>(cluster, namespace, name, patience).await,
-        Action::Evict => evict(cluster, namespace, name, patience).await,
+        Action::Restart("Deployment") => restart::<Deployment>(cluster, namespace, name, manner).await,
+        Action::Restart("StatefulSet") => restart::<StatefulSet>(cluster, namespace, name, manner).await,
+        Action::Restart(_) => restart::<DaemonSet>(cluster, namespace, name, manner).await,
+        Action::Evict => evict(cluster, namespace, name, manner).await,
         Action::Leave(_) | Action::Postpone(_) => Ok(true),
     }
 }
 
 /// Restarts a workload and waits until its pods are new.
-async fn restart<K>(
-    cluster: &Cluster,
-    namespace: &str,
-    name: &str,
-    patience: Duration,
-) -> Result<bool, Refused>
+async fn restart<K>(cluster: &Cluster, namespace: &str, name: &str, manner: Manner) -> Result<bool, Refused>
 where
     K: Rollout
         + kube::core::util::Restart
@@ -141,35 +161,35 @@ where
     let api: Api<K> = Api::namespaced(cluster.client.clone(), namespace);
     let failed = |error: &kube::Error| Refused::of(format!("{namespace}/{name}: {}", said(error)));
     api.restart(name).await.map_err(|error| failed(&error))?;
-    if patience.is_zero() {
+    if manner.patience.is_zero() {
         return Ok(true);
     }
-    let end = Instant::now() + patience;
+    let end = Instant::now() + manner.patience;
     while Instant::now() < end {
         sleep(PAUSE).await;
         if api.get(name).await.map_err(|error| failed(&error))?.is_rolled_out() {
-            print::line("  done")?;
+            manner.say("  done")?;
             return Ok(true);
         }
     }
-    print::line(&format!(
+    manner.say(&format!(
         "  not done after {} s: kubectl -n {namespace} rollout status",
-        patience.as_secs()
+        manner.patience.as_secs()
     ))?;
     Ok(false)
 }
 
 /// Evicts a pod as soon as its `PodDisruptionBudgets` allow it.
-async fn evict(cluster: &Cluster, namespace: &str, name: &str, patience: Duration) -> Result<bool, Refused> {
+async fn evict(cluster: &Cluster, namespace: &str, name: &str, manner: Manner) -> Result<bool, Refused> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
-    let end = Instant::now() + patience;
+    let end = Instant::now() + manner.patience;
     loop {
         match pods.evict(name, &EvictParams::default()).await {
             Ok(_) => return Ok(true),
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(true),
             Err(kube::Error::Api(status)) if status.code == 429 => {
                 if timeout_at(end, sleep(PAUSE)).await.is_err() {
-                    print::line(&format!("  not evicted: {}", status.message))?;
+                    manner.say(&format!("  not evicted: {}", status.message))?;
                     return Ok(false);
                 }
             }

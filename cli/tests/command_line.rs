@@ -205,6 +205,21 @@ fn a_pod_is_injected_as_the_webhook_would() {
 }
 
 #[test]
+fn injected_pods_are_json_too_and_several_are_a_list() {
+    let folder = Folder::with(&[("one.yaml", POD), ("two.yaml", &POD.replace("payment-0", "payment-1"))]);
+    let json = |files: &[&str]| -> Value {
+        let output = folder.output(&[&["inject", "-o", "json"], files].concat());
+        serde_json::from_str(&output).unwrap()
+    };
+    let one = json(&["-f", "one.yaml"]);
+    assert_eq!((&one["kind"], &one["metadata"]["name"]), (&"Pod".into(), &"payment-0".into()));
+    let two = json(&["-f", "one.yaml", "-f", "two.yaml"]);
+    assert_eq!(two["kind"], "List");
+    let names: Vec<_> = two["items"].as_array().unwrap().iter().map(|pod| &pod["metadata"]["name"]).collect();
+    assert_eq!(names, ["payment-0", "payment-1"]);
+}
+
+#[test]
 fn a_pod_that_cannot_be_injected_is_printed_with_the_reason() {
     let folder = Folder::with(&[("pod.yaml", &POD.replace("spec:", "spec:\n  hostNetwork: true"))]);
     let output = folder.run(&["inject", "-f", "pod.yaml"]);

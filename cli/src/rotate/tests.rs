@@ -82,6 +82,35 @@ async fn workloads_are_restarted_others_evicted_and_what_must_stay_is_left_with_
     );
 }
 
+fn within(patience: Duration) -> Manner {
+    Manner { dry_run: false, patience, output: Output::Table }
+}
+
+#[tokio::test]
+async fn programs_are_told_every_step_with_its_reason_and_what_came_of_it() {
+    let api = cluster();
+    let cluster = api.cluster();
+    let steps = plan(&cluster, false).await.unwrap();
+    for dry_run in [true, false] {
+        let manner = Manner { dry_run, patience: Duration::ZERO, output: Output::Json };
+        let report = carry_out_all(&cluster, &steps, manner).await.unwrap();
+        assert!(!report.is_done(), "one step was postponed");
+        let json = print::form(Output::Json, &report, String::new).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let yaml = print::form(Output::Yaml, &report, String::new).unwrap();
+        assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&yaml).unwrap(), json);
+        let told = json["steps"].as_array().unwrap();
+        let actions: Vec<_> = told.iter().map(|step| step["action"].as_str().unwrap()).collect();
+        assert_eq!(actions, ["Restart", "Postpone", "Leave", "Leave", "Evict", "Evict"]);
+        assert_eq!((&told[0]["kind"], &told[0]["name"]), (&"Deployment".into(), &"llama".into()));
+        assert_eq!(told[0]["pods"].as_array().unwrap().len(), 2);
+        let done = if dry_run { serde_json::Value::Null } else { true.into() };
+        assert_eq!((&told[0]["done"], &told[4]["done"]), (&done, &done));
+        assert_eq!((&told[1]["done"], &told[2]["done"]), (&false.into(), &serde_json::Value::Null));
+        assert!(told[1]["reason"].as_str().unwrap().contains("PodDisruptionBudget keep-tight"));
+    }
+}
+
 fn step(name: &str, action: Action) -> Step {
     Step { namespace: "inference".to_owned(), name: name.to_owned(), action, pods: Vec::new() }
 }
@@ -91,9 +120,9 @@ async fn a_restart_is_that_of_kubectl_and_an_eviction_asks_the_budgets() {
     let api = cluster();
     let cluster = api.cluster();
     let restart = step("llama", Action::Restart("Deployment"));
-    assert!(carry_out(&cluster, &restart, Duration::ZERO).await.unwrap());
+    assert!(carry_out(&cluster, &restart, within(Duration::ZERO)).await.unwrap());
     let evict = step("lws-0", Action::Evict);
-    assert!(carry_out(&cluster, &evict, Duration::from_secs(1)).await.unwrap());
+    assert!(carry_out(&cluster, &evict, within(Duration::from_secs(1))).await.unwrap());
     let writes = api.writes();
     let calls: Vec<_> = writes.iter().map(|(call, _)| call.split('?').next().unwrap()).collect();
     assert_eq!(
@@ -113,7 +142,7 @@ async fn an_eviction_that_a_budget_forbids_is_given_up_and_told() {
     let call = "POST /api/v1/namespaces/inference/pods/lws-0/eviction";
     api.fail(call, 429, "Cannot evict pod as it would violate the pod's disruption budget.");
     let evict = step("lws-0", Action::Evict);
-    assert!(!carry_out(&api.cluster(), &evict, Duration::from_millis(20)).await.unwrap());
+    assert!(!carry_out(&api.cluster(), &evict, within(Duration::from_millis(20))).await.unwrap());
 }
 
 #[tokio::test]
