@@ -119,7 +119,9 @@ pub struct JwtIssuer {
 /// A JSON Web Key Set (RFC 7517), or where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.inline) != has(self.uri)").message(Jwks::EXACTLY_ONE))]
+#[x_kube(validation = Rule::new(
+    "[has(self.inline), has(self.uri), has(self.file)].filter(place, place).size() == 1"
+).message(Jwks::EXACTLY_ONE))]
 #[x_kube(validation = Rule::new("!has(self.caBundle) || has(self.uri)").message(Jwks::BUNDLE))]
 pub struct Jwks {
     /// The set itself, as JSON.
@@ -131,6 +133,12 @@ pub struct Jwks {
     #[schemars(length(max = 2048))]
     #[x_kube(validation = Rule::new("self.matches('^https://[^ /?#]+([/?][^ #]*)?$')").message(Jwks::ADDRESS))]
     pub uri: Option<String>,
+    /// The entry with the set in the `ConfigMap` that the pod names in its annotation `tidegate.dev/jwks`, which is of the
+    /// pod's own namespace. Each sidecar reads it again when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[-_A-Za-z0-9][-._A-Za-z0-9]*$')").message(Jwks::ENTRY))]
+    pub file: Option<String>,
     /// Only for `uri`: authorities in PEM that its server is believed by, instead of the public ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65_536))]
@@ -138,8 +146,11 @@ pub struct Jwks {
 }
 
 impl Jwks {
-    /// What is said about keys that are both or neither.
-    pub const EXACTLY_ONE: &str = "keys are in one place: write either inline, a JSON Web Key Set, or uri";
+    /// What is said about keys that are in several places or none.
+    pub const EXACTLY_ONE: &str =
+        "keys are in one place: write either inline, a JSON Web Key Set, or uri, or file";
+    /// What is said about an entry that no `ConfigMap` has.
+    pub const ENTRY: &str = "not the key of an entry of a ConfigMap: write one such as issuer.json";
     /// What is said about a bundle without a server.
     pub const BUNDLE: &str = "caBundle is for the server of uri: write uri, or leave caBundle out";
     /// What is said about an address that is none.

@@ -321,3 +321,14 @@ fn an_added_arrow_is_found() {
     assert_eq!(forbidden_below("core", &below, &["tokio"]), ["core reaches tokio"]);
     assert_eq!(impure_lines("let now = Instant::now();\n// Instant::now is said here\n").len(), 1);
 }
+
+#[test]
+fn every_profile_unwinds_so_that_a_panic_ends_one_request_and_not_all() {
+    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
+        .expect("the workspace has a manifest");
+    let profiles: Vec<&str> = manifest.split("\n[").filter(|table| table.starts_with("profile.")).collect();
+    assert!(profiles.iter().any(|table| table.starts_with("profile.release]")), "{profiles:?}");
+    for profile in profiles {
+        assert!(!profile.lines().any(|line| line.trim_start().starts_with("panic")), "{profile}");
+    }
+}

@@ -89,6 +89,9 @@ pub struct RunArgs {
     /// Folder with the API keys of clients, one in each file, as a Secret is mounted; read again when it changes
     #[arg(long, value_name = "FOLDER", env = "TIDEGATE_API_KEYS")]
     pub api_keys: Option<PathBuf>,
+    /// Folder with the key sets of issuers that a policy names by file; read again when they change
+    #[arg(long, value_name = "FOLDER", env = "TIDEGATE_JWKS")]
+    pub jwks: Option<PathBuf>,
     /// Traces, and what the log tells
     #[command(flatten)]
     pub seeing: SeeingArgs,

@@ -4,6 +4,7 @@
 //!   Authorization: Bearer … ──▶ cache of the thread ──miss──▶ Issuers::verify (ring) ──▶ claims that policies name
 //!                                                                │ key unknown
 //!                                   remote key sets ◀── refresh ─┘ (control thread)
+//!                                   mounted key sets ◀── key_set_file (every second)
 //! ```
 //!
 //! A token that is not believed is as if it were absent: the request has no claims, which gives it the default
@@ -16,6 +17,7 @@ mod client_ip;
 pub(crate) mod fuzzing;
 mod issuers;
 mod key_set;
+mod key_set_file;
 mod refresh;
 mod signature;
 
@@ -28,6 +30,7 @@ use tidegate_core::{Claims, NoClaims};
 
 pub use api_keys::{ApiKeys, follow as follow_api_keys};
 pub use issuers::{Issuers, Rejection};
+pub use key_set_file::follow as follow_files;
 pub use refresh::follow;
 
 use crate::shared::Shared;

@@ -87,6 +87,8 @@ pub struct JwtIssuer {
 pub enum JwtKeys {
     /// The set itself.
     Inline(String),
+    /// The name of the file with the set, in the folder that each sidecar is given with `--jwks`. Read again when it changes.
+    File(String),
     /// Where it is read, every five minutes and when a token names a key that is not in it.
     Remote {
         /// An address with `https`.

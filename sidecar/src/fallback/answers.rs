@@ -54,6 +54,10 @@ const NEUTRAL: [&str; 26] = [
     "x-request-priority",
 ];
 
+/// With what streams of events end: of OpenAI's chat and completions, of Anthropic and of OpenAI's responses.
+const LAST_LINES: [&[u8]; 4] =
+    [b"data: [DONE]", b"data:[DONE]", b"event: message_stop", b"event: response.completed"];
+
 /// What was asked, and by whom.
 pub type Key = [u8; 32];
 
@@ -169,8 +173,9 @@ impl Recording {
             return true;
         }
         let body = self.kept.body.concat();
-        let has = |end: &[u8]| body.windows(end.len()).any(|part| part == end);
-        has(b"data: [DONE]") || has(b"data:[DONE]") || has(b"event: message_stop")
+        // At the begin of a line: what was generated may speak of the same words.
+        let mut lines = body.split(|byte| matches!(byte, b'\n' | b'\r'));
+        lines.any(|line| LAST_LINES.iter().any(|last| line.starts_with(last)))
     }
 }
 
@@ -331,8 +336,12 @@ mod tests {
         answers
             .keep(record(policy, 1, events, &["data: 1\n\n", "data: {\"error\":1}\n\n"]).unwrap(), second(1));
         answers.keep(record(policy, 2, events, &["data: 1\n\ndata: [DO", "NE]\n\n"]).unwrap(), second(1));
-        assert!(answers.find(&[1; 32], &policy, second(1)).is_none());
-        assert!(answers.find(&[2; 32], &policy, second(1)).is_some());
+        let quoted = "data: {\"text\": \"streams end with data: [DONE] or event: message_stop\"}\n\n";
+        answers.keep(record(policy, 3, events, &[quoted]).unwrap(), second(1));
+        let completed = "data: 1\n\nevent: response.completed\ndata: {}\n\n";
+        answers.keep(record(policy, 4, events, &[completed]).unwrap(), second(1));
+        let kept = [1, 2, 3, 4].map(|key| answers.find(&[key; 32], &policy, second(1)).is_some());
+        assert_eq!(kept, [false, true, false, true]);
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Issuer {
                 warn!(issuer, cause, "no token of this issuer is believed: its keys are of no use");
                 KeySet::default()
             })),
-            JwtKeys::Remote { .. } => Arc::default(),
+            JwtKeys::Remote { .. } | JwtKeys::File(_) => Arc::default(),
         };
         let keys = known.last().unwrap_or_else(inline);
         Self { policy: policy.clone(), validation, keys: ArcSwap::new(keys) }

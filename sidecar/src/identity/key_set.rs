@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -11,7 +12,11 @@ const MOST_KEYS: usize = 64;
 
 /// A JSON Web Key Set (RFC 7517).
 #[derive(Debug, Default)]
-pub(super) struct KeySet(Vec<Key>);
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+    /// SHA-256 of the text that it is from.
+    of: Option<[u8; 32]>,
+}
 
 #[derive(Debug)]
 struct Key {
@@ -38,12 +43,17 @@ impl KeySet {
         if keys.is_empty() {
             bail!("no key that can check a signature: RSA, P-256, P-384 and Ed25519 are known");
         }
-        Ok(Self(keys))
+        Ok(Self { keys, of: hash(json) })
     }
 
     /// Whether no token can be judged.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
+    }
+
+    /// Whether it is from this text.
+    pub(super) fn is_of(&self, json: &[u8]) -> bool {
+        self.of.is_some() && self.of == hash(json)
     }
 
     /// The keys that may have signed a token with this header.
@@ -52,13 +62,17 @@ impl KeySet {
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> impl Iterator<Item = &DecodingKey> {
-        self.0.iter().filter(move |key| key.may_sign(id, algorithm)).map(|key| &key.public)
+        self.keys.iter().filter(move |key| key.may_sign(id, algorithm)).map(|key| &key.public)
     }
 
     /// Whether a token that names this key can be judged.
     pub(super) fn has(&self, id: Option<&str>) -> bool {
-        id.is_none_or(|id| self.0.iter().any(|key| key.id.as_deref().is_none_or(|own| own == id)))
+        id.is_none_or(|id| self.keys.iter().any(|key| key.id.as_deref().is_none_or(|own| own == id)))
     }
+}
+
+fn hash(json: &[u8]) -> Option<[u8; 32]> {
+    digest(&SHA256, json).as_ref().try_into().ok()
 }
 
 impl Key {

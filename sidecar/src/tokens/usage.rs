@@ -41,6 +41,8 @@ const NAMES: &[(&[u8], Name)] = &[
     (b"outputs", OUTPUTS),
     (b"output", OUTPUTS),
     (b"data", DATA),
+    (b"num_input_tokens", PROMPT_COUNT),
+    (b"num_output_tokens", PIECE_COUNT),
 ];
 
 const USAGE: Name = 1;
@@ -64,6 +66,18 @@ const WHOLE: Name = 15;
 const OUTPUTS: Name = 16;
 const DATA: Name = 17;
 const RESPONSE: Name = 18;
+/// What Triton's backends of vLLM and TensorRT-LLM call theirs: of the prompt, and of each piece of an answer.
+const PROMPT_COUNT: Name = 19;
+const PIECE_COUNT: Name = 20;
+
+/// A tensor of `KServe`, whose name stands before its data or behind.
+#[derive(Debug, Default)]
+struct Tensor {
+    /// Which of these counts it has, once its name is there.
+    name: Option<Name>,
+    /// The sum of its data, which came before its name.
+    held: Option<u32>,
+}
 
 /// Reads an answer, or the events of one, each a JSON value.
 #[derive(Debug, Default)]
@@ -80,6 +94,9 @@ struct Found {
     cached: Option<u32>,
     cache_read: Option<u32>,
     cache_write: Option<u32>,
+    /// As the engine says of each piece.
+    generated: Option<u32>,
+    tensor: Tensor,
     chars: Chars,
     /// It comes in events.
     streams: bool,
@@ -103,12 +120,12 @@ impl UsageReader {
 
     /// Tokens of the answer so far: what the engine says, else an estimate of its text.
     pub fn output(&self) -> u32 {
-        self.found.output.unwrap_or_else(|| estimate::text(self.found.chars))
+        self.found.output.or(self.found.generated).unwrap_or_else(|| estimate::text(self.found.chars))
     }
 
     /// Whether the engine said how many tokens its answer has.
     pub fn is_exact(&self) -> bool {
-        self.found.output.is_some() || self.found.input.is_some()
+        self.found.output.or(self.found.generated).or(self.found.input).is_some()
     }
 
     /// What was used so far, of a prompt of `input` tokens where the engine does not say.
@@ -139,6 +156,15 @@ impl Found {
             CACHED => self.cached = number,
             CACHE_READ => self.cache_read = number,
             CACHE_WRITE => self.cache_write = number,
+            _ => {}
+        }
+    }
+
+    /// A count of Triton's.
+    fn count(&mut self, name: Name, number: u32) {
+        match name {
+            PROMPT_COUNT => self.input = Some(number),
+            PIECE_COUNT => self.generated = Some(self.generated.unwrap_or_default().saturating_add(number)),
             _ => {}
         }
     }
@@ -180,8 +206,15 @@ impl Visitor for Found {
         name_in(NAMES, key)
     }
 
+    fn list(&mut self, path: &[Level]) {
+        use Level::{Item, Key};
+        if matches!(path, [Key(OUTPUTS), Item, Key(DATA)]) && self.tensor.name.is_none() {
+            self.tensor.held = Some(0);
+        }
+    }
+
     fn value(&mut self, path: &[Level], value: Value<'_>) {
-        use Level::Key;
+        use Level::{Item, Key};
         match (path, value) {
             ([Key(USAGE), Key(name)] | [Key(INNER | RESPONSE), Key(USAGE), Key(name)], value) => {
                 self.usage(path, *name, value);
@@ -192,6 +225,25 @@ impl Visitor for Found {
                 value,
             ) => self.usage(&[], CACHED, value),
             ([Key(GENERATED), Key(OUTPUT)], value) => self.usage(&[], OUTPUT, value),
+            // Casts saturate.
+            (
+                [Key(name @ (PROMPT_COUNT | PIECE_COUNT))] | [Key(name @ (PROMPT_COUNT | PIECE_COUNT)), Item],
+                Value::Number(number),
+            ) => self.count(*name, number as u32),
+            ([Key(OUTPUTS), Item, Key(CALLS)], Value::Text { short, .. }) => {
+                let name = self.name(short.unwrap_or_default().as_bytes());
+                match self.tensor.held.take() {
+                    Some(sum) => self.count(name, sum),
+                    None => self.tensor.name = Some(name),
+                }
+            }
+            ([Key(OUTPUTS), Item, Key(DATA), ..], Value::Number(number)) => {
+                match (self.tensor.name, &mut self.tensor.held) {
+                    (Some(name), _) => self.count(name, number as u32),
+                    (None, Some(sum)) => *sum = sum.saturating_add(number as u32),
+                    (None, None) => {}
+                }
+            }
             (path, Value::Text { chars, .. }) if is_generated(path, self.streams) => self.chars.add(chars),
             _ => {}
         }

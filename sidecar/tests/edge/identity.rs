@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::operator::plain;
 use crate::server::{Body, Server, Service};
 use crate::sidecar::{Sidecar, eventually};
+use crate::support::Peer;
 
 const ISSUER: &str = "https://issuer.example.com";
 
@@ -297,6 +298,100 @@ fn keys_are_read_from_their_issuer_followed_when_they_rotate_and_kept_when_it_is
 }
 
 #[test]
+fn keys_are_read_from_a_mounted_file_followed_when_it_changes_and_kept_when_it_is_damaged() {
+    let (before, after) = (Signer::ed25519("a"), Signer::p256("b"));
+    // As the kubelet mounts a ConfigMap: a version of the whole beside the last one, and a link that is turned to it.
+    let folder = tempfile::tempdir().unwrap();
+    let mount = folder.path().join("sets");
+    std::fs::create_dir(&mount).unwrap();
+    std::os::unix::fs::symlink("..data/issuer.json", mount.join("issuer.json")).unwrap();
+    let turn = |version: &str, content: &str| {
+        std::fs::create_dir(mount.join(version)).unwrap();
+        std::fs::write(mount.join(version).join("issuer.json"), content).unwrap();
+        std::os::unix::fs::symlink(version, mount.join("..next")).unwrap();
+        std::fs::rename(mount.join("..next"), mount.join("..data")).unwrap();
+    };
+    let set = |signer: &Signer| json!({"keys": [signer.public()]}).to_string();
+    turn("..1", &set(&before));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), policy(&json!({"file": "issuer.json"}))).unwrap();
+    let (policy, jwks) =
+        (format!("--policy-file={}", file.path().display()), format!("--jwks={}", mount.display()));
+    let sidecar = Sidecar::start(Engine::start().address, &[&policy, &jwks, "--workers=1"]);
+    let known = before.token(&claims("ann"));
+    eventually("belief in the file", || {
+        sidecar.request("/", &[]).unwrap();
+        passes(&sidecar, &known).then_some(())
+    });
+    let damaged = sidecar.metric("tidegate_jwt_key_set_errors_total").unwrap();
+    turn("..2", "no key set");
+    eventually("a failed reading", || {
+        (sidecar.metric("tidegate_jwt_key_set_errors_total") > Some(damaged)).then_some(())
+    });
+    assert!(passes(&sidecar, &before.token(&claims("bob"))), "the last keys stay in force");
+    let told = |line: &Value| line["file"] == "issuer.json" && line["level"] == "WARN";
+    let line = sidecar.line("the complaint", told);
+    assert!(line["cause"].as_str().unwrap().contains("not a JSON Web Key Set"), "{line}");
+    turn("..3", &set(&after));
+    let rotated = after.token(&claims("cid"));
+    eventually("belief in the new key", || passes(&sidecar, &rotated).then_some(()));
+    let (cached, unknown) = (judged(&sidecar, "cached"), judged(&sidecar, "unknown_key"));
+    assert!(
+        !passes(&sidecar, &known),
+        "what was believed by the old key is not any more, from no cache either"
+    );
+    assert_eq!((judged(&sidecar, "cached"), judged(&sidecar, "unknown_key")), (cached, unknown + 1));
+    assert_eq!(sidecar.lines().iter().filter(|line| told(line)).count(), 1, "told once");
+}
+
+#[test]
+fn a_key_set_that_is_not_there_is_told_of_and_believed_once_it_is() {
+    let signer = Signer::ed25519("a");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), policy(&json!({"file": "issuer.json"}))).unwrap();
+    let policy = format!("--policy-file={}", file.path().display());
+    let sidecar = Sidecar::start(Engine::start().address, &[&policy]);
+    let line = sidecar.line("the complaint", |line| line["file"] == "issuer.json");
+    assert!(line["cause"].as_str().unwrap().contains("tidegate.dev/jwks"), "{line}");
+    let folder = tempfile::tempdir().unwrap();
+    let jwks = format!("--jwks={}", folder.path().display());
+    let sidecar = Sidecar::start(Engine::start().address, &[&policy, &jwks]);
+    sidecar.line("the complaint", |line| line["file"] == "issuer.json");
+    assert!(passes(&sidecar, &signer.token(&claims("ann"))), "the first on the empty key");
+    assert!(!passes(&sidecar, &signer.token(&claims("bob"))), "nobody is believed");
+    let set = json!({"keys": [signer.public()]}).to_string();
+    std::fs::write(folder.path().join("issuer.json"), set).unwrap();
+    eventually("belief", || passes(&sidecar, &signer.token(&claims("cid"))).then_some(()));
+}
+
+#[test]
+fn a_flood_of_tokens_takes_no_more_memory_than_the_verdicts_that_are_kept() {
+    let signer = Signer::ed25519("a");
+    let (sidecar, _file) = start(&inline(&[&signer]));
+    let believed = |numbers: std::ops::Range<usize>| {
+        let mut client = Peer::new(std::net::TcpStream::connect(sidecar.data).unwrap());
+        for number in numbers {
+            let token = signer.token(&claims(&format!("{number}{}", "x".repeat(5000))));
+            client.send(&format!("GET / HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n"));
+            assert_eq!(client.response().status, 200);
+        }
+    };
+    let worker = sidecar.workers()[0];
+    let size = || {
+        let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    believed(0..4200);
+    let full = size();
+    believed(4200..6600);
+    // So many verdicts more, of 5 KB each, would be 12 MiB.
+    let now = size();
+    assert!(now < full + 6 * 1024, "{full} KiB became {now} KiB");
+    assert_eq!(judged(&sidecar, "verified"), 6600);
+}
+
+#[test]
 fn plans_hold_by_the_claim_of_a_verified_token_and_of_no_other() {
     let signer = Signer::ed25519("a");
     let mut document: Value = serde_json::from_str(&policy(&inline(&[&signer]))).unwrap();
@@ -325,6 +420,43 @@ fn plans_hold_by_the_claim_of_a_verified_token_and_of_no_other() {
     assert_eq!(passed("cid", "silver", &signer), 1);
     assert_eq!(passed("dan", "bronze", &signer), 1, "the default plan");
     assert_eq!(passed("eve", "platinum", &Signer::ed25519("a")), 1, "a forged token names no plan");
+}
+
+#[test]
+fn the_claim_of_a_verified_token_gives_high_and_no_header_and_no_other_token_does() {
+    let signer = Signer::ed25519("a");
+    let mut document: Value = serde_json::from_str(&policy(&inline(&[&signer]))).unwrap();
+    document["limits"] = json!([]);
+    document["priority"] = json!({"default": "Medium", "highAllowedFrom": [], "from": [
+        {"jwtClaim": "tier", "map": {"platinum": "High", "gold": "Medium", "silver": "Low"}},
+        {"header": "x-priority"}]});
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), document.to_string()).unwrap();
+    let argument = format!("--policy-file={}", file.path().display());
+    let sidecar = Sidecar::start(Engine::start().address, &[&argument]);
+    let token = |tier: &str, signer: &Signer| {
+        let mut claims = claims("ann");
+        claims["tier"] = json!(tier);
+        signer.token(&claims)
+    };
+    let forged = token("platinum", &Signer::ed25519("a"));
+    for (token, asked, class) in [
+        (token("platinum", &signer), "", "high"),
+        (token("gold", &signer), "high", "medium"),
+        (token("silver", &signer), "high", "low"),
+        (token("bronze", &signer), "high", "medium"),
+        (token("bronze", &signer), "low", "low"),
+        (forged.clone(), "", "medium"),
+        (forged, "low", "low"),
+    ] {
+        let series = format!(r#"tidegate_requests_total{{decision="admitted",cause="",priority="{class}"}}"#);
+        let before = sidecar.metric(&series).unwrap_or_default();
+        let authorization = format!("Bearer {token}");
+        let headers = [("authorization", authorization.as_str()), ("x-priority", asked)];
+        assert_eq!(sidecar.request("/v1/models", &headers).unwrap().status, 200);
+        eventually(&series, || sidecar.metric(&series).filter(|count| *count > before));
+        assert_eq!(sidecar.metric(&series), Some(before + 1.0), "{asked:?}: {class}");
+    }
 }
 
 #[test]

@@ -59,9 +59,9 @@ impl Scripted {
         answer.clone_into(&mut self.0.lock().unwrap().answer);
     }
 
-    /// A histogram of vLLM's prefill times, of which so many took up to 0.5 s and up to 2 s.
-    fn prefills(&self, fast: u64, all: u64) {
-        let name = "vllm:request_prefill_time_seconds";
+    /// A histogram of vLLM's times of this stage, of which so many took up to 0.5 s and up to 2 s.
+    fn times(&self, stage: &str, fast: u64, all: u64) {
+        let name = format!("vllm:request_{stage}_time_seconds");
         self.0.lock().unwrap().exposition = format!(
             "vllm:num_requests_running 1\n{name}_bucket{{le=\"0.5\",model_name=\"a\"}} {fast}\n\
              {name}_bucket{{le=\"2.0\",model_name=\"a\"}} {all}\n{name}_bucket{{le=\"+Inf\",model_name=\"a\"}} {all}\n"
@@ -132,18 +132,20 @@ fn times_of_a_stage_in_the_trailer_of_a_stream_count() {
 
 #[test]
 fn a_slow_stage_in_the_engines_own_histogram_refuses_requests() {
-    let (engine, address) = Scripted::start(&plain("x;dur=1"));
-    engine.prefills(0, 1000);
-    let stages = json!([{"stage": "prefill", "overMillis": 500, "minimumRequests": 5}]);
-    let (sidecar, _file) = start(address, &stages);
-    eventually("a signal", || (stage(&sidecar, 0)["state"] == "Closed").then_some(()));
-    assert_eq!(ask(&sidecar), 200, "what was before the first reading is not known to be recent");
-    engine.prefills(10, 1010);
-    eventually("ten times", || (stage(&sidecar, 0)["overRatio"] == 0.0).then_some(()));
-    assert_eq!(ask(&sidecar), 200);
-    engine.prefills(10, 1020);
-    eventually("an open breaker", || (stage(&sidecar, 0)["state"] == "Open").then_some(()));
-    assert_eq!(ask(&sidecar), 503);
+    for name in ["queue", "prefill", "decode"] {
+        let (engine, address) = Scripted::start(&plain("x;dur=1"));
+        engine.times(name, 0, 1000);
+        let stages = json!([{"stage": name, "overMillis": 500, "minimumRequests": 5}]);
+        let (sidecar, _file) = start(address, &stages);
+        eventually("a signal", || (stage(&sidecar, 0)["state"] == "Closed").then_some(()));
+        assert_eq!(ask(&sidecar), 200, "what was before the first reading is not known to be recent");
+        engine.times(name, 10, 1010);
+        eventually("ten times", || (stage(&sidecar, 0)["overRatio"] == 0.0).then_some(()));
+        assert_eq!(ask(&sidecar), 200);
+        engine.times(name, 10, 1020);
+        eventually("an open breaker", || (stage(&sidecar, 0)["state"] == "Open").then_some(()));
+        assert_eq!(ask(&sidecar), 503, "{name}");
+    }
 }
 
 #[test]

@@ -396,6 +396,48 @@ fn a_service_tier_in_the_body_is_the_class_of_its_request() {
 }
 
 #[test]
+fn what_clients_and_routers_send_already_is_the_class_of_their_requests() {
+    let engine = Engine::answering(|_| ok("engine"));
+    let objectives = json!({"premium": "High", "batch": "Low"});
+    let parts = json!({"priority": {"from": [
+            {"header": "x-request-priority", "number": {"better": "Lower", "high": -1, "medium": 0}},
+            {"serviceTier": true},
+            {"header": "x-llm-d-inference-objective", "map": objectives},
+            {"header": "x-gateway-inference-objective", "map": objectives}],
+        "default": "Medium", "highAllowedFrom": [{"header": "x-team", "value": "search"}]}});
+    let proxy = Proxy::with_document(engine.address, &document("1", &parts));
+    let admitted = |class: &str| {
+        proxy
+            .metric(&format!(r#"tidegate_requests_total{{decision="admitted",cause="",priority="{class}"}}"#))
+    };
+    for (field, tier, of_anybody, of_those_who_may) in [
+        ("x-request-priority: -2", None, "medium", "high"),
+        ("x-request-priority: -1", None, "medium", "high"),
+        ("x-request-priority: 0", None, "medium", "medium"),
+        ("x-request-priority: 1", None, "low", "low"),
+        ("x-request-priority: soon", None, "medium", "medium"),
+        ("x-request-priority: 1", Some("priority"), "low", "low"),
+        ("x-llm-d-inference-objective: premium", None, "medium", "high"),
+        ("x-llm-d-inference-objective: batch", None, "low", "low"),
+        ("x-llm-d-inference-objective: other", None, "medium", "medium"),
+        ("x-gateway-inference-objective: batch", None, "low", "low"),
+        ("x-other: 1", Some("priority"), "medium", "high"),
+        ("x-other: 1", Some("default"), "medium", "medium"),
+        ("x-other: 1", Some("flex"), "low", "low"),
+    ] {
+        for (team, class) in [("chat", of_anybody), ("search", of_those_who_may)] {
+            let body = json!({"model": "m", "prompt": "p", "service_tier": tier}).to_string();
+            let (before, length) = (admitted(class), body.len());
+            let answer = proxy.ask(&format!(
+                "POST /v1/completions HTTP/1.1\r\nHost: a\r\n{field}\r\nx-team: {team}\r\ncontent-length: {length}\r\n\r\n{body}"
+            ));
+            assert_eq!(answer.text(), "engine");
+            assert_eq!(admitted(class), before + 1, "{field}, {tier:?}, of {team}: {class}");
+        }
+    }
+}
+
+#[test]
 fn an_event_stream_tells_in_its_head_what_is_left() {
     let engine = Engine::answering(|_| {
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-ratelimit-remaining-requests: 99\r\n\

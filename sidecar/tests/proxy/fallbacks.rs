@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::decisions::{breaker, code, document};
 use crate::nobody::nobody;
-use crate::support::{Engine, Proxy, ok};
+use crate::support::{Engine, Proxy, ok, until};
 
 const FAILED: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 4\r\n\r\noops";
 
@@ -235,7 +236,11 @@ fn breaking(kind: &'static str, end: &'static str) -> (Engine, Arc<AtomicBool>) 
 }
 
 fn cache() -> Value {
-    json!({"cache": {"ttlMillis": 60_000, "maxEntries": 10, "maxBytes": 1 << 20}})
+    cache_for(60_000)
+}
+
+fn cache_for(millis: u64) -> Value {
+    json!({"cache": {"ttlMillis": millis, "maxEntries": 10, "maxBytes": 1 << 20}})
 }
 
 #[test]
@@ -285,4 +290,48 @@ fn a_stream_that_did_not_come_to_its_end_is_never_given_again() {
     broken.store(true, Ordering::SeqCst);
     open(&proxy);
     assert_eq!(proxy.ask(&post("{}", "")).status, 503);
+}
+
+#[test]
+fn an_answer_is_given_again_until_its_time_is_over() {
+    let (engine, broken) = breaking("text/plain", "");
+    let proxy = proxy(engine.address, &["Open"], &[cache_for(3000)]);
+    let asked = Instant::now();
+    assert_eq!(proxy.ask(&post("{}", "")).text(), "data: 0\n\n");
+    proxy.settled();
+    broken.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(proxy.ask(&post("[]", "")).status, 500);
+    }
+    // On a machine that stands still its time may be over already; whatever is given again is younger than it may be.
+    until("it is refused", || {
+        let answer = proxy.ask(&post("{}", ""));
+        if answer.status == 200 {
+            assert_eq!((answer.text(), answer.header("x-tidegate-fallback")), ("data: 0\n\n", Some("cache")));
+            assert!(answer.header("age").unwrap().parse::<u64>().unwrap() <= 3);
+            return false;
+        }
+        assert_eq!(answer.status, 503);
+        assert!(answer.header("x-tidegate-reason").unwrap().ends_with("; fallback=not-cached"));
+        true
+    });
+    assert!(asked.elapsed() >= Duration::from_secs(3), "given up early, after {:?}", asked.elapsed());
+}
+
+#[test]
+fn only_as_many_answers_are_kept_as_the_policy_says() {
+    let (engine, broken) = breaking("text/plain", "");
+    let two = json!({"cache": {"ttlMillis": 3_600_000, "maxEntries": 2, "maxBytes": 1 << 20}});
+    let proxy = proxy(engine.address, &["Open"], &[two]);
+    let question = |number: u32| post(&number.to_string(), "");
+    for number in 0..4 {
+        assert_eq!(proxy.ask(&question(number)).status, 200);
+        proxy.settled();
+    }
+    broken.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(proxy.ask(&post("[]", "")).status, 500);
+    }
+    let again = [0, 1, 2, 3].map(|number| proxy.ask(&question(number)).status);
+    assert_eq!(again, [503, 503, 200, 200], "the last two are kept");
 }

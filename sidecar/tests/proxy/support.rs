@@ -65,6 +65,11 @@ impl Proxy {
         self.sidecar.admin("/metrics").unwrap().body
     }
 
+    /// The first line of the log that `is` the one.
+    pub(crate) fn line(&self, what: &str, is: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        self.sidecar.line(what, is)
+    }
+
     /// What `/throttle/status` says.
     pub(crate) fn status(&self) -> serde_json::Value {
         self.sidecar.status()

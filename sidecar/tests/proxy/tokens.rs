@@ -119,6 +119,70 @@ fn an_answer_without_usage_costs_the_text_that_came() {
     assert_eq!(left(&proxy), 1000 - 130);
 }
 
+/// Events of a stream, each a piece that came alone.
+fn events(of: &[Value]) -> String {
+    let chunks = of.iter().map(|event| {
+        let name = event["type"].as_str().map(|name| format!("event: {name}\n")).unwrap_or_default();
+        let text = format!("{name}data: {event}\n\n");
+        format!("{:x}\r\n{text}\r\n", text.len())
+    });
+    format!("{EVENTS}{}0\r\n\r\n", chunks.collect::<String>())
+}
+
+#[test]
+fn usage_settles_the_answers_of_every_dialect_plain_and_streamed() {
+    let text = "tide".repeat(50);
+    let anthropic = json!({"type": "message", "content": [{"type": "text", "text": text}],
+        "usage": {"input_tokens": 80, "cache_read_input_tokens": 10, "output_tokens": 7}});
+    let anthropic_stream = [
+        json!({"type": "message_start", "message": {"usage": {"input_tokens": 80, "cache_read_input_tokens": 10,
+            "output_tokens": 1}}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}}),
+        json!({"type": "message_stop"}),
+    ];
+    let openai_stream = [
+        json!({"choices": [{"index": 0, "delta": {"content": text}}], "usage": null}),
+        json!({"choices": [], "usage": {"prompt_tokens": 90, "completion_tokens": 7}}),
+    ];
+    let responses_stream = [
+        json!({"type": "response.output_text.delta", "delta": text}),
+        json!({"type": "response.completed", "response": {"usage": {"input_tokens": 90, "output_tokens": 7}}}),
+    ];
+    let triton =
+        json!({"model_name": "m", "num_input_tokens": 90, "num_output_tokens": 7, "text_output": text});
+    let piece =
+        |tokens: u32| json!({"num_input_tokens": 90, "num_output_tokens": tokens, "text_output": text});
+    let kserve = json!({"model_name": "m", "outputs": [
+        {"name": "text_output", "datatype": "BYTES", "shape": [1], "data": [text]},
+        {"name": "num_output_tokens", "datatype": "UINT32", "shape": [1], "data": [7]},
+        {"name": "num_input_tokens", "datatype": "UINT32", "shape": [1], "data": [90]},
+    ]});
+    let responses =
+        json!({"output": [{"content": [{"text": text}]}], "usage": {"input_tokens": 90, "output_tokens": 7}});
+    for (path, answer) in [
+        ("/v1/messages", ok(&anthropic.to_string())),
+        ("/v1/messages", events(&anthropic_stream)),
+        ("/v1/chat/completions", events(&openai_stream)),
+        ("/v1/responses", ok(&responses.to_string())),
+        ("/v1/responses", events(&responses_stream)),
+        ("/v2/models/m/generate", ok(&triton.to_string())),
+        ("/v2/models/m/generate_stream", events(&[piece(3), piece(4)])),
+        ("/v2/models/m/infer", ok(&kserve.to_string())),
+    ] {
+        let body = answer.clone();
+        let engine = engine(move |request| {
+            assert_eq!(request.header("accept-encoding"), Some("identity"));
+            body.clone()
+        });
+        let proxy = Proxy::with_document(engine.address, &budget(1000));
+        let got = proxy.ask(&post(path, 100, 500));
+        assert_eq!(got.status, 200, "{path}");
+        proxy.settled();
+        assert_eq!(left(&proxy), 1000 - 97, "{path}: {answer}");
+    }
+}
+
 #[test]
 fn an_answer_that_is_packed_anyway_is_counted_from_a_copy_or_costs_what_was_reserved() {
     let usage = json!({"usage": {"prompt_tokens": 90, "completion_tokens": 7}}).to_string();
@@ -267,6 +331,8 @@ fn a_stream_ends_as_its_dialect_expects_when_the_tokens_run_out() {
         assert!(text.contains(kind) && text.trim_end().ends_with(last), "{}", &text[error - 40..]);
         assert!(text.starts_with(event) && text.ends_with("\n\n"), "events are whole");
         proxy.settled();
+        let line = proxy.line("the end of the stream", |line| line["decision"] == "ended");
+        assert!(line["message"].as_str().unwrap().ends_with("was ended with an error event"), "{line}");
         // The client's connection is still of use.
         client.send(&post("/v1/fails", 100, 100));
         assert_eq!(client.response().status, 429, "there is a debt");
@@ -315,4 +381,8 @@ fn a_packed_stream_is_aborted_when_the_tokens_run_out() {
     let rest = client.rest();
     assert!(!rest.ends_with(b"0\r\n\r\n"), "it is seen to be broken off");
     until("it is over", || proxy.in_flight() == 0);
+    let line = proxy.line("the end of the stream", |line| line["decision"] == "ended");
+    let told = line["message"].as_str().unwrap();
+    assert!(told.ends_with("its stream is compressed and was aborted"), "{line}");
+    assert_eq!((&line["policy"], &line["rule"]), (&json!("shop/llama"), &json!("budget-0")));
 }

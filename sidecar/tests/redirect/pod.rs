@@ -36,6 +36,18 @@ impl Pod {
 
     /// Lets the engine listen, on the loopback interface alone, and answer each connection with `answer`.
     fn engine(&self, port: u16, answer: &'static str) {
+        self.listening(port, move |mut stream| {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        });
+    }
+
+    /// The same, but it greets each connection before anything has come.
+    fn greeting_engine(&self, port: u16, greeting: &'static str) {
+        self.listening(port, move |mut stream| drop(stream.write_all(greeting.as_bytes())));
+    }
+
+    fn listening(&self, port: u16, serve: impl Fn(TcpStream) + Send + 'static) {
         let pod = self.net.pod.clone();
         let (ready, wait) = mpsc::channel();
         thread::spawn(move || {
@@ -43,9 +55,7 @@ impl Pod {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
             ready.send(()).unwrap();
             for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 4096]);
-                let _ = stream.write_all(answer.as_bytes());
+                serve(stream.unwrap());
             }
         });
         wait.recv_timeout(PATIENCE).unwrap();
@@ -111,6 +121,13 @@ fn an_opaque_port_passes_bytes_as_they_are() {
     let pod = Pod::start();
     pod.engine(OPAQUE, "\u{1}not HTTP");
     assert_eq!(pod.say(pod_v4(), OPAQUE, "\u{2}hello".to_owned()).unwrap(), "\u{1}not HTTP");
+}
+
+#[test]
+fn a_server_on_an_opaque_port_may_speak_first() {
+    let pod = Pod::start();
+    pod.greeting_engine(OPAQUE, "220 ready");
+    assert_eq!(pod.say(pod_v4(), OPAQUE, String::new()).unwrap(), "220 ready");
 }
 
 #[test]

@@ -85,14 +85,15 @@ fn issuer(field: &str, spec: &crd::JwtIssuer, problems: &mut Problems) -> Option
 }
 
 fn keys(spec: &Jwks) -> Result<document::JwtKeys, String> {
-    match (&spec.inline, &spec.uri) {
-        (Some(_), None) if spec.ca_bundle.is_some() => Err(Jwks::BUNDLE.to_owned()),
-        (Some(set), None) => Ok(document::JwtKeys::Inline(set.clone())),
-        (None, Some(uri)) => {
-            Ok(document::JwtKeys::Remote { uri: uri.clone(), ca_bundle: spec.ca_bundle.clone() })
+    let keys = match (&spec.inline, &spec.uri, &spec.file) {
+        (Some(set), None, None) => document::JwtKeys::Inline(set.clone()),
+        (None, None, Some(entry)) => document::JwtKeys::File(entry.clone()),
+        (None, Some(uri), None) => {
+            return Ok(document::JwtKeys::Remote { uri: uri.clone(), ca_bundle: spec.ca_bundle.clone() });
         }
-        (None, None) | (Some(_), Some(_)) => Err(Jwks::EXACTLY_ONE.to_owned()),
-    }
+        _ => return Err(Jwks::EXACTLY_ONE.to_owned()),
+    };
+    if spec.ca_bundle.is_some() { Err(Jwks::BUNDLE.to_owned()) } else { Ok(keys) }
 }
 
 const fn algorithm(spec: crd::JwtAlgorithm) -> document::JwtAlgorithm {

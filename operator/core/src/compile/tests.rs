@@ -911,6 +911,7 @@ fn every_field_of_the_identity_reaches_the_document() {
       leeway: 30s
       jwks: {uri: 'https://issuer.example.com/keys', caBundle: pem}
     - {issuer: other, jwks: {inline: '{\"keys\": [{\"kty\": \"OKP\"}]}'}}
+    - {issuer: mounted, algorithms: [ES256], jwks: {file: issuer.json}}
   priority: {from: [{jwtClaim: tier, map: {platinum: High}}]}
   limits: [{name: per-user, key: [{jwtClaim: sub}], limit: 5, window: 1s}]",
     );
@@ -932,6 +933,13 @@ fn every_field_of_the_identity_reaches_the_document() {
                 algorithms: vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EdDSA],
                 leeway_millis: None,
                 keys: JwtKeys::Inline("{\"keys\": [{\"kty\": \"OKP\"}]}".to_owned()),
+            },
+            JwtIssuer {
+                issuer: "mounted".to_owned(),
+                audiences: vec![],
+                algorithms: vec![JwtAlgorithm::ES256],
+                leeway_millis: None,
+                keys: JwtKeys::File("issuer.json".to_owned()),
             },
         ]
     );
@@ -961,7 +969,10 @@ fn keys_of_an_issuer_are_in_one_place_and_of_a_form_that_can_be_read() {
     };
     assert!(wrong("{}").contains("either inline"));
     assert!(wrong("{inline: '{}', uri: 'https://a/b'}").contains("either inline"));
+    assert!(wrong("{inline: '{}', file: a}").contains("either inline"));
     assert!(wrong("{inline: '{}', caBundle: pem}").contains("write uri"));
+    assert!(wrong("{file: a, caBundle: pem}").contains("write uri"));
+    assert!(wrong("{file: ../token}").contains("is not the name of a file"));
     assert!(wrong("{inline: no}").contains("not a JSON Web Key Set"));
     assert!(wrong("{uri: 'http://a/b'}").contains("https://issuer/keys"));
 }

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::interception::Way;
 use super::names::{
     AGENT_AUDIENCE_FILE, API_KEYS_PATH, CA_CONFIG_MAP_KEY, CA_FALLBACK_FILE, ENGINE_METRICS_ANNOTATION,
-    ENGINE_TYPE_LABELS, IDENTITY_PATH, LOG_LEVEL_ANNOTATION, OPERATOR_AUDIENCE_FILE, REDIRECT_CONTAINER,
-    SIDECAR_CONTAINER, SNAPSHOT_FILE, STATE_PATH,
+    ENGINE_TYPE_LABELS, IDENTITY_PATH, JWKS_PATH, LOG_LEVEL_ANNOTATION, OPERATOR_AUDIENCE_FILE,
+    REDIRECT_CONTAINER, SIDECAR_CONTAINER, SNAPSHOT_FILE, STATE_PATH,
 };
 use super::patch::PatchBuilder;
 use super::{Plan, SidecarTracing, Skip, SkipReason, claims, drain, resources, volumes};
@@ -148,6 +148,9 @@ fn sidecar_args(plan: &Plan<'_>, unlimited: &BTreeSet<String>, sees_gpus: bool) 
     }
     if volumes::api_keys(plan.pod)?.is_some() {
         args.push(format!("--api-keys={API_KEYS_PATH}"));
+    }
+    if volumes::jwks(plan.pod)?.is_some() {
+        args.push(format!("--jwks={JWKS_PATH}"));
     }
     args.extend(engine_args(plan.pod)?);
     args.push(format!("--ca={}", identity(CA_CONFIG_MAP_KEY)));

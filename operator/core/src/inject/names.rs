@@ -21,6 +21,8 @@ pub const INTERCEPTION_ANNOTATION: &str = "tidegate.dev/interception";
 pub const ALLOW_BYPASS_ANNOTATION: &str = "tidegate.dev/allow-bypass";
 /// On a pod: the Secret of its namespace with the API keys of its clients, one in each entry.
 pub const API_KEYS_ANNOTATION: &str = "tidegate.dev/api-keys";
+/// On a pod: the `ConfigMap` of its namespace with the key sets of issuers, one in each entry.
+pub const JWKS_ANNOTATION: &str = "tidegate.dev/jwks";
 /// On a pod: log level of its sidecar.
 pub const LOG_LEVEL_ANNOTATION: &str = "tidegate.dev/log-level";
 /// On a pod: CPU request of its sidecar.
@@ -63,6 +65,8 @@ pub(super) const IDENTITY_VOLUME: &str = "tidegate-identity";
 pub(super) const IDENTITY_PATH: &str = "/var/run/tidegate";
 pub(super) const API_KEYS_VOLUME: &str = "tidegate-api-keys";
 pub(super) const API_KEYS_PATH: &str = "/var/run/tidegate-api-keys";
+pub(super) const JWKS_VOLUME: &str = "tidegate-jwks";
+pub(super) const JWKS_PATH: &str = "/var/run/tidegate-jwks";
 pub(super) const STATE_VOLUME: &str = "tidegate-state";
 pub(super) const STATE_PATH: &str = "/var/lib/tidegate";
 pub(super) const NO_TOKEN_VOLUME: &str = "tidegate-no-token";

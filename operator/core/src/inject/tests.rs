@@ -312,27 +312,39 @@ proptest! {
     }
 }
 
-#[test]
-fn the_secret_that_a_pod_names_is_mounted_into_its_sidecar_alone() {
-    let annotated = |name: &str| json!({"metadata": {"annotations": {API_KEYS_ANNOTATION: name}}});
+/// What a pod names in `annotation` is mounted as this volume, and nothing but its sidecar is told of it.
+fn assert_mounted(annotation: &str, volume: &str, source: &Value) {
+    let annotated = |name: &str| json!({"metadata": {"annotations": {annotation: name}}});
     let (pod, _) = patched(&with(&pod(), &annotated("llama.keys-2")));
     let volumes = pod["spec"]["volumes"].as_array().unwrap();
-    let secret =
-        json!({"name": "tidegate-api-keys", "secret": {"secretName": "llama.keys-2", "optional": true}});
-    assert!(volumes.contains(&secret), "{volumes:?}");
+    let mut expected = json!({"name": volume});
+    expected.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+    assert!(volumes.contains(&expected), "{volumes:?}");
     let all = ["initContainers", "containers"].map(|kind| pod["spec"][kind].as_array().unwrap().clone());
     for container in all.concat() {
         let is_sidecar = container["name"] == "tidegate-sidecar";
         let mounts = container["volumeMounts"].to_string();
-        assert_eq!(mounts.contains("tidegate-api-keys"), is_sidecar, "{container}");
-        let arguments = container["args"].to_string();
-        assert_eq!(arguments.contains("--api-keys=/var/run/tidegate-api-keys"), is_sidecar, "{container}");
+        assert_eq!(mounts.contains(volume), is_sidecar, "{container}");
+        let argument = format!("--{}=/var/run/{volume}", volume.trim_start_matches("tidegate-"));
+        assert_eq!(container["args"].to_string().contains(&argument), is_sidecar, "{container}");
     }
     for wrong in ["", "Upper", "a/b", "-a", "a..b", &"a".repeat(254)] {
         let pod = with(&self::pod(), &annotated(wrong));
         let Outcome::Skipped { skip, .. } = run(&pod, &namespace(&[]), true) else { panic!("{wrong:?}") };
         assert_eq!(skip.reason, SkipReason::InvalidAnnotation, "{wrong:?}");
     }
+}
+
+#[test]
+fn the_secret_that_a_pod_names_is_mounted_into_its_sidecar_alone() {
+    let source = json!({"secret": {"secretName": "llama.keys-2", "optional": true}});
+    assert_mounted(API_KEYS_ANNOTATION, "tidegate-api-keys", &source);
+}
+
+#[test]
+fn the_config_map_with_key_sets_that_a_pod_names_is_mounted_into_its_sidecar_alone() {
+    let source = json!({"configMap": {"name": "llama.keys-2", "optional": true}});
+    assert_mounted(JWKS_ANNOTATION, "tidegate-jwks", &source);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use tidegate_policy::stream::{AGENT_AUDIENCE, OPERATOR_AUDIENCE};
 use super::names::{
     AGENT_AUDIENCE_FILE, API_KEYS_ANNOTATION, API_KEYS_PATH, API_KEYS_VOLUME, API_TOKEN_PATH,
     CA_BUNDLE_ANNOTATION, CA_CONFIG_MAP, CA_CONFIG_MAP_KEY, CA_FALLBACK_FILE, EVICTABLE_VOLUMES_ANNOTATION,
-    IDENTITY_PATH, IDENTITY_VOLUME, NO_TOKEN_VOLUME, OPERATOR_AUDIENCE_FILE, SNAPSHOT_ANNOTATION,
-    SNAPSHOT_FILE, STATE_PATH, STATE_VOLUME,
+    IDENTITY_PATH, IDENTITY_VOLUME, JWKS_ANNOTATION, JWKS_PATH, JWKS_VOLUME, NO_TOKEN_VOLUME,
+    OPERATOR_AUDIENCE_FILE, SNAPSHOT_ANNOTATION, SNAPSHOT_FILE, STATE_PATH, STATE_VOLUME,
 };
 use super::patch::PatchBuilder;
 use super::{Skip, SkipReason};
@@ -21,16 +21,27 @@ const LONGEST_NAME: usize = 253;
 
 pub(super) fn add(pod: &Pod, patch: &mut PatchBuilder<'_>) -> Result<(), Skip> {
     let own = [identity(), empty_dir(STATE_VOLUME, "16Mi"), empty_dir(NO_TOKEN_VOLUME, "1Mi")];
-    let keys = api_keys(pod)?.map(|secret| {
-        // It may come later, and a pod whose clients are not known yet serves.
-        json!({"name": API_KEYS_VOLUME, "secret": {"secretName": secret, "optional": true}})
-    });
-    patch.append(["spec", "volumes"], own.into_iter().chain(keys))
+    // Both may come later, and a pod whose clients are not known yet serves.
+    let keys = api_keys(pod)?
+        .map(|name| json!({"name": API_KEYS_VOLUME, "secret": {"secretName": name, "optional": true}}));
+    let sets =
+        jwks(pod)?.map(|name| json!({"name": JWKS_VOLUME, "configMap": {"name": name, "optional": true}}));
+    patch.append(["spec", "volumes"], own.into_iter().chain(keys).chain(sets))
 }
 
 /// The Secret with the API keys of the pod's clients.
 pub(super) fn api_keys(pod: &Pod) -> Result<Option<&str>, Skip> {
-    let Some(name) = pod.metadata.annotations.as_ref().and_then(|a| a.get(API_KEYS_ANNOTATION)) else {
+    object(pod, API_KEYS_ANNOTATION, "Secret", "llama-keys")
+}
+
+/// The `ConfigMap` with the key sets of issuers.
+pub(super) fn jwks(pod: &Pod) -> Result<Option<&str>, Skip> {
+    object(pod, JWKS_ANNOTATION, "ConfigMap", "issuers")
+}
+
+/// The object of this kind that the pod names.
+fn object<'a>(pod: &'a Pod, annotation: &str, kind: &str, example: &str) -> Result<Option<&'a str>, Skip> {
+    let Some(name) = pod.metadata.annotations.as_ref().and_then(|a| a.get(annotation)) else {
         return Ok(None);
     };
     let label = |label: &str| {
@@ -44,7 +55,7 @@ pub(super) fn api_keys(pod: &Pod) -> Result<Option<&str>, Skip> {
         return Ok(Some(name));
     }
     let detail = format!(
-        "annotation {API_KEYS_ANNOTATION} is {name:?}: write the name of a Secret in the pod's namespace, such as llama-keys"
+        "annotation {annotation} is {name:?}: write the name of a {kind} in the pod's namespace, such as {example}"
     );
     Err(Skip::new(SkipReason::InvalidAnnotation, detail))
 }
@@ -86,6 +97,9 @@ pub(super) fn sidecar_mounts(pod: &Pod) -> Vec<VolumeMount> {
     // A name that is none has ended the injection before.
     if matches!(api_keys(pod), Ok(Some(_))) {
         mounts.push(mount(API_KEYS_VOLUME, API_KEYS_PATH, true));
+    }
+    if matches!(jwks(pod), Ok(Some(_))) {
+        mounts.push(mount(JWKS_VOLUME, JWKS_PATH, true));
     }
     mounts
 }

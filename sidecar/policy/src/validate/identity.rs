@@ -10,6 +10,8 @@ const MOST_AUDIENCES: usize = 16;
 const MOST_HEADERS: usize = 8;
 const MOST_PROXIES: usize = 64;
 const LONGEST_SET: usize = 64 * 1024;
+/// Of a key of a `ConfigMap`.
+const LONGEST_NAME: usize = 253;
 
 pub(super) fn check(identity: &Identity, at: &mut Place<'_>) {
     if let Some(client_ip) = &identity.client_ip {
@@ -87,6 +89,16 @@ fn check_keys(keys: &JwtKeys, at: &mut Place<'_>) {
                 let message =
                     "not a JSON Web Key Set: write one such as {\"keys\": [{\"kty\": \"RSA\", ...}]}";
                 at.field("inline").refuse(message);
+            }
+        }
+        // A name and no path: nothing else that a sidecar could read is ever opened.
+        JwtKeys::File(name) => {
+            let known = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+            if !(1..=LONGEST_NAME).contains(&name.len()) || name.starts_with('.') || !name.bytes().all(known)
+            {
+                let message =
+                    format!("{name:?} is not the name of a file: write one such as \"issuer.json\"");
+                at.field("file").refuse(message);
             }
         }
         JwtKeys::Remote { uri, .. } => {

@@ -39,6 +39,7 @@ fn full() -> Value {
             {"issuer": "https://a", "audiences": ["b"], "algorithms": ["RS256"], "leewayMillis": 1000,
                 "keys": {"remote": {"uri": "https://a/keys", "caBundle": "PEM"}}},
             {"issuer": "https://b", "algorithms": ["RS256"], "keys": {"inline": "{\"keys\": [{}]}"}},
+            {"issuer": "https://c", "algorithms": ["RS256"], "keys": {"file": "c.json"}},
         ]},
         "priority": {
             "from": [{"header": "x-priority", "map": {"gold": "High"}}, {"jwtClaim": "tier"}, {"serviceTier": true},
@@ -197,6 +198,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("identity.jwt[].leewayMillis", MILLIS),
     ("identity.jwt[].keys.remote.uri", &["\"\"", "\"http://a\"", "\"https://\"", "\"https://a b\""]),
     ("identity.jwt[].keys.remote.caBundle", &["5"]),
+    ("identity.jwt[].keys.file", &["\"\"", "\".\"", "\"../token\"", "\"/etc/passwd\"", "\"a b\"", "5"]),
     ("identity.jwt[].keys.inline", &["\"\"", "\"{}\"", "\"{\\\"keys\\\": []}\""]),
     ("priority.from[].header", HEADER),
     ("priority.from[].map.gold", MODE),
@@ -559,6 +561,11 @@ fn every_mistake_of_an_issuer_is_told() {
             json!({"jwt": [{"keys": {"remote": {"uri": "http://a"}}}]}),
             "identity.jwt[0].keys.remote.uri: \"http://a\" is not an address",
         ),
+        (
+            json!({"jwt": [{"keys": {"file": "../token"}}]}),
+            "identity.jwt[0].keys.file: \"../token\" is not the name of a file: write one such as \"issuer.json\"",
+        ),
+        (json!({"jwt": [{"keys": {"file": "a".repeat(254)}}]}), "identity.jwt[0].keys.file: "),
         (json!({"jwt": [{"algorithms": ["HS256"]}]}), "HS256"),
     ] {
         let mut document = full();

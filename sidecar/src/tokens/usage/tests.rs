@@ -91,6 +91,28 @@ fn other_engines_say_it_in_their_own_places() {
     assert_eq!(whole(&sglang), tokens(6, 2, 3));
     let tgi = json!({"generated_text": words(3), "details": {"generated_tokens": 4}});
     assert_eq!(whole(&tgi), tokens(1000, 0, 4));
+    let triton =
+        json!({"model_name": "m", "num_input_tokens": 8, "num_output_tokens": 3, "text_output": words(5)});
+    assert_eq!(whole(&triton), tokens(8, 0, 3));
+    assert_eq!(stream(&[triton.clone(), triton]), tokens(8, 0, 6), "of each piece its own");
+    let several = json!({"num_output_tokens": [3, 4], "text_output": [words(5), words(6)]});
+    assert_eq!(whole(&several), tokens(1000, 0, 7));
+    // As they are written by some servers: names first.
+    let kserve = br#"{"outputs": [{"name": "text_output", "datatype": "BYTES", "shape": [1], "data": ["a"]},
+        {"name": "num_output_tokens", "datatype": "UINT32", "shape": [2], "data": [3, 1]},
+        {"name": "logits", "datatype": "FP32", "shape": [1], "data": [99]},
+        {"name": "num_input_tokens", "datatype": "UINT32", "shape": [1], "data": [[8]]}]}"#;
+    let mut reader = UsageReader::default();
+    reader.feed(kserve);
+    assert_eq!(reader.tokens(1000), tokens(8, 0, 4));
+    // And by others: in the order of the alphabet.
+    let kserve = json!({"outputs": [
+        {"name": "text_output", "datatype": "BYTES", "shape": [1], "data": [words(5)]},
+        {"name": "num_output_tokens", "datatype": "UINT32", "shape": [2], "data": [3, 1]},
+        {"name": "logits", "datatype": "FP32", "shape": [1], "data": [99]},
+        {"name": "num_input_tokens", "datatype": "UINT32", "shape": [1], "data": [8]},
+    ]});
+    assert_eq!(whole(&kserve), tokens(8, 0, 4));
     let embeddings =
         json!({"data": [{"embedding": [0.1, 0.2]}], "usage": {"prompt_tokens": 8, "total_tokens": 8}});
     assert_eq!(whole(&embeddings), tokens(8, 0, 0));
