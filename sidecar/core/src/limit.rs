@@ -39,6 +39,7 @@ pub(crate) use rule::LimitRule;
 pub(crate) use token_bucket::TokenBucket;
 
 use crate::{Facts, Refusal, Rule, Tick, Tokens};
+use rule::note;
 use table::Receipt;
 
 const MAX: usize = PolicyDocument::MAX_LIMITS;
@@ -173,16 +174,19 @@ impl Limits {
     ) -> Result<(), Refusal> {
         let mut shadowed = false;
         for (i, rule) in self.rules.iter().enumerate() {
+            judged.steps.push(Step::Spared);
             if !rule.is_for(facts) {
-                judged.steps.push(Step::Spared);
                 continue;
             }
             let cost = rule.price.of_estimate(&judged.tokens);
-            judged.steps.push(Step::Spared);
-            let Some(until) = rule.take_step(now, judged.keys[rule.key], cost, &mut judged.steps[i]) else {
-                continue;
+            let step = &mut judged.steps[i];
+            let refused = if rule.is_together() {
+                note(rule.take_together(now, cost), step)
+            } else {
+                rule.take_by_key(now, judged.keys[rule.key], cost, step)
             };
-            judged.steps[i] = Step::Refused(until);
+            let Some(until) = refused else { continue };
+            *step = Step::Refused(until);
             if rule.mode == Mode::Enforce {
                 return Err(self.undo(now, class, facts, judged, Refused { rule: i, until }));
             }
@@ -195,10 +199,13 @@ impl Limits {
     }
 
     /// Notes what a request that has spent on all rules holds of them. Returns how long it has to wait for its turn.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // seldom more than one thing, noted where it is kept
     pub(crate) fn pass(&self, now: Tick, judged: &Judged, held: &mut Held) -> Duration {
         if !self.paced {
-            self.held.iter().for_each(|rule| self.hold(*rule, judged, held));
+            for rule in &self.held {
+                self.hold(*rule, judged, held);
+            }
             return Duration::ZERO;
         }
         self.pass_in_turn(now, judged, held)
@@ -289,7 +296,8 @@ impl Limits {
     }
 
     /// Notes what the request holds of a rule.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
     fn hold(&self, i: usize, judged: &Judged, held: &mut Held) {
         let rule = &self.rules[i];
         if let Step::Spent(receipt) = judged.steps[i] {

@@ -27,6 +27,8 @@ enum Work {
     Nothing,
     /// Decide, each thread on keys of its own.
     OwnKeys,
+    /// Decide, each thread by an engine of its own: they have nothing in common but the machine.
+    OwnEngines,
     /// Decide on the same key.
     HotKey,
 }
@@ -36,8 +38,10 @@ pub(crate) fn run() -> Vec<Figure> {
     if processors < 2 {
         return vec![Figure::new("two threads", f64::NAN, "ratio").at_least(0.95).note("one processor")];
     }
-    let engine = engine(SINGLE);
-    introduce(&engine, &mut Clock::new(), 2 * KEYS);
+    let engines = [engine(SINGLE), engine(SINGLE)];
+    for engine in &engines {
+        introduce(engine, &mut Clock::new(), 2 * KEYS);
+    }
     // Each run begins an hour after the one before, so that what was spent there has come back.
     let hours = Cell::new(0);
     let next = || {
@@ -45,12 +49,12 @@ pub(crate) fn run() -> Vec<Figure> {
         hours.get()
     };
     let calm = calm::rounds(ROUNDS, || {
-        let gain = |work| total(&engine, work, 2, next()) / total(&engine, work, 1, next());
-        [gain(Work::Nothing), gain(Work::OwnKeys), gain(Work::HotKey)]
+        let gain = |work| total(&engines, work, 2, next()) / total(&engines, work, 1, next());
+        [Work::Nothing, Work::OwnKeys, Work::OwnEngines, Work::HotKey].map(gain)
     });
     let note =
         format!("{} rounds, {} discarded; by CPU time of pinned threads", calm.rounds.len(), calm.discarded);
-    let of = |value: fn(&[f64; 3]) -> f64| median(calm.rounds.iter().map(value).collect());
+    let of = |value: fn(&[f64; 4]) -> f64| median(calm.rounds.iter().map(value).collect());
     vec![
         Figure::new("two threads: gain of an empty loop", of(|round| round[0]), "ratio").note(note),
         Figure::new(
@@ -59,18 +63,24 @@ pub(crate) fn run() -> Vec<Figure> {
             "ratio",
         )
         .at_least(0.95),
-        Figure::new("two threads, one hot key: gain", of(|round| round[2]), "ratio").at_least(1.0),
+        Figure::new(
+            "two threads, own engines: gain / gain of an empty loop",
+            of(|round| round[2] / round[0]),
+            "ratio",
+        ),
+        Figure::new("two threads, one hot key: gain", of(|round| round[3]), "ratio").at_least(1.0),
     ]
 }
 
 /// Decisions per second of all threads together.
-fn total(engine: &Engine, work: Work, threads: u32, begin: u64) -> f64 {
+fn total(engines: &[Engine; 2], work: Work, threads: u32, begin: u64) -> f64 {
     let (barrier, stop) = (Barrier::new(threads as usize + 1), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 scope.spawn({
                     let (barrier, stop) = (&barrier, &stop);
+                    let engine = &engines[if matches!(work, Work::OwnEngines) { thread as usize } else { 0 }];
                     move || {
                         pin(thread as usize);
                         barrier.wait();
@@ -90,7 +100,9 @@ fn total(engine: &Engine, work: Work, threads: u32, begin: u64) -> f64 {
 fn rate(engine: &Engine, work: Work, thread: u32, begin: u64, stop: &AtomicBool) -> f64 {
     let requests: Vec<Request> = match work {
         Work::HotKey => vec![Request::of(0); KEYS as usize],
-        Work::Nothing | Work::OwnKeys => (thread * KEYS..(thread + 1) * KEYS).map(Request::of).collect(),
+        Work::Nothing | Work::OwnKeys | Work::OwnEngines => {
+            (thread * KEYS..(thread + 1) * KEYS).map(Request::of).collect()
+        }
     };
     let (mut now, mut done) = (begin, 0_u64);
     let start = own_time();
@@ -99,7 +111,7 @@ fn rate(engine: &Engine, work: Work, thread: u32, begin: u64, stop: &AtomicBool)
             now += 1000;
             match work {
                 Work::Nothing => _ = std::hint::black_box(now ^ u64::from(request.key[23])),
-                Work::OwnKeys | Work::HotKey => {
+                Work::OwnKeys | Work::OwnEngines | Work::HotKey => {
                     drop(std::hint::black_box(admit(engine, Tick::from_nanos(now), request)));
                 }
             }

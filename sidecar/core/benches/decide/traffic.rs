@@ -91,7 +91,11 @@ pub(crate) fn engine(json: &str) -> Engine {
 }
 
 pub(crate) fn admit(engine: &Engine, now: Tick, request: &Request) -> Admission {
-    match engine.admit(now, &request.facts()) {
+    admitted(engine.admit(now, &request.facts()))
+}
+
+pub(crate) fn admitted(decision: Decision) -> Admission {
+    match decision {
         Decision::Admit(admission) => admission,
         other => panic!("refused: {other:?}"),
     }

@@ -126,20 +126,21 @@ impl LimitRule {
     #[inline(always)]
     #[allow(clippy::inline_always)] // what it gives is written once, where it is kept
     pub(crate) fn take(&self, now: Tick, key: Key, cost: u32) -> Result<Receipt, Tick> {
-        self.table.take(&self.law, now, (!self.together).then_some(key), cost)
+        if self.together { self.take_together(now, cost) } else { self.table.take(&self.law, now, key, cost) }
     }
 
-    /// The same, noted in `step`. In a function of its own, so that whoever asks one rule after another keeps his
-    /// registers. Some: it refuses until then, and nothing is noted.
+    /// Spends where all requests count together, which takes a few instructions.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
+    pub(super) fn take_together(&self, now: Tick, cost: u32) -> Result<Receipt, Tick> {
+        self.table.take_together(&self.law, now, cost)
+    }
+
+    /// Spends on a key, and notes it in `step`. In a function of its own, so that whoever asks one rule after another
+    /// keeps his registers. Some: it refuses until then, and nothing is noted.
     #[inline(never)]
-    pub(super) fn take_step(&self, now: Tick, key: Key, cost: u32, step: &mut Step) -> Option<Tick> {
-        match self.take(now, key, cost) {
-            Ok(receipt) => {
-                *step = Step::Spent(receipt);
-                None
-            }
-            Err(until) => Some(until),
-        }
+    pub(super) fn take_by_key(&self, now: Tick, key: Key, cost: u32, step: &mut Step) -> Option<Tick> {
+        note(self.table.take(&self.law, now, key, cost), step)
     }
 
     /// Has the memory of a key sent. Nothing waits for it.
@@ -241,6 +242,7 @@ impl LimitRule {
     }
 
     /// Whether it counts all requests together.
+    #[inline]
     pub(crate) fn is_together(&self) -> bool {
         self.together
     }
@@ -282,6 +284,19 @@ impl LimitRule {
 
     pub(crate) fn grow_ahead(&self) {
         self.table.grow_ahead();
+    }
+}
+
+/// Notes what was spent. Some: nothing was, and is refused until then.
+#[inline(always)]
+#[allow(clippy::inline_always)] // two moves
+pub(super) fn note(result: Result<Receipt, Tick>, step: &mut Step) -> Option<Tick> {
+    match result {
+        Ok(receipt) => {
+            *step = Step::Spent(receipt);
+            None
+        }
+        Err(until) => Some(until),
     }
 }
 

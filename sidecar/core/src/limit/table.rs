@@ -115,10 +115,8 @@ impl std::fmt::Debug for Table {
 /// Three values mark ways without a key.
 #[inline]
 fn tag_of(key: Key) -> u64 {
-    match key.tag {
-        EMPTY | VACANT | LEAVING => VACANT + 1,
-        tag => tag,
-    }
+    // They are neighbours where numbers wrap around, so that one comparison tells them from all others.
+    if key.tag.wrapping_sub(LEAVING) <= VACANT.wrapping_sub(LEAVING) { VACANT + 1 } else { key.tag }
 }
 
 impl Table {
@@ -157,14 +155,20 @@ impl Table {
         })
     }
 
-    /// A key in the first bucket that it may be in, of any generation. Most are in the last.
-    #[inline]
+    /// A key in the first bucket that it may be in, of any generation. Most are in the last, and at home there.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // what it finds is used at once
     fn look(&self, key: Key) -> Option<(usize, Entry<'_>)> {
         let mut g = GENERATIONS;
         while g > 0 {
             g -= 1;
             let Some(generation) = self.generations[g].get() else { continue };
-            if let Some(entry) = generation.find(key, 0) {
+            let entry = match generation.at_home(key) {
+                Some(home) if home.is_of(key) => return Some((g, home)),
+                Some(home) if home.known != EMPTY => generation.find(key, 0),
+                _ => None,
+            };
+            if let Some(entry) = entry {
                 return Some((g, entry));
             }
         }
@@ -203,23 +207,12 @@ impl Table {
         law.left(now, self.state(place))
     }
 
-    /// Spends on a key, or on the state that all requests without one of their own share. In one piece, so that the
-    /// law is written out once.
+    /// Spends on a key.
     #[inline(always)]
     #[allow(clippy::inline_always)] // what it gives is written once, where it is kept
-    pub(crate) fn take(&self, law: &Law, now: Tick, key: Option<Key>, cost: u32) -> Result<Receipt, Tick> {
-        let entry = match key {
-            None => None,
-            Some(key) => match self.look(key) {
-                None => return self.take_elsewhere(law, now, key, cost),
-                entry => entry,
-            },
-        };
-        let state = entry.as_ref().map_or(&*self.overflow, |(_, entry)| entry.state);
-        let verdict = law.attempt(now, cost, state).result();
-        let (Some((g, entry)), Some(key)) = (entry, key) else {
-            return verdict.map(|taken| Receipt { place: None, taken });
-        };
+    pub(crate) fn take(&self, law: &Law, now: Tick, key: Key, cost: u32) -> Result<Receipt, Tick> {
+        let Some((g, entry)) = self.look(key) else { return self.take_elsewhere(law, now, key, cost) };
+        let verdict = law.attempt(now, cost, entry.state).result();
         in_total_order();
         if entry.tag.load(Ordering::SeqCst) != entry.known {
             return self.take_again(law, now, key, cost, (verdict, entry.state));
@@ -250,6 +243,13 @@ impl Table {
     #[inline(never)]
     fn take_elsewhere(&self, law: &Law, now: Tick, key: Key, cost: u32) -> Result<Receipt, Tick> {
         self.spend(law, now, key, cost, |state| law.take(now, cost, state))
+    }
+
+    /// Spends on the state that all requests without one of their own share.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // no more than the law
+    pub(crate) fn take_together(&self, law: &Law, now: Tick, cost: u32) -> Result<Receipt, Tick> {
+        law.attempt(now, cost, &self.overflow).result().map(|taken| Receipt { place: None, taken })
     }
 
     /// Judges by the state that all requests without one of their own share.

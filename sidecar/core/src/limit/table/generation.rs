@@ -10,8 +10,8 @@ const LINE: usize = 8;
 /// How a key lies in memory: its tag, its state, and what is left free so that it ends with a cache line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    /// Words of state.
-    words: usize,
+    /// Words of the tag and the state.
+    entry: usize,
     /// Words from one key to the next.
     pub(super) stride: usize,
 }
@@ -34,6 +34,14 @@ pub(super) struct Entry<'a> {
     pub(super) state: &'a [AtomicU64],
 }
 
+impl Entry<'_> {
+    /// Whether it is the key's.
+    #[inline]
+    pub(super) fn is_of(&self, key: Key) -> bool {
+        self.known == tag_of(key)
+    }
+}
+
 /// Memory that is the system's until somebody writes to it.
 #[cfg(not(loom))]
 pub(super) fn zeroes(n: usize) -> Box<[AtomicU64]> {
@@ -52,12 +60,12 @@ impl Layout {
     pub(super) fn packed(words: usize) -> Self {
         let entry = words + 1;
         let stride = if entry > LINE { entry.next_multiple_of(LINE) } else { entry.next_power_of_two() };
-        Self { words, stride }
+        Self { entry, stride }
     }
 
     /// A line for each key: threads that have keys of their own do not meet in one.
     pub(super) fn apart(words: usize) -> Self {
-        Self { words, stride: (words + 1).next_multiple_of(LINE) }
+        Self { entry: words + 1, stride: (words + 1).next_multiple_of(LINE) }
     }
 }
 
@@ -94,7 +102,21 @@ impl Generation {
     #[inline]
     pub(super) fn entry(&self, way: u32) -> Option<(&AtomicU64, &[AtomicU64])> {
         let at = self.start + way as usize * self.layout.stride;
-        self.words.get(at..=at + self.layout.words)?.split_first()
+        self.words.get(at..at + self.layout.entry)?.split_first()
+    }
+
+    /// Whoever is at home where the key is.
+    #[inline]
+    pub(super) fn at_home(&self, key: Key) -> Option<Entry<'_>> {
+        let way = self.home(key);
+        let (tag, state) = self.entry(way)?;
+        Some(Entry { way, tag, known: tag.load(Ordering::SeqCst), state })
+    }
+
+    /// The way where a key looks for itself first.
+    #[inline]
+    fn home(&self, key: Key) -> u32 {
+        self.bucket(key, 0) * WAYS as u32 + (key.place as u32 & (WAYS as u32 - 1))
     }
 
     #[inline]
@@ -102,8 +124,7 @@ impl Generation {
         &self.words[self.start + way as usize * self.layout.stride]
     }
 
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // what it finds is used at once
+    #[inline(never)]
     pub(super) fn find(&self, key: Key, turn: u32) -> Option<Entry<'_>> {
         let wanted = tag_of(key);
         for way in self.ways(key, turn) {
@@ -120,12 +141,11 @@ impl Generation {
         None
     }
 
-    /// Has the memory sent where a key looks for itself first. A load of which nobody waits for the result is the
-    /// one way to say so.
+    /// Has the memory sent where a key looks for itself first. A load of which nobody waits for the result is the one
+    /// way to say so.
     #[inline]
     pub(super) fn send_for(&self, key: Key) {
-        let home = self.bucket(key, 0) as usize * WAYS + (key.place as usize & (WAYS - 1));
-        if let Some(word) = self.words.get(self.start + home * self.layout.stride) {
+        if let Some(word) = self.words.get(self.start + self.home(key) as usize * self.layout.stride) {
             _ = word.load(Ordering::Relaxed);
         }
     }

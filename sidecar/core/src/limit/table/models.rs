@@ -27,7 +27,7 @@ fn a_key_that_spends_while_another_wants_its_place_is_not_put_out() {
             let table = Arc::clone(&table);
             thread::spawn(move || table.insert(&law, now, TWO))
         };
-        let receipt = table.take(&law, now, Some(ONE), 1).unwrap();
+        let receipt = table.take(&law, now, ONE, 1).unwrap();
         other.join().unwrap();
         match receipt.place {
             // It spent in its own place, so it still has it. The other may have had the place before, without
@@ -35,7 +35,7 @@ fn a_key_that_spends_while_another_wants_its_place_is_not_put_out() {
             Some(place) => {
                 assert_eq!(table.find(ONE), Some(place));
                 assert_eq!(table.find(TWO), None);
-                assert!(table.take(&law, now, Some(ONE), 1).is_err());
+                assert!(table.take(&law, now, ONE, 1).is_err());
             }
             // It was put out before it spent, and judged by the overflow.
             None => assert!(law.judge(now, 1, &table.overflow).is_err()),
@@ -52,11 +52,11 @@ fn two_requests_on_a_new_key_share_one_budget() {
         let other = {
             let (table, passed) = (Arc::clone(&table), Arc::clone(&passed));
             thread::spawn(move || {
-                let receipt = table.take(&law, now, Some(ONE), 1);
+                let receipt = table.take(&law, now, ONE, 1);
                 passed.fetch_add(usize::from(receipt.is_ok_and(|r| r.place.is_some())), Ordering::SeqCst);
             })
         };
-        let receipt = table.take(&law, now, Some(ONE), 1);
+        let receipt = table.take(&law, now, ONE, 1);
         passed.fetch_add(usize::from(receipt.is_ok_and(|r| r.place.is_some())), Ordering::SeqCst);
         other.join().unwrap();
         assert_eq!(passed.load(Ordering::SeqCst), 1);
@@ -71,14 +71,14 @@ fn a_limit_that_is_raised_under_load_remembers_all_that_was_spent_before() {
         let of = |burst| Law::TokenBucket(TokenBucket::new(burst, Duration::from_mins(1), burst));
         let (old, new) = (of(2), of(3));
         let table = Arc::new(Table::new(old, BUCKETS));
-        table.take(&old, now, Some(ONE), 1).unwrap();
+        table.take(&old, now, ONE, 1).unwrap();
         let other = {
             let table = Arc::clone(&table);
-            thread::spawn(move || table.take(&old, now, Some(ONE), 1).is_ok())
+            thread::spawn(move || table.take(&old, now, ONE, 1).is_ok())
         };
         let raised = table.converted(old, new, BUCKETS, now);
         let meanwhile = other.join().unwrap();
-        let passed = (0..3).filter(|_| raised.take(&new, now, Some(ONE), 1).is_ok()).count();
+        let passed = (0..3).filter(|_| raised.take(&new, now, ONE, 1).is_ok()).count();
         assert!(meanwhile, "the limit that was in force had one left");
         assert!((1..=2).contains(&passed), "one was spent before, and one more perhaps in time: {passed}");
     });

@@ -33,12 +33,12 @@ fn every_key_has_a_budget_of_its_own() {
     let keys = 10_000 / SMALLER;
     for n in 0..keys {
         for _ in 0..2 {
-            table.take(&law, now, Some(key(n)), 1).unwrap();
+            table.take(&law, now, key(n), 1).unwrap();
         }
     }
     assert_eq!(table.keys(), keys);
     for n in 0..keys {
-        assert!(table.take(&law, now, Some(key(n)), 1).is_err());
+        assert!(table.take(&law, now, key(n), 1).is_err());
     }
 }
 
@@ -47,19 +47,19 @@ fn a_flood_of_keys_neither_grows_without_end_nor_touches_the_budget_of_others() 
     let (law, now) = (bucket(1, 3), second(1));
     let table = Table::new(law, BUCKETS);
     for n in 0..RESIDENTS {
-        table.take(&law, now, Some(key(n)), 1).unwrap();
-        table.take(&law, now, Some(key(n)), 1).unwrap();
+        table.take(&law, now, key(n), 1).unwrap();
+        table.take(&law, now, key(n), 1).unwrap();
     }
     let mut admitted = 0u64;
     for n in RESIDENTS..300_000 / SMALLER {
-        admitted += u64::from(table.take(&law, now, Some(key(n)), 1).is_ok());
+        admitted += u64::from(table.take(&law, now, key(n), 1).is_ok());
     }
     assert!(table.keys() <= CAPACITY, "{} keys", table.keys());
     assert!(admitted <= CAPACITY + 3, "{admitted} strangers passed");
     assert!(admitted >= CAPACITY * 9 / 10, "only {admitted} strangers found room");
     for n in 0..RESIDENTS {
-        assert!(table.take(&law, now, Some(key(n)), 1).is_ok(), "key {n} still has its third request");
-        assert!(table.take(&law, now, Some(key(n)), 1).is_err(), "and no fourth");
+        assert!(table.take(&law, now, key(n), 1).is_ok(), "key {n} still has its third request");
+        assert!(table.take(&law, now, key(n), 1).is_err(), "and no fourth");
     }
 }
 
@@ -68,11 +68,11 @@ fn keys_that_are_whole_again_make_room_for_new_ones() {
     let law = bucket(60, 1);
     let table = Table::new(law, BUCKETS);
     for n in 0..300_000 / SMALLER {
-        let _ = table.take(&law, second(1), Some(key(n)), 1);
+        let _ = table.take(&law, second(1), key(n), 1);
     }
     let full = table.keys();
     let strangers = 50_000 / SMALLER;
-    let is_let_in = |n: &u64| table.take(&law, second(10), Some(key(1_000_000 + n)), 1).is_ok();
+    let is_let_in = |n: &u64| table.take(&law, second(10), key(1_000_000 + n), 1).is_ok();
     let passed = (0..strangers).filter(is_let_in).count() as u64;
     assert!(passed * 500 > strangers * 499, "{passed} of {strangers}");
     assert_eq!(table.keys(), full);
@@ -84,8 +84,8 @@ fn keys_in_use_stay_where_they_are_and_forgotten_ones_do_not_make_the_table_grow
     let table = Table::new(law, BUCKETS);
     for n in 0..50_000 / SMALLER {
         let now = Tick::from_nanos(n * 20_000_000);
-        table.take(&law, now, Some(key(1)), 1).unwrap();
-        table.take(&law, now, Some(key(n + 2)), 1).unwrap();
+        table.take(&law, now, key(1), 1).unwrap();
+        table.take(&law, now, key(n + 2), 1).unwrap();
     }
     // Fifty strangers a second, each kept for ten seconds.
     assert!(table.keys() < 2000, "{} keys", table.keys());
@@ -100,7 +100,7 @@ fn a_table_converted_to_another_rate_remembers_every_key() {
     let mut spent = HashMap::new();
     for n in 0..5_000 / SMALLER {
         for _ in 0..n % 6 {
-            if table.take(&old, now, Some(key(n)), 1).is_ok() {
+            if table.take(&old, now, key(n), 1).is_ok() {
                 *spent.entry(n).or_insert(0) += 1;
             }
         }
@@ -108,7 +108,7 @@ fn a_table_converted_to_another_rate_remembers_every_key() {
     let table = table.converted(old, new, BUCKETS, now);
     for n in 0..5_000 / SMALLER {
         let left = 5 - spent.get(&n).copied().unwrap_or(0);
-        let passed = (0..6).filter(|_| table.take(&new, now, Some(key(n)), 1).is_ok()).count();
+        let passed = (0..6).filter(|_| table.take(&new, now, key(n), 1).is_ok()).count();
         assert_eq!(passed, left, "key {n}");
     }
 }
@@ -123,7 +123,7 @@ fn threads_that_share_a_key_never_spend_more_than_it_has() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for n in 0..asked {
-                    if table.take(&law, now, Some(key(n % 3)), 1).is_ok() {
+                    if table.take(&law, now, key(n % 3), 1).is_ok() {
                         passed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     }
                 }
