@@ -20,7 +20,7 @@ FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage promp
 
 export TIDEGATE_TRACE := $(TRACE)
 
-.PHONY: help demo demo-standalone test check deny advisories unit golden laws loom miri fuzz apiserver clients protocol alerts chart e2e chaos scale bench bench-core bench-quality gen images release clean-clusters
+.PHONY: help demo demo-standalone test check deny advisories unit golden laws loom miri fuzz apiserver clients protocol alerts chart e2e smoke chaos scale bench bench-core bench-quality gen images release clean-clusters
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -112,6 +112,19 @@ chart: ## The chart: helm lint, kubeconform (strict), rights, Pod Security, dash
 e2e: ## End-to-end tests on a real cluster, two minutes of random faults with the same seed each time among them
 	cargo build -p tidegate-cli
 	TIDEGATE_CHAOS_SEED=1 $(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 4
+
+# A policy is applied and refused, a pod injected, a request limited, a policy changed under load, everything uninstalled.
+SMOKE := injection::a_pod_that_a_policy_selects_gets_a_sidecar_and_becomes_ready \
+	injection::opted_out_and_host_network_pods_are_left_alone_and_say_why \
+	injection::probes_and_metrics_pass_without_limits \
+	policy::a_change_is_enforced_within_a_second_and_no_request_is_lost \
+	policy::a_tightened_limit_refuses_and_deleting_the_policy_frees_the_pod \
+	policy::an_invalid_policy_is_refused_with_what_to_write_instead \
+	control_plane::uninstalling_the_chart_leaves_running_pods_serving
+
+smoke: ## A small part of the end-to-end tests, for another cluster than the usual one: CLUSTER=kind also on a bare machine
+	cargo build -p tidegate-cli
+	$(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --test-threads 2 --exact $(SMOKE)
 
 chaos: ## Random faults under load for ten minutes: CHAOS_SECONDS for how long, CHAOS_SEED to repeat a run
 	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) $(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --nocapture chaos::

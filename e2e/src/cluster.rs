@@ -13,8 +13,10 @@ use crate::cluster::progress::Progress;
 
 pub mod binaries;
 pub mod cache;
+mod cgroup;
 pub mod cli;
 mod client;
+mod cni;
 mod current;
 mod dump;
 mod guard;
@@ -25,7 +27,10 @@ mod owner;
 pub mod packages;
 pub mod process;
 pub mod progress;
+mod readiness;
+mod routes;
 pub mod session;
+mod sysctls;
 
 /// What the trait's methods return: a boxed future, so that `dyn Cluster` works; it stays on the thread of its caller.
 pub type Pending<'a, T> = LocalBoxFuture<'a, anyhow::Result<T>>;

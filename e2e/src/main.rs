@@ -22,6 +22,9 @@ enum Command {
     /// PID 1 of a node of the local cluster.
     #[command(hide = true)]
     NodeInit(cluster::cli::NodeInitArgs),
+    /// The container runtime of kind's own Docker engine.
+    #[command(hide = true, disable_help_flag = true)]
+    OciRuntime(cluster::cli::RuntimeArgs),
     /// Takes a cluster down when the process that uses it has died.
     #[command(hide = true)]
     ClusterGuard(cluster::cli::GuardArgs),
@@ -55,6 +58,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::NodeInit(args) => cluster::cli::node_init(&args),
+        Command::OciRuntime(args) => cluster::cli::oci_runtime(&args),
         other => run(other),
     };
     match result {
@@ -75,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Cluster(args) => cluster::cli::run(args).await,
             Command::Test(args) => cluster::cli::test(args).await,
             Command::NodeInit(args) => cluster::cli::node_init(&args),
+            Command::OciRuntime(args) => cluster::cli::oci_runtime(&args),
             Command::ClusterGuard(args) => cluster::cli::run_guard(args).await,
             Command::Release(args) => cluster::images::release::run(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Manifests => print_manifests().await,

@@ -13,7 +13,8 @@ pub const KUBERNETES: &str = "v1.34.4";
 /// Version of `CoreDNS`; the image's tag in `coredns.yaml` is the same.
 pub const COREDNS: &str = "v1.14.7";
 const HELM: &str = "v3.22.0";
-const KIND: &str = "v0.33.0";
+/// Go module and version of kind.
+pub const KIND: (&str, &str) = ("sigs.k8s.io/kind", "v0.33.0");
 const KUBECONFORM: &str = "v0.7.0";
 const H2SPEC: (&str, &str) = ("h2spec", "v2.2.1");
 
@@ -77,7 +78,14 @@ pub async fn helm(progress: &Progress) -> anyhow::Result<PathBuf> {
 
 /// The kind binary.
 pub async fn kind(progress: &Progress) -> anyhow::Result<PathBuf> {
-    package("kind", KIND, "sigs.k8s.io/kind", progress).await
+    let (path, version) = KIND;
+    package("kind", version, path, progress).await
+}
+
+/// The folder with the sources of that very kind: the files of its node image are among them.
+pub async fn kind_files(progress: &Progress) -> anyhow::Result<PathBuf> {
+    let (path, version) = KIND;
+    module_files(path, version, progress).await
 }
 
 /// The judge of objects against their schemas.

@@ -1,5 +1,6 @@
 //! The command line of the clusters.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use crate::cluster::progress::Progress;
-use crate::cluster::{Cluster, ClusterChoice, Lifetime, client, dump, guard, images, local, session};
+use crate::cluster::{Cluster, ClusterChoice, Lifetime, client, dump, guard, images, kind, local, session};
 
 /// Flags of `tidegate-e2e cluster`.
 #[derive(Debug, Args)]
@@ -70,6 +71,13 @@ pub struct NodeInitArgs {
     spec: PathBuf,
 }
 
+/// Arguments of `tidegate-e2e oci-runtime`: runc's.
+#[derive(Debug, Args)]
+pub struct RuntimeArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
 /// Flags of `tidegate-e2e cluster-guard`.
 #[derive(Debug, Args)]
 pub struct GuardArgs {
@@ -116,6 +124,15 @@ pub async fn test(args: TestArgs) -> anyhow::Result<ExitCode> {
 /// When the node cannot be set up.
 pub fn node_init(args: &NodeInitArgs) -> anyhow::Result<ExitCode> {
     local::node_init::run(&args.spec)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes runc.
+///
+/// # Errors
+/// When it cannot.
+pub fn oci_runtime(args: &RuntimeArgs) -> anyhow::Result<ExitCode> {
+    kind::runtime::run(&args.arguments)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::cluster::progress::Progress;
 
 pub mod archive;
-mod libraries;
+pub(super) mod libraries;
 mod oci;
 pub mod product;
 pub mod release;

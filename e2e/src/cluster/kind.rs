@@ -1,24 +1,29 @@
 //! kind: kubeadm's nodes as containers of a Docker engine.
+//!
+//! Where an engine answers, its own, with the node image that kind is released with. On a bare machine Debian's engine is
+//! started for the time of the cluster ([`engine`]), with a node image made on this machine ([`node_image`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::Node;
-use kube::Api;
-use kube::api::ListParams;
 
+use crate::cluster::kind::docker::Docker;
 use crate::cluster::owner::Owner;
 use crate::cluster::progress::Progress;
 use crate::cluster::{Cluster, ClusterKind, Lifetime, Pending, binaries, cache, client, process};
+
+mod docker;
+mod engine;
+mod network;
+mod node_image;
+pub(super) mod runtime;
 
 /// The node image that this version of kind is released with.
 pub(super) const NODE_IMAGE: &str =
     "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5";
 const NAME: &str = "tidegate";
-/// Range of the Services' addresses, kind's default.
-const SERVICES: &str = "10.96.0.0/16";
 /// Where a node finds the simulated GPU driver.
 const DRIVER: &str = "/var/lib/tidegate-e2e/driver";
 
@@ -36,15 +41,23 @@ impl KindCluster {
     }
 
     async fn run(&self, args: &[&str]) -> anyhow::Result<String> {
-        let program = binaries::kind(&self.progress).await?.display().to_string();
-        process::run(&program, args).await
+        let program = binaries::kind(&self.progress).await?;
+        process::output(Docker::in_use().command(program).args(args)).await
     }
 
     async fn bring_up(&self, lifetime: Lifetime) -> anyhow::Result<()> {
-        if !docker_answers().await {
-            bail!("no Docker engine answers `docker info`: start one, or take --cluster local");
+        if matches!(Docker::in_use(), Docker::Own(_)) {
+            if self.is_up() {
+                self.progress.say("the kind cluster is up already");
+                return Ok(());
+            }
+            self.progress.say("removing what an earlier run has left");
+            self.remove().await?;
         }
-        if !has_image(&self.node_image, &self.progress).await {
+        if !Docker::Host.answers().await {
+            return self.bring_up_on_own_engine(lifetime).await;
+        }
+        if !Docker::Host.has_image(&self.node_image, &self.progress).await {
             bail!(
                 "the Docker engine neither has nor can pull {}: name one that it has by --node-image, or take --cluster local",
                 self.node_image
@@ -58,53 +71,77 @@ impl KindCluster {
             self.progress.say("removing what an earlier run has left");
             self.remove().await?;
         }
-        fs::write(owner_file(), serde_json::to_vec(&Owner::by_lifetime(lifetime)?)?)?;
-        self.create().await
+        record_owner(lifetime)?;
+        self.create(&Docker::Host, &self.node_image).await
     }
 
-    async fn create(&self) -> anyhow::Result<()> {
+    async fn bring_up_on_own_engine(&self, lifetime: Lifetime) -> anyhow::Result<()> {
+        engine::check().await?;
+        let archive = if self.node_image == NODE_IMAGE {
+            Some(node_image::archive(&self.progress).await?)
+        } else {
+            None
+        };
+        record_owner(lifetime)?;
+        let docker = engine::start(&self.progress).await?;
+        let Some(archive) = archive else {
+            if !docker.has_image(&self.node_image, &self.progress).await {
+                bail!(
+                    "{} cannot be pulled: without --node-image one is made on this machine",
+                    self.node_image
+                );
+            }
+            return self.create(&docker, &self.node_image).await;
+        };
+        let what = "docker load of the node image";
+        self.progress.say(what);
+        let path = archive.display().to_string();
+        self.progress.during(what, docker.run(&["load", "--quiet", "--input", &path])).await?;
+        self.create(&docker, &node_image::reference()).await
+    }
+
+    async fn create(&self, docker: &Docker, image: &str) -> anyhow::Result<()> {
+        let is_ours = image == node_image::reference();
         let config = tempfile::Builder::new().suffix(".yaml").tempfile()?;
-        fs::write(config.path(), self.config())?;
+        fs::write(config.path(), config_text(self.workers, is_ours))?;
         let (config, kubeconfig) = (config.path().display().to_string(), kubeconfig().display().to_string());
-        let create = ["create", "cluster", "--name", NAME, "--image", &self.node_image, "--config", &config];
-        let arguments = [create.as_slice(), &["--kubeconfig", &kubeconfig, "--wait", "120s"]].concat();
+        let create = ["create", "cluster", "--name", NAME, "--image", image, "--config", &config];
+        // Nodes of our image are ready when they have got their network, below.
+        let wait = if is_ours { "0s" } else { "120s" };
+        let arguments = [create.as_slice(), &["--kubeconfig", &kubeconfig, "--wait", wait]].concat();
         self.progress.say("kind create cluster");
         self.progress.during("kind create cluster", self.run(&arguments)).await?;
         for node in self.names().await? {
             let make = format!("mkdir -p {DRIVER} && chmod 1777 {DRIVER}");
-            process::run("docker", &["exec", &node, "sh", "-c", &make]).await?;
+            docker.run(&["exec", &node, "sh", "-c", &make]).await?;
         }
-        route_to_pods().await?;
+        let client = client::from_file(&self.kubeconfig()).await?;
+        if is_ours {
+            self.progress.say("connecting the nodes");
+            network::connect(&client, docker, usize::from(self.workers) + 1).await?;
+        }
+        network::route_to_pods(&client, docker).await?;
         self.progress.say("the kind cluster is up");
         Ok(())
     }
 
     async fn remove(&self) -> anyhow::Result<()> {
-        for node in self.names().await.unwrap_or_default() {
-            if let Ok(address) = address_of(&node).await {
-                process::try_run("ip", &["route", "flush", "via", &address]).await;
+        match Docker::in_use() {
+            Docker::Own(_) => engine::remove().await?,
+            Docker::Host if Docker::Host.answers().await => {
+                for node in self.names().await.unwrap_or_default() {
+                    if let Ok(address) = Docker::Host.address_of(&node).await {
+                        process::try_run("ip", &["route", "flush", "via", &address]).await;
+                    }
+                }
+                self.run(&["delete", "cluster", "--name", NAME]).await?;
             }
+            Docker::Host => {}
         }
-        self.run(&["delete", "cluster", "--name", NAME]).await?;
         for file in [kubeconfig(), owner_file()] {
             let _absent = fs::remove_file(file);
         }
         Ok(())
-    }
-
-    fn config(&self) -> String {
-        let mut text = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n".to_owned();
-        if !Path::new("/sys/fs/cgroup/cgroup.procs").exists() {
-            // Newer kubelets refuse cgroup v1 unless they are told that it is meant.
-            text.push_str(
-                "kubeadmConfigPatches:\n- |\n  kind: KubeletConfiguration\n  failCgroupV1: false\n",
-            );
-        }
-        text.push_str("nodes:\n- role: control-plane\n");
-        for _worker in 0..self.workers {
-            text.push_str("- role: worker\n");
-        }
-        text
     }
 
     async fn names(&self) -> anyhow::Result<Vec<String>> {
@@ -135,7 +172,11 @@ impl Cluster for KindCluster {
     fn is_up(&self) -> bool {
         let owner =
             fs::read(owner_file()).ok().and_then(|text| serde_json::from_slice::<Option<Owner>>(&text).ok());
-        kubeconfig().exists() && owner.is_some_and(|owner| owner.is_none_or(Owner::is_alive))
+        let runs = match Docker::in_use() {
+            Docker::Own(_) => engine::is_running(),
+            Docker::Host => true,
+        };
+        runs && kubeconfig().exists() && owner.is_some_and(|owner| owner.is_none_or(Owner::is_alive))
     }
 
     fn load_images<'a>(&'a self, archives: &'a [PathBuf]) -> Pending<'a, ()> {
@@ -157,7 +198,7 @@ impl Cluster for KindCluster {
 
     fn exec<'a>(&'a self, node: &'a str, command: &'a [&'a str]) -> Pending<'a, Output> {
         Box::pin(async move {
-            let output = process::command("docker").args(["exec", node]).args(command).output().await;
+            let output = Docker::in_use().command("docker").args(["exec", node]).args(command).output().await;
             output.context("cannot start docker")
         })
     }
@@ -170,47 +211,39 @@ impl Cluster for KindCluster {
     }
 }
 
-/// Whether a kind cluster can be had here.
+/// Whether a kind cluster can be had on an engine that answers here.
 pub(super) async fn is_possible(node_image: &str, progress: &Progress) -> bool {
-    docker_answers().await && has_image(node_image, progress).await
+    Docker::Host.answers().await && Docker::Host.has_image(node_image, progress).await
 }
 
-async fn docker_answers() -> bool {
-    process::succeeds("docker", &["info"]).await
-}
-
-/// Whether the Docker engine has an image, now or after pulling it.
-async fn has_image(image: &str, progress: &Progress) -> bool {
-    if process::succeeds("docker", &["image", "inspect", image]).await {
-        return true;
+/// What kind is told about the cluster.
+fn config_text(workers: u8, image_is_ours: bool) -> String {
+    let mut text = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n".to_owned();
+    let mut patches = Vec::new();
+    if !Path::new("/sys/fs/cgroup/cgroup.procs").exists() {
+        // Newer kubelets refuse cgroup v1 unless they are told that it is meant.
+        patches.push("kind: KubeletConfiguration\nfailCgroupV1: false\n".to_owned());
     }
-    let what = format!("docker pull {image}");
-    progress.say(&what);
-    progress.during(&what, process::succeeds("docker", &["pull", "--quiet", image])).await
-}
-
-async fn address_of(node: &str) -> anyhow::Result<String> {
-    let format = "{{.NetworkSettings.Networks.kind.IPAddress}}";
-    Ok(process::run("docker", &["inspect", "--format", format, node]).await?.trim().to_owned())
-}
-
-/// Tests talk to pods and Services by their addresses: this machine routes them through the nodes.
-async fn route_to_pods() -> anyhow::Result<()> {
-    let client = client::from_file(&kubeconfig()).await?;
-    let nodes = Api::<Node>::all(client).list(&ListParams::default()).await?.items;
-    for (position, node) in nodes.iter().enumerate() {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let address = address_of(&name).await?;
-        let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
-        let range = range.with_context(|| format!("node {name} has no range of pod addresses"))?;
-        let ranges = [Some(range), (position == 0).then(|| SERVICES.to_owned())];
-        for range in ranges.into_iter().flatten() {
-            process::run("ip", &["route", "replace", &range, "via", &address])
-                .await
-                .context("cannot route to the pods: run this as root, on the machine of the Docker engine")?;
-        }
+    if image_is_ours {
+        text.push_str("networking: {disableDefaultCNI: true, kubeProxyMode: nftables}\n");
+        patches.push(node_image::kubeadm_patch());
     }
-    Ok(())
+    if !patches.is_empty() {
+        text.push_str("kubeadmConfigPatches:\n");
+    }
+    for patch in patches {
+        text.push_str("- |\n");
+        patch.lines().for_each(|line| text.extend(["  ", line, "\n"]));
+    }
+    text.push_str("nodes:\n- role: control-plane\n");
+    for _worker in 0..workers {
+        text.push_str("- role: worker\n");
+    }
+    text
+}
+
+fn record_owner(lifetime: Lifetime) -> anyhow::Result<()> {
+    Ok(fs::write(owner_file(), serde_json::to_vec(&Owner::by_lifetime(lifetime)?)?)?)
 }
 
 fn kubeconfig() -> PathBuf {
@@ -219,4 +252,23 @@ fn kubeconfig() -> PathBuf {
 
 fn owner_file() -> PathBuf {
     kubeconfig().with_extension("owner.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_our_own_image_bring_their_network_and_the_names_of_their_images() {
+        for (workers, is_ours) in [(0, false), (2, false), (0, true), (2, true)] {
+            let config: serde_json::Value = serde_saphyr::from_str(&config_text(workers, is_ours)).unwrap();
+            assert_eq!(config["nodes"].as_array().unwrap().len(), usize::from(workers) + 1);
+            assert_eq!(config["networking"]["disableDefaultCNI"].as_bool().unwrap_or(false), is_ours);
+            let patches = config["kubeadmConfigPatches"].as_array().cloned().unwrap_or_default();
+            let names_images = patches
+                .iter()
+                .any(|patch| patch.as_str().unwrap().contains("imageRepository: tidegate.local"));
+            assert_eq!(names_images, is_ours);
+        }
+    }
 }

@@ -8,22 +8,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Node;
-use kube::{Api, Client};
-
 use crate::cluster::local::config::NodeSpec;
 use crate::cluster::local::mark::Mark;
 use crate::cluster::local::state::State;
 use crate::cluster::owner::Owner;
 use crate::cluster::progress::Progress;
 use crate::cluster::{
-    Cluster, ClusterKind, Lifetime, Pending, binaries, cache, client, images, packages, process,
+    Cluster, ClusterKind, Lifetime, Pending, binaries, cache, cgroup, client, images, packages, process,
+    readiness,
 };
 use crate::harness::eventually;
+use anyhow::{Context, bail};
 
-mod cgroup;
 mod components;
 mod config;
 mod health;
@@ -89,7 +85,7 @@ impl LocalCluster {
     async fn clean(&self) -> anyhow::Result<()> {
         if State::load().is_none()
             && !network::is_there()
-            && !cgroup::any_process()
+            && !cgroup::any_process(layout::CGROUP)
             && !layout::run().exists()
         {
             return Ok(());
@@ -108,7 +104,7 @@ impl LocalCluster {
                 binaries: binaries.to_path_buf(),
                 first_images: vec![support.pause.clone()],
                 more_images: vec![support.coredns.clone(), support.busybox.clone()],
-                cgroups: cgroup::create(index)?,
+                cgroups: cgroup::create(&[layout::CGROUP, &layout::node_name(index), "system"])?,
             };
             spec.write(self.workers)?;
             start_node(&spec)?;
@@ -130,13 +126,10 @@ impl LocalCluster {
         apply_dns(binaries).await?;
         for index in 0..=self.workers {
             let name = layout::node_name(index);
-            eventually(&format!("node {name} is Ready"), PATIENCE, async || {
-                node_is_ready(&client, &name).await
-            })
-            .await?;
+            readiness::of_node(&client, &name).await?;
             self.progress.say(format_args!("node {name} is Ready"));
         }
-        eventually("cluster DNS", PATIENCE, async || dns_is_available(&client).await).await?;
+        readiness::of_dns(&client).await?;
         eventually("every node has its images", PATIENCE, async || {
             let all = (0..=self.workers).all(|index| layout::node_dir(index).join("started").exists());
             all.then_some(()).ok_or("some are still being imported")
@@ -147,7 +140,7 @@ impl LocalCluster {
     }
 
     async fn remove(&self) -> anyhow::Result<()> {
-        cgroup::remove().await?;
+        cgroup::remove(layout::CGROUP).await?;
         network::remove().await;
         let run = layout::run();
         // Several mounts lie on top of each other when a run was killed between its mount and its record.
@@ -334,23 +327,6 @@ async fn apply_dns(binaries: &Path) -> anyhow::Result<()> {
     let mut kubectl = process::command(binaries.join("kubectl"));
     kubectl.arg("--kubeconfig").arg(pki::admin_kubeconfig()).args(["create", "-f"]).arg(manifest);
     process::output(&mut kubectl).await.map(drop)
-}
-
-async fn node_is_ready(client: &Client, name: &str) -> Result<(), String> {
-    let node = Api::<Node>::all(client.clone()).get(name).await.map_err(|error| error.to_string())?;
-    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-    match conditions.iter().find(|condition| condition.type_ == "Ready") {
-        Some(ready) if ready.status == "True" => Ok(()),
-        Some(ready) => Err(ready.message.clone().unwrap_or_default()),
-        None => Err("the kubelet has not reported".to_owned()),
-    }
-}
-
-async fn dns_is_available(client: &Client) -> Result<(), String> {
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "kube-system");
-    let status =
-        deployments.get("coredns").await.map_err(|error| error.to_string())?.status.unwrap_or_default();
-    if status.available_replicas >= Some(1) { Ok(()) } else { Err(format!("{:?}", status.conditions)) }
 }
 
 #[cfg(test)]

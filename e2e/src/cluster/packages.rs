@@ -1,4 +1,4 @@
-//! Debian packages that the local cluster and the benchmarks need: only what is missing is installed.
+//! Debian packages that the clusters and the benchmarks need: only what is missing is installed.
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,15 @@ pub fn program(name: &str) -> Option<String> {
     }
     let mut paths = DIRECTORIES.iter().map(|directory| format!("{directory}/{name}"));
     paths.find(|path| Path::new(path).exists())
+}
+
+/// Where programs are looked for: first among those of an unpacked package (see [`unpacked`]), then where Debian keeps
+/// them, also those that only root's `PATH` has.
+pub fn path(unpacked: Option<&Path>) -> String {
+    let own =
+        unpacked.map(|folder| ["usr/bin", "usr/sbin"].map(|part| folder.join(part).display().to_string()));
+    let all = own.into_iter().flatten().chain(DIRECTORIES.map(str::to_owned));
+    all.collect::<Vec<_>>().join(":")
 }
 
 /// Installs what is missing.
@@ -90,6 +99,21 @@ pub async fn unpacked(progress: &Progress, package: &str) -> anyhow::Result<Path
     unpack(progress, package).await
 }
 
+/// The mirror of Debian that this machine's packages come from.
+///
+/// # Errors
+/// One line that says what to do where there is none.
+pub async fn mirror() -> anyhow::Result<String> {
+    let format = "$(ORIGIN) $(REPO_URI)";
+    let text = process::run("apt-get", &["indextargets", "--format", format, "Created-By: Packages"]).await?;
+    first_mirror(&text)
+        .context("apt names no mirror of Debian: add one to its sources and run `apt-get update`")
+}
+
+fn first_mirror(text: &str) -> Option<String> {
+    text.lines().find_map(|line| line.strip_prefix("Debian ")).map(str::to_owned)
+}
+
 async fn unpack(progress: &Progress, package: &str) -> anyhow::Result<PathBuf> {
     let shown = process::run("apt-cache", &["show", "--no-all-versions", package]).await?;
     let version = shown.lines().find_map(|line| line.strip_prefix("Version: ")).context("no version")?;
@@ -123,4 +147,25 @@ fn apt() -> tokio::process::Command {
 
 async fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
     process::output(apt().args(["install", "--no-install-recommends"]).args(packages)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_debian_s_and_no_other_archive() {
+        let text = "Node https://example.org/node\nDebian http://deb.debian.org/debian/\nDebian http://deb.debian.org/debian-security/\n";
+        assert_eq!(first_mirror(text).as_deref(), Some("http://deb.debian.org/debian/"));
+        assert_eq!(first_mirror("Ubuntu http://archive.ubuntu.com/ubuntu/\n"), None);
+    }
+
+    #[test]
+    fn programs_of_an_unpacked_package_are_found_before_installed_ones() {
+        let path = path(Some(Path::new("/cache/docker.io")));
+        assert!(
+            path.starts_with("/cache/docker.io/usr/bin:/cache/docker.io/usr/sbin:/usr/local/sbin:"),
+            "{path}"
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::json;
@@ -14,6 +14,8 @@ use crate::cluster::cache;
 
 /// Raised when the way images are written changes, so that older cached ones are not taken.
 const FORMAT: &str = "1";
+/// Where a container looks for programs.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How many older archives of an image stay in the cache, for other checkouts that use them.
 const KEPT: usize = 4;
 
@@ -29,7 +31,9 @@ enum Content {
 /// An image to be written.
 #[derive(Clone, Debug)]
 pub struct Image {
-    reference: String,
+    references: Vec<String>,
+    base: Option<PathBuf>,
+    variables: Vec<String>,
     entries: BTreeMap<String, (u32, Content)>,
     entrypoint: Vec<String>,
     command: Vec<String>,
@@ -40,12 +44,35 @@ impl Image {
     /// An empty image with a full name such as `tidegate.local/tidegate-agent:0.1.0`.
     pub fn new(reference: impl Into<String>) -> Self {
         Self {
-            reference: reference.into(),
+            references: vec![reference.into()],
+            base: None,
+            variables: vec![PATH.to_owned()],
             entries: BTreeMap::new(),
             entrypoint: Vec::new(),
             command: Vec::new(),
             user: None,
         }
+    }
+
+    /// Gives it a further full name.
+    #[must_use]
+    pub fn known_as(mut self, reference: impl Into<String>) -> Self {
+        self.references.push(reference.into());
+        self
+    }
+
+    /// Begins with what is in a tar archive, but for what is added at the same path. Such an image is written, not cached by its content.
+    #[must_use]
+    pub fn on(mut self, archive: impl Into<PathBuf>) -> Self {
+        self.base = Some(archive.into());
+        self
+    }
+
+    /// Sets a variable of a container's environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push(format!("{name}={value}"));
+        self
     }
 
     /// Adds a file of this machine; its mode is given, its owner is root, its time the epoch.
@@ -59,6 +86,13 @@ impl Image {
     #[must_use]
     pub fn text(mut self, path: &str, text: &str) -> Self {
         self.insert(path, 0o644, Content::Bytes(text.as_bytes().to_vec()));
+        self
+    }
+
+    /// Adds a program with a text.
+    #[must_use]
+    pub fn program(mut self, path: &str, text: &str) -> Self {
+        self.insert(path, 0o755, Content::Bytes(text.as_bytes().to_vec()));
         self
     }
 
@@ -117,14 +151,14 @@ impl Image {
         }
         let mut partial = tempfile::NamedTempFile::new_in(&directory)?;
         self.write(partial.as_file_mut())
-            .with_context(|| format!("cannot write image {}", self.reference))?;
+            .with_context(|| format!("cannot write image {}", self.reference()))?;
         partial.persist(&path)?;
         forget_old(&directory, self.short_name());
         Ok(path)
     }
 
     fn short_name(&self) -> &str {
-        let name = self.reference.rsplit('/').next().unwrap_or(&self.reference);
+        let name = self.reference().rsplit('/').next().unwrap_or_default();
         name.split(':').next().unwrap_or(name)
     }
 
@@ -132,7 +166,7 @@ impl Image {
     fn fingerprint(&self) -> anyhow::Result<String> {
         let built = cache::directory()?;
         let mut parts = vec![FORMAT.as_bytes().to_vec(), self.config("").to_string().into_bytes()];
-        parts.push(self.reference.clone().into_bytes());
+        parts.extend(self.references.iter().map(|reference| reference.clone().into_bytes()));
         for (path, (mode, content)) in &self.entries {
             parts.push(format!("{path} {mode:o}").into_bytes());
             parts.push(match content {
@@ -159,15 +193,14 @@ impl Image {
         Ok((file, digest))
     }
 
-    /// Its full name.
+    /// Its first full name.
     pub(super) fn reference(&self) -> &str {
-        &self.reference
+        self.references.first().map_or("", String::as_str)
     }
 
     /// The image's configuration, with the digest of its layer.
     pub(super) fn config(&self, layer: &str) -> serde_json::Value {
-        let mut config =
-            json!({"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]});
+        let mut config = json!({"Env": self.variables});
         if !self.entrypoint.is_empty() {
             config["Entrypoint"] = json!(self.entrypoint);
         }
@@ -193,7 +226,7 @@ impl Image {
         let config = self.config(&digest).to_string().into_bytes();
         let config_name = format!("{}.json", cache::hex(&Sha256::digest(&config)));
         let layer_name = format!("{digest}/layer.tar");
-        let manifest = json!([{"Config": config_name, "RepoTags": [self.reference], "Layers": [layer_name]}]);
+        let manifest = json!([{"Config": config_name, "RepoTags": self.references, "Layers": [layer_name]}]);
         let mut archive = Builder::new(out);
         for (name, bytes) in
             [(&config_name, &config), (&"manifest.json".to_owned(), &manifest.to_string().into_bytes())]
@@ -209,6 +242,17 @@ impl Image {
 
     fn write_layer(&self, out: &mut Hashing) -> anyhow::Result<()> {
         let mut layer = Builder::new(out);
+        if let Some(base) = &self.base {
+            let file = File::open(base).with_context(|| format!("cannot read {}", base.display()))?;
+            // Raw: headers of long names stay what they are.
+            for entry in tar::Archive::new(io::BufReader::new(file)).entries()?.raw(true) {
+                let entry = entry?;
+                // A Docker engine refuses a layer that has a path twice.
+                if !self.entries.contains_key(plain(&entry.path()?).as_str()) {
+                    layer.append(&entry.header().clone(), entry)?;
+                }
+            }
+        }
         for (path, (mode, content)) in &self.entries {
             match content {
                 Content::Directory => {
@@ -239,6 +283,11 @@ impl Image {
         layer.finish()?;
         Ok(())
     }
+}
+
+/// A path of an archive as the entries of an image are named: `./etc/` is `etc`.
+fn plain(path: &Path) -> String {
+    path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>().display().to_string()
 }
 
 pub(super) fn header(kind: EntryType, mode: u32, size: u64) -> Header {
@@ -303,63 +352,4 @@ impl Write for Hashing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bytes(image: &Image) -> Vec<u8> {
-        let mut file = tempfile::tempfile().unwrap();
-        image.write(&mut file).unwrap();
-        io::Seek::rewind(&mut file).unwrap();
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).unwrap();
-        bytes
-    }
-
-    fn image() -> Image {
-        Image::new("tidegate.local/x:1")
-            .text("/etc/passwd", "a")
-            .link("/bin/sh", "busybox")
-            .directory("/tmp", 0o1777)
-    }
-
-    #[test]
-    fn the_same_inputs_give_the_same_bytes_in_any_order() {
-        let other = Image::new("tidegate.local/x:1")
-            .directory("/tmp", 0o1777)
-            .link("/bin/sh", "busybox")
-            .text("/etc/passwd", "a");
-        assert_eq!(bytes(&image()), bytes(&other));
-        assert_eq!(image().fingerprint().unwrap(), other.fingerprint().unwrap());
-    }
-
-    #[test]
-    fn another_content_gives_another_fingerprint() {
-        assert_ne!(image().fingerprint().unwrap(), image().text("/etc/passwd", "b").fingerprint().unwrap());
-        assert_ne!(image().fingerprint().unwrap(), image().user("65532").fingerprint().unwrap());
-    }
-
-    #[test]
-    fn the_layer_digest_in_the_configuration_is_the_layers_own() {
-        let mut archive = tar::Archive::new(io::Cursor::new(bytes(&image())));
-        let mut files = BTreeMap::new();
-        for entry in archive.entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let name = entry.path().unwrap().display().to_string();
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content).unwrap();
-            files.insert(name, content);
-        }
-        let manifest: serde_json::Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
-        let layer = &files[manifest[0]["Layers"][0].as_str().unwrap()];
-        let config: serde_json::Value =
-            serde_json::from_slice(&files[manifest[0]["Config"].as_str().unwrap()]).unwrap();
-        assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", cache::hex(&Sha256::digest(layer))));
-        let mut layer = tar::Archive::new(layer.as_slice());
-        let paths: Vec<String> = layer
-            .entries()
-            .unwrap()
-            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
-            .collect();
-        assert_eq!(paths, ["bin/", "bin/sh", "etc/", "etc/passwd", "tmp/"]);
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use anyhow::bail;
 use crate::cluster::process;
 
 /// Paths of the libraries and of the loader; none for a static program.
-pub(super) async fn of(program: &Path) -> anyhow::Result<BTreeSet<String>> {
+pub(in crate::cluster) async fn of(program: &Path) -> anyhow::Result<BTreeSet<String>> {
     let output = process::command("ldd").arg(program).output().await?;
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

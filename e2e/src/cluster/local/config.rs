@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::local::layout::{self, DNS, PAUSE_IMAGE, PODS};
-use crate::cluster::local::{cgroup, pki};
+use crate::cluster::cni;
+use crate::cluster::local::layout::{self, CGROUP, DNS, PAUSE_IMAGE, PODS};
+use crate::cluster::local::pki;
 
 /// What a node's PID 1 has to know; it gets it as a file, because it starts with nothing else.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -47,7 +48,7 @@ impl NodeSpec {
             fs::create_dir_all(self.path(directory))?;
         }
         open_to_all(&self.path("driver"))?;
-        fs::write(self.path("cni/10-ptp.conflist"), self.cni())?;
+        fs::write(self.path("cni/10-ptp.conflist"), cni::config(&layout::pod_range(self.index)))?;
         fs::write(self.path("containerd.toml"), self.containerd())?;
         fs::write(self.path("kubelet.yaml"), self.kubelet())?;
         fs::write(self.path("kube-proxy.yaml"), self.kube_proxy())?;
@@ -55,16 +56,6 @@ impl NodeSpec {
         fs::write(self.path("hosts"), hosts(workers))?;
         fs::write(self.path("node.json"), serde_json::to_vec_pretty(self)?)?;
         Ok(())
-    }
-
-    fn cni(&self) -> String {
-        let range = layout::pod_range(self.index);
-        format!(
-            r#"{{"cniVersion":"0.4.0","name":"tidegate","plugins":[
- {{"type":"ptp","mtu":1500,"ipMasq":false,"ipam":{{"type":"host-local","dataDir":"/run/cni-ipam","ranges":[[{{"subnet":"{range}"}}]],"routes":[{{"dst":"0.0.0.0/0"}}]}}}},
- {{"type":"portmap","capabilities":{{"portMappings":true}}}}]}}
-"#
-        )
     }
 
     /// `restrict_oom_score_adj`: a machine whose bounding set lacks `CAP_SYS_RESOURCE` may not lower the score.
@@ -97,7 +88,8 @@ state = "/run/containerd"
 
     /// `syncFrequency`: a changed `ConfigMap` reaches mounted volumes at a pod's next sync, a minute later by default.
     fn kubelet(&self) -> String {
-        let (cgroup, directory) = (cgroup::kubelet_root(self.index), self.directory().display().to_string());
+        let (cgroup, directory) =
+            (format!("/{CGROUP}/{}", self.name()), self.directory().display().to_string());
         let certificates = pki::certificates().display().to_string();
         format!(
             r#"apiVersion: kubelet.config.k8s.io/v1beta1

@@ -3,10 +3,9 @@
 
 use std::fs;
 
-use anyhow::bail;
-
 use crate::cluster::local::layout::{self, BRIDGE, PODS, SERVICES};
 use crate::cluster::process::{run, succeeds, try_run};
+use crate::cluster::routes;
 
 /// Rules of this machine's firewall, each with the chain it goes into.
 ///
@@ -21,7 +20,7 @@ const RULES: [&[&str]; 3] = [
 
 /// Makes the network for nodes `0..=workers`.
 pub(super) async fn create(workers: u8) -> anyhow::Result<()> {
-    refuse_foreign_routes().await?;
+    routes::refuse_foreign(&[SERVICES, PODS]).await?;
     run("ip", &["link", "add", BRIDGE, "type", "bridge"]).await?;
     run("ip", &["addr", "add", &format!("{}/24", layout::host_address()), "dev", BRIDGE]).await?;
     run("ip", &["link", "set", BRIDGE, "up"]).await?;
@@ -85,18 +84,4 @@ fn namespaces() -> Vec<String> {
         .map(layout::node_name)
         .filter(|node| fs::exists(format!("/run/netns/{node}")).unwrap_or(false))
         .collect()
-}
-
-/// Two clusters with the same addresses on one machine would steal each other's packets.
-async fn refuse_foreign_routes() -> anyhow::Result<()> {
-    for range in [SERVICES, PODS] {
-        let routes = run("ip", &["route", "show", "root", range]).await?;
-        if let Some(route) = routes.lines().next() {
-            bail!(
-                "this machine already routes `{}`, which the local cluster uses ({range}): take that cluster down first",
-                route.trim()
-            );
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,5 @@
 //! What the local cluster changed on this machine, written down before it is changed, so that any later run can undo it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,16 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::local::layout;
 use crate::cluster::owner::Owner;
-
-/// Settings that a kubelet changes for the whole machine.
-const SYSCTLS: [&str; 6] = [
-    "/proc/sys/kernel/keys/root_maxbytes",
-    "/proc/sys/kernel/keys/root_maxkeys",
-    "/proc/sys/kernel/panic",
-    "/proc/sys/kernel/panic_on_oops",
-    "/proc/sys/vm/overcommit_memory",
-    "/proc/sys/vm/panic_on_oom",
-];
+use crate::cluster::sysctls::Sysctls;
 
 /// Mount points that the nodes need on the file system they share with this machine.
 pub(super) const MOUNT_POINTS: [&str; 5] =
@@ -32,7 +22,7 @@ pub(super) struct State {
     /// Nodes beside the control plane's.
     pub workers: u8,
     /// Values to put back.
-    sysctls: BTreeMap<String, String>,
+    sysctls: Sysctls,
     /// Directories that were not there, the outermost first.
     made: Vec<PathBuf>,
 }
@@ -40,17 +30,13 @@ pub(super) struct State {
 impl State {
     /// Reads this machine's settings, writes the record, and makes the mount points.
     pub(super) fn record(owner: Option<Owner>, workers: u8) -> anyhow::Result<Self> {
-        let sysctls = SYSCTLS
-            .iter()
-            .filter_map(|&path| Some((path.to_owned(), fs::read_to_string(path).ok()?.trim().to_owned())))
-            .collect();
         let mut made = Vec::new();
         for path in MOUNT_POINTS {
             let absent = Path::new(path).ancestors().take_while(|directory| !directory.exists());
             made.extend(absent.map(Path::to_path_buf).collect::<Vec<_>>().into_iter().rev());
         }
         made.dedup();
-        let state = Self { owner, workers, sysctls, made };
+        let state = Self { owner, workers, sysctls: Sysctls::read(), made };
         fs::create_dir_all(layout::BASE).with_context(|| format!("cannot create {}", layout::BASE))?;
         fs::write(path(), serde_json::to_vec_pretty(&state)?)
             .with_context(|| format!("cannot write {}", path().display()))?;
@@ -67,11 +53,7 @@ impl State {
 
     /// Puts back the settings and removes the directories, then the record itself.
     pub(super) fn undo(self) {
-        for (path, value) in &self.sysctls {
-            if fs::read_to_string(path).is_ok_and(|now| now.trim() != value) {
-                let _refused_by_the_kernel = fs::write(path, value);
-            }
-        }
+        self.sysctls.put_back();
         let _gone = fs::remove_file(path());
         for directory in self.made.iter().rev() {
             // Only directories that are still empty: what others have put there since is theirs.

@@ -1,6 +1,6 @@
-//! The cgroups of the nodes, in every hierarchy of cgroup v1 or in the one of v2.
+//! The cgroups of a cluster, in every hierarchy of cgroup v1 or in the one of v2.
 //!
-//! They also tell which processes belong to a node, so that a node can be killed although everything else about it is lost.
+//! They also tell which processes belong to a cluster, so that it can be ended although everything else about it is lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cluster::local::layout::{self, CGROUP};
-
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Makes the cgroups of a node and returns those that its own processes (not its pods) join.
-pub(super) fn create(index: u8) -> anyhow::Result<Vec<PathBuf>> {
-    let node = layout::node_name(index);
+/// Makes the cgroups of these names, each below the one before it, and returns the last of every hierarchy.
+pub(super) fn create(levels: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let mut joined = Vec::new();
     for hierarchy in hierarchies()? {
         let mut directory = hierarchy.clone();
-        for level in [CGROUP, &node, "system"] {
+        for level in levels {
             delegate(&directory);
             let parent = directory.clone();
             directory.push(level);
@@ -32,34 +29,27 @@ pub(super) fn create(index: u8) -> anyhow::Result<Vec<PathBuf>> {
     Ok(joined)
 }
 
-/// The cgroup of a node as the kubelet names it.
-pub(super) fn kubelet_root(index: u8) -> String {
-    format!("/{CGROUP}/{}", layout::node_name(index))
-}
-
-/// Kills every process of every node and removes the cgroups.
-pub(super) async fn remove() -> anyhow::Result<()> {
+/// Kills every process in the cgroup of this name and below, and removes the cgroups.
+pub(super) async fn remove(name: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let mut left = 0;
         for hierarchy in hierarchies()? {
-            left += kill(&hierarchy.join(CGROUP));
+            left += kill(&hierarchy.join(name));
         }
         if left == 0 {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!(
-                "{left} cgroups or processes of the local cluster cannot be removed: look at {ROOT}/*/{CGROUP}"
-            );
+            bail!("{left} cgroups or processes of the cluster cannot be removed: look at {ROOT}/*/{name}");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Whether any node has a process.
-pub(super) fn any_process() -> bool {
-    hierarchies().is_ok_and(|all| all.iter().any(|hierarchy| has_process(&hierarchy.join(CGROUP))))
+/// Whether there is a process in the cgroup of this name or below.
+pub(super) fn any_process(name: &str) -> bool {
+    hierarchies().is_ok_and(|all| all.iter().any(|hierarchy| has_process(&hierarchy.join(name))))
 }
 
 fn has_process(directory: &Path) -> bool {
