@@ -65,10 +65,11 @@ loom: ## Every interleaving of the compare-and-swap loops
 
 # Not the tests that play thousands of requests: those take Miri minutes each.
 MIRI_TESTS := breaker::state limit::concurrency limit::key limit::fixed_window::tests::a_ limit::sliding_log::tests::a_ \
-	limit::sliding_window::tests::a_ concurrency::permits --skip the_ramp_lets --skip of_other_seeds --skip in_the_ramp \
+	limit::sliding_window::tests::a_ limit::table concurrency::permits queue::tests --skip a_flood --skip keys_that_are \
+	--skip keys_in_use --skip no_place_is_lost --skip the_ramp_lets --skip of_other_seeds --skip in_the_ramp \
 	--skip the_ramp_refuses --skip takes_turns --skip where_low_finds
 
-miri: ## The core's tests under Miri: states of breaker and limits, or TESTS, few cases of each law. Needs a nightly compiler with miri
+miri: ## The core's tests under Miri: states of breaker and limits, keys, places, the queue, or TESTS, few cases of each law. Needs a nightly compiler with miri
 	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "Miri is not there: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
 	PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p tidegate-core --lib --target-dir target/miri -- $(or $(TESTS),$(MIRI_TESTS))
 
