@@ -21,7 +21,8 @@ func main() {
 		Host:         "127.0.0.1",
 		Port:         *port,
 		Path:         "/",
-		Timeout:      2 * time.Second,
+		// What a busy machine does late is no mistake.
+		Timeout:      20 * time.Second,
 		MaxHeaderLen: 4000,
 		JUnitReport:  *report,
 		Sections:     flag.Args(),

@@ -11,7 +11,7 @@ use super::api::{
 use super::*;
 
 const GIB: u64 = 1 << 30;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A kubelet's registration service; each start of it is a new socket.
 struct FakeKubelet {

@@ -33,9 +33,18 @@ struct Sidecar {
 impl Sidecar {
     /// Before an engine that always answers, under a GPU tier that does this when its signal is stale.
     async fn start(library: &Path, on_stale: &str) -> Self {
+        Self::start_with(library, policy(on_stale, 5000)).await
+    }
+
+    /// The same where no signal is stale because the machine does something else for seconds.
+    async fn start_patient(library: &Path) -> Self {
+        Self::start_with(library, policy("Ignore", 60_000)).await
+    }
+
+    async fn start_with(library: &Path, policy: Value) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let document = dir.path().join("policy.json");
-        std::fs::write(&document, policy(on_stale).to_string()).expect("written");
+        std::fs::write(&document, policy.to_string()).expect("written");
         let mut child = Command::new(&built().sidecar)
             .args(["run", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--workers=1"])
             .arg(format!("--upstream={}", engine().await))
@@ -122,12 +131,12 @@ async fn line(log: &Mutex<Vec<Value>>, what: &str, wanted: impl Fn(&Value) -> bo
     found.await.expect("a line of the log")
 }
 
-fn policy(on_stale: &str) -> Value {
+fn policy(on_stale: &str, stale_after: u64) -> Value {
     json!({
         "apiVersion": "policy.tidegate.dev/v1", "revision": "r1",
         "tiers": {
             "policy": "shop/llama", "mode": "Enforce",
-            "gpuMemory": {"source": "Nvml", "maxUtilization": 0.75, "staleAfterMillis": 5000, "onStale": on_stale},
+            "gpuMemory": {"source": "Nvml", "maxUtilization": 0.75, "staleAfterMillis": stale_after, "onStale": on_stale},
             "recovery": {"belowRatio": 0.9, "holdMillis": 1000, "rampMillis": 1000},
         },
     })
@@ -143,7 +152,7 @@ async fn engine() -> SocketAddr {
 #[tokio::test]
 async fn the_memory_of_a_mig_device_counts_and_not_that_of_its_card() {
     let driver = driver_of(&[gpu("GPU-1", 0).used(39 * GIB).mig("MIG-1", 10 * GIB, 2 * GIB)]);
-    let sidecar = Sidecar::start(&driver.library(), "Ignore").await;
+    let sidecar = Sidecar::start_patient(&driver.library()).await;
     sidecar.is_gib(2, 10).await;
     sidecar.tier("a normal tier", |tier| tier["state"] == "Normal").await;
     assert_eq!(sidecar.status_of("low").await, 200);
@@ -155,7 +164,7 @@ async fn the_memory_of_a_mig_device_counts_and_not_that_of_its_card() {
 #[tokio::test]
 async fn of_several_gpus_the_fullest_trips_the_tier() {
     let driver = driver_of(&[gpu("GPU-1", 0).used(GIB), gpu("GPU-2", 1).used(2 * GIB)]);
-    let sidecar = Sidecar::start(&driver.library(), "Ignore").await;
+    let sidecar = Sidecar::start_patient(&driver.library()).await;
     sidecar.is_gib(2, 40).await;
     driver.write(&gpu("GPU-1", 0).used(35 * GIB));
     sidecar.tier("a full GPU beside an empty one", |tier| tier["state"] == "Tripped").await;

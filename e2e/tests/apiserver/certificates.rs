@@ -110,6 +110,17 @@ impl Load {
         });
         Self { passed, failed, _task: task }
     }
+
+    /// Waits until ten more have passed: the last of them began after this did.
+    async fn goes_on(&self) {
+        let so_far = self.passed.load(Ordering::Relaxed);
+        eventually("more reviews", PATIENCE, async || {
+            let passed = self.passed.load(Ordering::Relaxed);
+            if passed >= so_far + 10 { Ok(()) } else { Err(passed) }
+        })
+        .await
+        .unwrap();
+    }
 }
 
 #[tokio::test]
@@ -135,6 +146,7 @@ async fn no_review_and_no_stream_is_lost_while_authorities_rotate_under_load() {
     reviewer.review(&alone).await.unwrap_err();
     // No client is as far behind as the overlap is long.
     *lagging.lock().unwrap() = reviewer.trust();
+    load.goes_on().await;
 
     // A day later it signs.
     let a_day_old = next.certificate(-DAY - 10 * MINUTE, 900 * DAY);
@@ -146,13 +158,7 @@ async fn no_review_and_no_stream_is_lost_while_authorities_rotate_under_load() {
     .unwrap();
     assert_eq!(signs(&scene).await, a_day_old);
     reviewer.review(&first).await.unwrap_err();
-    let so_far = load.passed.load(Ordering::Relaxed);
-    eventually("more reviews", PATIENCE, async || {
-        let passed = load.passed.load(Ordering::Relaxed);
-        if passed >= so_far + 10 { Ok(()) } else { Err(passed) }
-    })
-    .await
-    .unwrap();
+    load.goes_on().await;
     assert_eq!(*load.failed.lock().unwrap(), Vec::<String>::new());
     scene.change().await.unwrap();
     assert_eq!(scene.streams_opened(), 0, "no sidecar had to connect anew");

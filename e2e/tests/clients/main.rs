@@ -18,7 +18,7 @@ use tokio::process::Command;
 use crate::environment::{environment, node};
 
 /// One request in so many milliseconds for each key.
-const INTERVAL_MILLIS: u64 = 3000;
+const INTERVAL_MILLIS: u64 = 8000;
 const CALLS: u64 = 3;
 
 #[derive(Debug, Deserialize)]

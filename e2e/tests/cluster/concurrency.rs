@@ -81,7 +81,7 @@ async fn a_wait_that_is_too_long_ends_with_503_and_a_changed_policy_says_how_lon
         let reason = format!("queue-timeout; policy={}/places; rule=queue", lab.namespace);
         assert_eq!((in_vain.status.as_u16(), in_vain.header("x-tidegate-reason")), (503, reason.as_str()));
         assert!(
-            (Duration::from_millis(500)..Duration::from_secs(5)).contains(&in_vain.elapsed),
+            (Duration::from_millis(500)..Duration::from_secs(15)).contains(&in_vain.elapsed),
             "{in_vain:?}"
         );
         lab.control(pod, "/reset", &json!({})).await?;
