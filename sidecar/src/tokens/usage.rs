@@ -100,6 +100,8 @@ struct Found {
     chars: Chars,
     /// It comes in events.
     streams: bool,
+    /// Events of OpenAI's responses, which say in the end once more what came in pieces.
+    in_deltas: bool,
 }
 
 impl UsageReader {
@@ -244,7 +246,11 @@ impl Visitor for Found {
                     (None, None) => {}
                 }
             }
-            (path, Value::Text { chars, .. }) if is_generated(path, self.streams) => self.chars.add(chars),
+            ([Key(TEXT)], Value::Text { .. }) if self.in_deltas => {}
+            (path, Value::Text { chars, .. }) if is_generated(path, self.streams) => {
+                self.in_deltas |= path == [Key(INNER_TEXT)];
+                self.chars.add(chars);
+            }
             _ => {}
         }
     }

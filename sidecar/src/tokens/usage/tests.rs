@@ -53,6 +53,7 @@ fn usage_is_found_in_every_dialect_of_stream() {
     let delta = json!({"type": "response.output_text.delta", "delta": words(4)});
     assert_eq!(stream(std::slice::from_ref(&delta)), tokens(1000, 0, 4));
     let done = json!({"type": "response.output_text.done", "text": words(4)});
+    assert_eq!(stream(&[delta.clone(), done.clone()]), tokens(1000, 0, 4), "said once more in the end");
     let completed = json!({"type": "response.completed", "response": {"output": [{"content": [{"text": words(4)}]}],
         "usage": {"input_tokens": 3, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 1}}}});
     assert_eq!(stream(&[delta, done, completed]), tokens(2, 1, 5));
