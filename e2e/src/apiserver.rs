@@ -183,7 +183,7 @@ fn api_server(programs: &Path, folder: &Path, etcd: &str, port: u16) -> anyhow::
     let mut command = process::command(programs.join("kube-apiserver"));
     command.args(["--etcd-servers", etcd, "--bind-address=127.0.0.1", "--authorization-mode=RBAC"]);
     command.arg(format!("--secure-port={port}"));
-    command.args(["--service-cluster-ip-range=10.0.0.0/24", "--service-account-issuer=https://kubernetes"]);
+    command.args(["--service-cluster-ip-range=10.0.0.0/16", "--service-account-issuer=https://kubernetes"]);
     for (flag, path) in [
         ("--cert-dir", folder.join("certificates")),
         ("--token-auth-file", tokens),
