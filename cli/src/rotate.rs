@@ -70,13 +70,7 @@ async fn carry_out_all<'a>(
     let mut report = Report::default();
     for step in steps {
         manner.say(&step.to_string())?;
-        let done = match step.action {
-            Action::Postpone(_) => Some(false),
-            Action::Leave(_) => None,
-            Action::Restart(_) | Action::Evict if manner.dry_run => None,
-            Action::Restart(_) | Action::Evict => Some(carry_out(cluster, step, manner).await?),
-        };
-        report.add(step, done);
+        report.add(step, carry_out(cluster, step, manner).await?);
     }
     Ok(report)
 }
@@ -137,15 +131,19 @@ pub(crate) fn image_of(operator: &Deployment) -> Option<String> {
     arguments.find_map(|argument| argument.strip_prefix("--sidecar-image=").map(str::to_owned))
 }
 
-async fn carry_out(cluster: &Cluster, step: &Step, manner: Manner) -> Result<bool, Refused> {
+/// Whether it was done; none where nothing was to be done.
+async fn carry_out(cluster: &Cluster, step: &Step, manner: Manner) -> Result<Option<bool>, Refused> {
     let (namespace, name) = (&step.namespace, &step.name);
-    match &step.action {
+    let done = match &step.action {
+        Action::Leave(_) => return Ok(None),
+        Action::Postpone(_) => return Ok(Some(false)),
+        Action::Restart(_) | Action::Evict if manner.dry_run => return Ok(None),
         Action::Restart("Deployment") => restart::<Deployment>(cluster, namespace, name, manner).await,
         Action::Restart("StatefulSet") => restart::<StatefulSet>(cluster, namespace, name, manner).await,
         Action::Restart(_) => restart::<DaemonSet>(cluster, namespace, name, manner).await,
         Action::Evict => evict(cluster, namespace, name, manner).await,
-        Action::Leave(_) | Action::Postpone(_) => Ok(true),
-    }
+    };
+    done.map(Some)
 }
 
 /// Restarts a workload and waits until its pods are new.

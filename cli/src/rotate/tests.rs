@@ -120,9 +120,9 @@ async fn a_restart_is_that_of_kubectl_and_an_eviction_asks_the_budgets() {
     let api = cluster();
     let cluster = api.cluster();
     let restart = step("llama", Action::Restart("Deployment"));
-    assert!(carry_out(&cluster, &restart, within(Duration::ZERO)).await.unwrap());
+    assert_eq!(carry_out(&cluster, &restart, within(Duration::ZERO)).await.unwrap(), Some(true));
     let evict = step("lws-0", Action::Evict);
-    assert!(carry_out(&cluster, &evict, within(Duration::from_secs(1))).await.unwrap());
+    assert_eq!(carry_out(&cluster, &evict, within(Duration::from_secs(1))).await.unwrap(), Some(true));
     let writes = api.writes();
     let calls: Vec<_> = writes.iter().map(|(call, _)| call.split('?').next().unwrap()).collect();
     assert_eq!(
@@ -142,7 +142,10 @@ async fn an_eviction_that_a_budget_forbids_is_given_up_and_told() {
     let call = "POST /api/v1/namespaces/inference/pods/lws-0/eviction";
     api.fail(call, 429, "Cannot evict pod as it would violate the pod's disruption budget.");
     let evict = step("lws-0", Action::Evict);
-    assert!(!carry_out(&api.cluster(), &evict, within(Duration::from_millis(20))).await.unwrap());
+    assert_eq!(
+        carry_out(&api.cluster(), &evict, within(Duration::from_millis(20))).await.unwrap(),
+        Some(false)
+    );
 }
 
 #[tokio::test]
