@@ -25,4 +25,4 @@ pub use http::{Answer, Http};
 pub use http2::Http2;
 pub use lab::{Lab, RELEASE_NAMESPACE, admin_url, alone, apply, engine_url, in_namespace, is_ready, pod_ip};
 pub use traffic::{Client, Tally, Traffic};
-pub use wait::{eventually, holds};
+pub use wait::{PATIENCE, eventually, holds};

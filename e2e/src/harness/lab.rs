@@ -21,7 +21,7 @@ use super::diagnosis;
 use super::engine::{CONTROL_PORT, ENGINE_PORT, Engine};
 use super::http::{Answer, Http};
 use super::release;
-use super::wait::eventually;
+use super::wait::{PATIENCE, eventually};
 
 /// Where the chart is installed.
 pub const RELEASE_NAMESPACE: &str = "tidegate-system";
@@ -29,8 +29,6 @@ pub const RELEASE_NAMESPACE: &str = "tidegate-system";
 const ADMIN_PORT: u16 = 15121;
 /// Longest wait for pods, on a machine that is busy with others.
 const PODS_DEADLINE: Duration = Duration::from_mins(4);
-/// Longest wait for a state of a sidecar.
-const STATE_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Who the API server notes as the owner of what is applied.
 const FIELD_MANAGER: &str = "tidegate-e2e";
@@ -172,7 +170,7 @@ impl Lab {
         what: &str,
         wanted: impl Fn(&Status) -> bool,
     ) -> anyhow::Result<Status> {
-        eventually(what, STATE_DEADLINE, async || {
+        eventually(what, PATIENCE, async || {
             let status = self.status(pod).await.map_err(|error| format!("{error:#}"))?;
             if wanted(&status) { Ok(status) } else { Err(format!("{status:?}")) }
         })
@@ -183,6 +181,19 @@ impl Lab {
     pub async fn until_programmed(&self, pod: &Pod) -> anyhow::Result<Status> {
         let has_rules = |s: &Status| !s.tiers.is_empty() || !s.limits.is_empty() || s.breaker.is_some();
         self.until(pod, "a policy on the pod", has_rules).await
+    }
+
+    /// The completions of an engine through its Service, once that answers.
+    pub async fn service_url(&self, name: &str) -> anyhow::Result<String> {
+        let service = self.api::<Service>().get(name).await?;
+        let address = service.spec.and_then(|spec| spec.cluster_ip).context("no cluster IP")?;
+        eventually("an answer through the Service", PATIENCE, async || {
+            let answer = self.http.get(&format!("http://{address}/health")).await;
+            let status = answer.map_err(|error| format!("{error:#}"))?.status;
+            if status == 200 { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await?;
+        Ok(format!("http://{address}/v1/completions"))
     }
 
     /// One short completion.

@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+/// Far beyond what a step of a test takes, also on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_mins(2);
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(50);
 

@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_e2e::harness::{Engine, eventually, in_namespace};
+use tidegate_e2e::harness::{Engine, PATIENCE, eventually, in_namespace};
 use tidegate_policy::report::{BreakerState, StageState, Status};
-
-/// Far beyond what anything here takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_mins(2);
 
 fn breaker_is(status: &Status, state: BreakerState) -> bool {
     status.breaker.as_ref().is_some_and(|breaker| breaker.state == state)

@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use tidegate_crds::RateLimitPolicy;
-use tidegate_e2e::harness::{Cut, Engine, Frozen, Lab, RELEASE_NAMESPACE, alone, eventually, release};
+use tidegate_e2e::harness::{
+    Cut, Engine, Frozen, Lab, PATIENCE, RELEASE_NAMESPACE, alone, eventually, release,
+};
 use tidegate_e2e::random::Random;
 use tokio::time::Instant;
 
@@ -177,7 +179,7 @@ impl Chaos<'_> {
     async fn converge(&self) -> anyhow::Result<Duration> {
         let start = Instant::now();
         let expected = 1_000_000 + self.version;
-        eventually("the last version at every pod", Duration::from_mins(2), async || {
+        eventually("the last version at every pod", PATIENCE, async || {
             for pod in &self.pods {
                 let status = self.lab.status(pod).await.map_err(|error| format!("{error:#}"))?;
                 let versions = status.limits.iter().filter(|limit| limit.name == "version");

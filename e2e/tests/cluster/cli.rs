@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use tidegate_e2e::harness::{Engine, Lab, alone, eventually, in_namespace};
+use tidegate_e2e::harness::{Engine, Lab, PATIENCE, alone, eventually, in_namespace};
 use tokio::process::Command;
 
 /// Beside this test's own, where `make e2e` has built it.
@@ -58,7 +57,7 @@ async fn status_and_explain_say_what_acts_on_a_pod() -> anyhow::Result<()> {
         );
         anyhow::ensure!(explained["pod"]["state"]["upToDate"] == true, "{explained}");
         anyhow::ensure!(explained["rules"][0]["state"].is_string(), "{explained}");
-        eventually("the pod and its policies in `status`", Duration::from_mins(2), async || {
+        eventually("the pod and its policies in `status`", PATIENCE, async || {
             let text = printed(lab, &["status", "-o", "json"]).await.map_err(|error| format!("{error:#}"))?;
             let status: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             let programmed = status["policies"].as_array().is_some_and(|policies| {

@@ -1,16 +1,12 @@
 //! What stays when the operator or the whole installation goes.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::DeleteParams;
 use tidegate_crds::RateLimitPolicy;
-use tidegate_e2e::harness::{Engine, Lab, RELEASE_NAMESPACE, alone, eventually, release};
+use tidegate_e2e::harness::{Engine, Lab, PATIENCE, RELEASE_NAMESPACE, alone, eventually, release};
 
-/// Far beyond what anything here takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_mins(3);
 const LIMIT: &str =
     "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: limit}, spec: {
     limits: [{name: all, key: [{header: x-user}], algorithm: TokenBucket, limit: 2, window: 1h, burst: 2}]}}";

@@ -1,22 +1,18 @@
 //! Pods, containers and nodes that end: with notice, by force, and for lack of memory.
 
-use std::time::Duration;
-
 use http::Method;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tidegate_e2e::harness::{
-    Answer, Client, Engine, Frozen, Lab, RELEASE_NAMESPACE, Traffic, alone, engine_url, eventually,
+    Answer, Client, Engine, Frozen, Lab, PATIENCE, RELEASE_NAMESPACE, Traffic, alone, engine_url, eventually,
     in_namespace, is_ready, release,
 };
 use tidegate_policy::report::{Status, TierName, TierState};
 use tokio::task::JoinHandle;
 
-/// Far beyond what a restart takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_mins(2);
 /// One request of each user in an hour.
 const ONCE: &str = "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: once}, spec: {
     limits: [{name: user, key: [{header: x-user}], when: [{header: x-user, operator: Exists}], algorithm: TokenBucket, limit: 1, window: 1h, burst: 1}]}}";
@@ -72,19 +68,6 @@ async fn is_gone(lab: &Lab, pod: &Pod) -> anyhow::Result<()> {
     .await
 }
 
-/// The Service of an engine, once it answers.
-async fn service_url(lab: &Lab, name: &str) -> anyhow::Result<String> {
-    let service = lab.api::<Service>().get(name).await?;
-    let address = service.spec.and_then(|spec| spec.cluster_ip).expect("a cluster IP");
-    eventually("an answer through the Service", PATIENCE, async || {
-        let answer = lab.http.get(&format!("http://{address}/health")).await;
-        let status = answer.map_err(|error| format!("{error:#}"))?.status;
-        if status == 200 { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await?;
-    Ok(format!("http://{address}/v1/completions"))
-}
-
 #[tokio::test]
 async fn a_stream_within_the_grace_period_is_whole_and_one_beyond_it_ends_with_the_pod() -> anyhow::Result<()>
 {
@@ -92,7 +75,7 @@ async fn a_stream_within_the_grace_period_is_whole_and_one_beyond_it_ends_with_t
         lab.apply_permissive_policy().await?;
         let engine = Engine::new("llama").replicas(2).grace_seconds(25);
         let pods = lab.engine(&engine).await?;
-        let url = service_url(lab, "llama").await?;
+        let url = lab.service_url("llama").await?;
         let traffic = Traffic::start(&url, &[Client { priority: "medium", rate: 10.0 }]);
         let (short, long) = (stream(lab, &pods[0], 250)?, stream(lab, &pods[0], 3000)?);
         lab.until(&pods[0], "both streams", |status| status.in_flight >= 2).await?;
@@ -217,7 +200,7 @@ async fn a_drained_node_and_a_scale_down_lose_no_request() -> anyhow::Result<()>
         lab.apply_permissive_policy().await?;
         let engine = Engine::new("llama").replicas(3);
         let pods = lab.engine(&engine).await?;
-        let url = service_url(lab, "llama").await?;
+        let url = lab.service_url("llama").await?;
         let traffic = Traffic::start(&url, &[Client { priority: "medium", rate: 20.0 }]);
         let nodes: Api<Node> = Api::all(lab.client.clone());
         let of = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();

@@ -1,15 +1,12 @@
 //! Pods that are reached by the name of their port, because nothing may redirect their traffic.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 use tidegate_crds::RateLimitPolicy;
-use tidegate_e2e::harness::{Engine, Lab, eventually, in_namespace, pod_ip};
+use tidegate_e2e::harness::{Engine, Lab, PATIENCE, eventually, in_namespace, pod_ip};
 
-const PATIENCE: Duration = Duration::from_mins(2);
 const ONE: &str = "{apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: one}, spec: {
     limits: [{name: all, algorithm: TokenBucket, limit: 1, window: 1h, burst: 1}]}}";
 

@@ -1,17 +1,12 @@
 //! Pods that finish, roll and go.
 
-use std::time::Duration;
-
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tidegate_e2e::cluster::images;
-use tidegate_e2e::harness::{Client, Engine, Traffic, eventually, in_namespace};
-
-/// Far beyond what anything here takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_mins(4);
+use tidegate_e2e::harness::{Client, Engine, PATIENCE, Traffic, eventually, in_namespace};
 
 #[tokio::test]
 async fn a_job_with_a_sidecar_completes() -> anyhow::Result<()> {
@@ -55,18 +50,7 @@ async fn a_rolling_update_under_load_loses_no_request() -> anyhow::Result<()> {
         lab.apply_permissive_policy().await?;
         let engine = Engine::new("llama").replicas(2);
         lab.engine(&engine).await?;
-        let service = lab.api::<Service>().get("llama").await?;
-        let address = service.spec.and_then(|spec| spec.cluster_ip).expect("a cluster IP");
-        let url = format!("http://{address}/v1/completions");
-        eventually("an answer through the Service", PATIENCE, async || {
-            let answer = lab
-                .http
-                .get(&format!("http://{address}/health"))
-                .await
-                .map_err(|error| format!("{error:#}"))?;
-            if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
-        })
-        .await?;
+        let url = lab.service_url("llama").await?;
         let traffic = Traffic::start(&url, &[Client { priority: "medium", rate: 40.0 }]);
         let restart = json!({"spec": {"template": {"metadata": {"annotations": {"restarted": "once"}}}}});
         let deployments = lab.api::<Deployment>();

@@ -6,10 +6,9 @@ use anyhow::Context;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::DeleteParams;
 use tidegate_crds::RateLimitPolicy;
-use tidegate_e2e::harness::{Client, Engine, Lab, Traffic, alone, engine_url, eventually, in_namespace};
-
-/// Far beyond what anything here takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_mins(2);
+use tidegate_e2e::harness::{
+    Client, Engine, Lab, PATIENCE, Traffic, alone, engine_url, eventually, in_namespace,
+};
 
 fn limit(requests: u32) -> String {
     format!(
