@@ -3,6 +3,7 @@
 mod cell;
 mod condition;
 mod groups;
+mod report;
 mod stage;
 mod state;
 mod statuses;
@@ -11,7 +12,6 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::report::{BreakerGroups, BreakerState, BreakerStatus, Transition};
 use tidegate_policy::{Breaker as Policy, Millis, Mode, PriorityClass, Stage};
 
 use crate::spread::Spread;
@@ -317,52 +317,6 @@ impl Breaker {
     pub(crate) fn tick(&self, now: Tick) {
         self.cells.iter().for_each(|cell| cell.state.tick(now, self.conditions.timing));
         self.stages.iter().for_each(|stage| stage.state.tick(now, self.stage_timing()));
-    }
-
-    /// State for people. Of several breakers the one that lets least pass.
-    pub(crate) fn status(&self, now: Tick) -> BreakerStatus {
-        let severity = |cell: &&Cell| match cell.state.state() {
-            BreakerState::Closed => 0,
-            BreakerState::HalfOpen => 1,
-            BreakerState::Open => 2,
-        };
-        // The first of equals: without groups the only one.
-        let worst = self.cells.iter().rev().max_by_key(severity).unwrap_or(&self.cells[0]);
-        BreakerStatus {
-            policy: self.policy.policy.clone(),
-            mode: self.policy.mode,
-            state: worst.state.state(),
-            failure_ratio: worst.failure_ratio(now),
-            consecutive_failures: worst.state.consecutive_failures(),
-            last_trigger_reason: worst.record.reason(),
-            half_open_in_millis: worst.state.half_opens_in(now).map(|left| left.as_millis() as u64),
-            transitions: self.transitions(),
-            groups: self.groups.as_ref().map(|groups| self.groups_status(groups)),
-            stages: self.stages.iter().map(|stage| stage.status(now)).collect(),
-        }
-    }
-
-    /// Of all breakers but those of stages.
-    fn transitions(&self) -> Vec<Transition> {
-        let mut sum: Vec<Transition> = Vec::new();
-        for cell in &self.cells {
-            for (i, (moved, count)) in cell.state.transitions().into_iter().enumerate() {
-                match sum.get_mut(i) {
-                    Some(transition) => transition.count += count,
-                    None => sum.push(Transition { from: moved.from, to: moved.to, count }),
-                }
-            }
-        }
-        sum
-    }
-
-    fn groups_status(&self, groups: &Groups) -> BreakerGroups {
-        let in_state = |state| self.cells.iter().filter(|cell| cell.state.state() == state).count() as u64;
-        BreakerGroups {
-            tracked: groups.taken() as u64,
-            open: in_state(BreakerState::Open),
-            half_open: in_state(BreakerState::HalfOpen),
-        }
     }
 
     fn looks_at_latency(&self) -> bool {

@@ -1,4 +1,4 @@
-use tidegate_policy::report::{StageState, StageStatus};
+use tidegate_policy::report::{BreakerState, StageState, StageStatus};
 use tidegate_policy::{
     ConsecutiveFailures, ErrorRatio, HalfOpen, HeaderName, InFlight, KeyPart, LatencyPercentile, OutOfMemory,
     Per, Ratio, SlowCallRatio, StageBreaker, StatusMatch, Timeouts, Trip as Trips,

@@ -2,6 +2,7 @@
 //! (three states; sliding windows by count and by time; slow calls) and Failsafe (thresholds in a row, by
 //! count and by time; success thresholds). Each line is a call: its outcome, and the state that follows.
 
+use tidegate_policy::report::BreakerState;
 use tidegate_policy::{
     ConsecutiveFailures, ErrorRatio, HalfOpen, Millis, Ratio, SlowCallRatio, StatusMatch, Trip as Trips,
 };

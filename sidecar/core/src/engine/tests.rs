@@ -4,7 +4,7 @@ use tidegate_policy::{Mode, PriorityClass};
 use super::*;
 use crate::Admission;
 use crate::testing::Request;
-use crate::{Cause, EngineReading, GpuMemoryReading, Refusal};
+use crate::{Cause, Completion, EngineReading, GpuMemoryReading, HeadOutcome, Refusal};
 
 fn document(json: &str) -> PolicyDocument {
     let whole = format!(r#"{{"apiVersion":"policy.tidegate.dev/v1","revision":"r1",{json}}}"#);
