@@ -15,6 +15,7 @@ mod engine_metrics;
 mod gpu;
 mod hooks;
 mod identity;
+mod key_sets;
 mod metrics;
 mod named_port;
 #[path = "../proxy/nobody.rs"]
@@ -27,6 +28,7 @@ mod probe;
 mod refusal;
 mod server;
 mod sidecar;
+mod signer;
 mod stages;
 #[path = "../proxy/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of the data path")]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::decisions::{breaker, code, document};
+use crate::breaker::breaker;
+use crate::decisions::{code, document};
 use crate::nobody::nobody;
 use crate::support::{Engine, Proxy, ok, until};
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod breaker;
 mod connections;
 mod decisions;
 mod fallbacks;
@@ -9,6 +10,7 @@ mod framing;
 mod limits;
 mod nobody;
 mod prefixes;
+mod priority;
 mod queue;
 mod sequences;
 #[path = "../edge/sidecar.rs"]

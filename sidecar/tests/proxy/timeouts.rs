@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::decisions::{breaker, code, document};
+use crate::breaker::breaker;
+use crate::decisions::{code, document};
 use crate::support::{Engine, Peer, Proxy};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
