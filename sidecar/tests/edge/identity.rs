@@ -23,12 +23,60 @@ fn a_limit_counts_by_the_claim_of_a_verified_token() {
 
 #[test]
 fn an_rsa_signature_is_believed_in_the_form_that_the_policy_allows() {
-    let (allowed, other) = (Signer::rsa("RS256"), Signer::rsa("PS256"));
+    let (allowed, other) = (Signer::of("RS256", "a"), Signer::of("PS256", "b"));
     let (sidecar, _file) = start(&inline(&[&allowed, &other]));
     assert!(passes(&sidecar, "anonymous"), "the one request of the empty key is spent");
     assert!(passes(&sidecar, &allowed.token(&claims("ann"))));
     assert!(!passes(&sidecar, &other.token(&claims("bob"))), "PS256 with the same key");
     assert_eq!((judged(&sidecar, "verified"), judged(&sidecar, "unknown_key")), (1, 1));
+}
+
+#[test]
+fn every_algorithm_is_believed_where_it_is_pinned_and_nowhere_else() {
+    let algorithms = ["EdDSA", "ES256", "ES384", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
+    let signers = algorithms.map(|algorithm| Signer::of(algorithm, algorithm));
+    let keys = inline(&signers.each_ref());
+    let mut document: Value = serde_json::from_str(&policy(&keys)).unwrap();
+    // As many issuers as a policy may have, with the keys of all and one algorithm each.
+    let pinned = &algorithms[1..];
+    let issuers =
+        pinned.iter().map(|algorithm| json!({"issuer": algorithm, "algorithms": [algorithm], "keys": keys}));
+    document["identity"]["jwt"] = issuers.collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), document.to_string()).unwrap();
+    let argument = format!("--policy-file={}", file.path().display());
+    let sidecar = Sidecar::start(Engine::start().address, &[&argument, "--workers=1"]);
+    assert!(passes(&sidecar, "anonymous"), "the one request of the empty key is spent");
+    let judged_as = |token: &str| {
+        let outcomes = ["verified", "unknown_key", "bad_signature", "not_for_us"];
+        let before = outcomes.map(|outcome| judged(&sidecar, outcome));
+        let is_believed = passes(&sidecar, token);
+        let now = outcomes.map(|outcome| judged(&sidecar, outcome));
+        let changed = (0..outcomes.len()).find(|at| now[*at] != before[*at]).unwrap();
+        assert_eq!(is_believed, outcomes[changed] == "verified");
+        outcomes[changed]
+    };
+    for issuer in pinned {
+        for signer in &signers {
+            let own = signer.algorithm();
+            let claims = json!({"iss": issuer, "sub": format!("{own} for {issuer}"), "exp": now() + 3600});
+            // By its own name it is asked for by another issuer, which is not this one.
+            let expected = match own {
+                _ if own == *issuer => "verified",
+                "EdDSA" => "unknown_key",
+                _ => "not_for_us",
+            };
+            assert_eq!(judged_as(&signer.token(&claims)), expected, "{own} for {issuer}");
+            if own == *issuer {
+                continue;
+            }
+            // By the name of another a key of its kind is found, and does not fit.
+            let is_of_a_kind = own.starts_with('E') == issuer.starts_with('E') && own != "EdDSA";
+            let expected = if is_of_a_kind { "bad_signature" } else { "unknown_key" };
+            let lie = signer.token_that_says(issuer, &claims);
+            assert_eq!(judged_as(&lie), expected, "{own} that says {issuer}");
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod agent;
 mod api_keys;
 mod authority;
+mod cardinality;
 mod command_line;
 mod crash;
 mod decision_log;

@@ -27,15 +27,19 @@ impl File {
     }
 
     /// Whoever reads it finds the whole of it, or what it was before.
-    fn write(&self, content: &str) {
+    pub(crate) fn write(&self, content: &str) {
         let next = self.folder.path().join("next");
         fs::write(&next, content).unwrap();
         fs::rename(next, self.path()).unwrap();
     }
 
     fn sidecar(&self) -> Sidecar {
+        self.sidecar_with(&[])
+    }
+
+    pub(crate) fn sidecar_with(&self, more: &[&str]) -> Sidecar {
         let path = self.path().display().to_string();
-        Sidecar::start(Engine::start().address, &["--policy-file", &path])
+        Sidecar::start(Engine::start().address, &[&["--policy-file", &path], more].concat())
     }
 }
 
@@ -64,7 +68,7 @@ pub(crate) fn one_request(revision: &str) -> String {
     serde_json::to_string(&document).unwrap()
 }
 
-fn in_force(sidecar: &Sidecar, revision: &str) {
+pub(crate) fn in_force(sidecar: &Sidecar, revision: &str) {
     sidecar.await_status("a change in force", |status| status["revision"] == revision);
 }
 

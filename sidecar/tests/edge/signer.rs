@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
-    RSA_PSS_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+    KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
 };
 use serde_json::{Value, json};
 
@@ -20,41 +21,73 @@ pub(crate) const ISSUER: &str = "https://issuer.example.com";
 const RSA_KEY: &[u8] = include_bytes!("rsa_2048.pk8");
 
 /// A key that signs, and the member of a key set that tells its public half.
-pub(crate) enum Signer {
-    Ed25519(String, Ed25519KeyPair),
-    P256(String, EcdsaKeyPair),
-    /// With the name of the algorithm: RS256 or PS256.
-    Rsa(&'static str, RsaKeyPair),
+pub(crate) struct Signer {
+    id: String,
+    algorithm: &'static str,
+    pair: Pair,
+}
+
+enum Pair {
+    Edwards(Ed25519KeyPair),
+    /// With the name of its curve.
+    Elliptic(&'static str, EcdsaKeyPair),
+    Rsa(&'static dyn RsaEncoding, RsaKeyPair),
 }
 
 impl Signer {
-    pub(crate) fn rsa(algorithm: &'static str) -> Self {
-        Self::Rsa(algorithm, RsaKeyPair::from_pkcs8(RSA_KEY).unwrap())
+    /// With a key of its own, or that of all RSA algorithms.
+    pub(crate) fn of(algorithm: &'static str, id: &str) -> Self {
+        let random = SystemRandom::new();
+        let rsa = |encoding| Pair::Rsa(encoding, RsaKeyPair::from_pkcs8(RSA_KEY).unwrap());
+        let elliptic = |curve, algorithm| {
+            let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+            Pair::Elliptic(curve, EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap())
+        };
+        let pair = match algorithm {
+            "EdDSA" => {
+                let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+                Pair::Edwards(Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap())
+            }
+            "ES256" => elliptic("P-256", &ECDSA_P256_SHA256_FIXED_SIGNING),
+            "ES384" => elliptic("P-384", &ECDSA_P384_SHA384_FIXED_SIGNING),
+            "RS256" => rsa(&RSA_PKCS1_SHA256),
+            "RS384" => rsa(&RSA_PKCS1_SHA384),
+            "RS512" => rsa(&RSA_PKCS1_SHA512),
+            "PS256" => rsa(&RSA_PSS_SHA256),
+            "PS384" => rsa(&RSA_PSS_SHA384),
+            "PS512" => rsa(&RSA_PSS_SHA512),
+            other => panic!("{other}"),
+        };
+        Self { id: id.to_owned(), algorithm, pair }
     }
 
     pub(crate) fn ed25519(id: &str) -> Self {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-        Self::Ed25519(id.to_owned(), Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap())
+        Self::of("EdDSA", id)
     }
 
     pub(crate) fn p256(id: &str) -> Self {
-        let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
-        Self::P256(id.to_owned(), EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap())
+        Self::of("ES256", id)
+    }
+
+    pub(crate) fn algorithm(&self) -> &'static str {
+        self.algorithm
     }
 
     pub(crate) fn public(&self) -> Value {
-        match self {
-            Self::Ed25519(id, pair) => {
+        let id = &self.id;
+        match &self.pair {
+            Pair::Edwards(pair) => {
                 let x = URL_SAFE_NO_PAD.encode(pair.public_key());
                 json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": x, "alg": "EdDSA", "use": "sig"})
             }
-            Self::P256(id, pair) => {
-                let [x, y] = [&pair.public_key().as_ref()[1..33], &pair.public_key().as_ref()[33..]];
+            Pair::Elliptic(curve, pair) => {
+                // Behind a byte for its form: x and y, of the same length.
+                let point = &pair.public_key().as_ref()[1..];
+                let (x, y) = point.split_at(point.len() / 2);
                 let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-                json!({"kty": "EC", "crv": "P-256", "kid": id, "x": x, "y": y})
+                json!({"kty": "EC", "crv": curve, "kid": id, "x": x, "y": y})
             }
-            Self::Rsa(id, pair) => {
+            Pair::Rsa(_, pair) => {
                 let RsaPublicKeyComponents::<Vec<u8>> { n, e } = pair.public().into();
                 let (n, e) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(e));
                 json!({"kty": "RSA", "kid": id, "n": n, "e": e})
@@ -63,24 +96,21 @@ impl Signer {
     }
 
     pub(crate) fn token(&self, claims: &Value) -> String {
-        let (id, algorithm) = match self {
-            Self::Ed25519(id, _) => (id, "EdDSA"),
-            Self::P256(id, _) => (id, "ES256"),
-            Self::Rsa(algorithm, _) => (&(*algorithm).to_owned(), *algorithm),
-        };
+        self.token_that_says(self.algorithm, claims)
+    }
+
+    /// A token whose header names this algorithm, whatever it is signed with.
+    pub(crate) fn token_that_says(&self, algorithm: &str, claims: &Value) -> String {
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let header = json!({"alg": algorithm, "kid": id, "typ": "JWT"});
+        let header = json!({"alg": algorithm, "kid": self.id, "typ": "JWT"});
         let message = format!("{}.{}", part(header), part(claims.clone()));
-        let signature = match self {
-            Self::Ed25519(_, pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
-            Self::P256(_, pair) => {
-                pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec()
-            }
-            Self::Rsa(algorithm, pair) => {
-                let padding: &dyn ring::signature::RsaEncoding =
-                    if *algorithm == "PS256" { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+        let random = SystemRandom::new();
+        let signature = match &self.pair {
+            Pair::Edwards(pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
+            Pair::Elliptic(_, pair) => pair.sign(&random, message.as_bytes()).unwrap().as_ref().to_vec(),
+            Pair::Rsa(encoding, pair) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
-                pair.sign(padding, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+                pair.sign(*encoding, &random, message.as_bytes(), &mut signature).unwrap();
                 signature
             }
         };

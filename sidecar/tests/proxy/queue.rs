@@ -121,9 +121,12 @@ fn nobody_waits_for_longer_than_its_client_does() {
     let mut first = proxy.connect();
     first.send(&post("/first"));
     running(&proxy);
-    for field in
-        ["x-stainless-read-timeout: 0.5", "X-Stainless-Timeout: 1", "x-envoy-expected-rq-timeout-ms: 300"]
-    {
+    for field in [
+        "x-stainless-read-timeout: 0.5",
+        "X-Stainless-Timeout: 1",
+        "x-envoy-expected-rq-timeout-ms: 300",
+        "Grpc-Timeout: 300m",
+    ] {
         let request = post("/second").replacen("\r\n", &format!("\r\n{field}\r\n"), 1);
         let refused = proxy.ask(&request);
         let reason = refused.header("x-tidegate-reason");

@@ -103,6 +103,40 @@ async fn a_call_over_its_limit_is_resource_exhausted_and_says_when_to_come_again
 }
 
 #[tokio::test]
+async fn a_call_waits_in_the_queue_for_as_long_as_its_grpc_timeout_says() {
+    // Two places, one of them for high, and a queue that lets wait for an hour.
+    let (_file, path) = document::with(&serde_json::json!({
+        "concurrency": {"policy": "shop/llama", "mode": "Enforce", "algorithm": "static",
+            "initial": 2, "min": 2, "max": 2},
+        "queue": {"policy": "shop/llama", "mode": "Enforce", "maxLength": 10, "timeoutMillis": 3_600_000},
+    }));
+    let sidecar = start(engine(echo), &["--policy-file", &path]);
+    let mut client = client(sidecar.data).await;
+    let (sender, body) = frames();
+    sender.send(data("first")).unwrap();
+    let mut holds = client.send_request(call(INFER, body)).await.unwrap();
+    assert_eq!(holds.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "first");
+    let waiting = |timeout: &str| {
+        let mut request = call(INFER, whole([data("x")]));
+        request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        client.clone().send_request(request)
+    };
+    let [hour, minute] = [waiting("1H"), waiting("600M")].map(tokio::spawn);
+    for timeout in ["1S", "300m", "300000u", "99999999n"] {
+        let refused = waiting(timeout).await.unwrap();
+        assert_eq!(field(refused.headers(), "grpc-status"), "14", "{timeout}");
+        let reason = field(refused.headers(), "x-tidegate-reason");
+        assert_eq!(reason, "queue-timeout; policy=shop/llama; rule=queue", "{timeout}");
+    }
+    drop(sender);
+    assert_eq!(field(&collected(holds).await.0, "grpc-status"), "0");
+    for patient in [hour, minute] {
+        let served = patient.await.unwrap().unwrap();
+        assert_eq!(field(&collected(served).await.0, "grpc-status"), "0", "who waits for longer is served");
+    }
+}
+
+#[tokio::test]
 async fn a_call_of_a_client_that_nobody_knows_is_unauthenticated_where_a_policy_says_so() {
     let keys = serde_json::json!({"headers": ["authorization"], "required": true});
     let (_file, path) =
