@@ -292,7 +292,7 @@ impl Trouble {
                 "the framing of the request is ambiguous: send either Content-Length or Transfer-Encoding: chunked, once"
             }
             Self::BadTarget => "the request's target is not understood: send a path that begins with /",
-            Self::BadHost => "the request has no Host header or several: send one",
+            Self::BadHost => "the request has no Host header, several, or one that names no host: send one",
             Self::Connect => "CONNECT is not served here: send the request itself",
             Self::Unauthenticated => "no API key that is known here: send one as Authorization: Bearer",
             Self::Overloaded => "the sidecar has as many requests or connections as it may: retry later",

@@ -41,6 +41,8 @@ enum Next {
     Chunks(Chunks),
     /// Nothing that is known.
     Lost,
+    /// A body that is none.
+    Broken,
 }
 
 /// A head, as far as it was read.
@@ -105,9 +107,9 @@ impl RequestWatch {
                         data = behind;
                         self.next = Next::default();
                     }
-                    Err(_) => self.next = Next::Lost,
+                    Err(_) => self.next = Next::Broken,
                 },
-                Next::Lost => return,
+                Next::Lost | Next::Broken => return,
             }
         }
     }
@@ -122,6 +124,11 @@ impl RequestWatch {
         };
         self.next = next;
         self.heads.push_back(framed);
+    }
+
+    /// Whether a body has turned out to be none: whatever another reader makes of the rest is not to be believed.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.next, Next::Broken)
     }
 
     /// How the head of the oldest request that was not taken yet frames its body. None is known of one that this

@@ -10,6 +10,8 @@ impl Arrived {
     /// in one is a trick to hide the host.
     pub(super) fn has_target(&self) -> bool {
         let uri = &self.parts.uri;
+        // Only an absolute URL of HTTP/1.1 may leave the path out before a query.
+        let only_query = uri.path_and_query().is_some_and(|path| path.as_str().starts_with('?'));
         let origin = uri.scheme().is_some() || uri.authority().is_none();
         let userless = uri.authority().is_none_or(|authority| !authority.as_str().contains('@'));
         let path = match uri.path() {
@@ -17,13 +19,16 @@ impl Arrived {
             "" => uri.scheme().is_some(),
             path => path.starts_with('/'),
         };
-        origin && userless && path
+        origin && userless && path && !(only_query && self.parts.version == Version::HTTP_2)
     }
 
+    /// Exactly one, that is a name or an address with or without a port (RFC 9112, 3.2); older versions may have none.
     pub(super) fn has_host(&self) -> bool {
-        match self.parts.headers.get_all(header::HOST).iter().count() {
-            0 => self.parts.version != Version::HTTP_11,
-            hosts => hosts == 1,
+        let mut hosts = self.parts.headers.get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (None, _) => self.parts.version != Version::HTTP_11,
+            (Some(host), None) => is_host(host.as_bytes()),
+            (Some(_), Some(_)) => false,
         }
     }
 
@@ -42,5 +47,37 @@ impl Arrived {
             && self.parts.headers.contains_key(header::UPGRADE)
             && asks(header::CONNECTION, "upgrade")
             && !asks(header::UPGRADE, "h2c")
+    }
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110, 7.2), which may be empty.
+fn is_host(value: &[u8]) -> bool {
+    let behind_brackets = value.iter().rposition(|byte| *byte == b']').map_or(0, |at| at + 1);
+    let colon = value[behind_brackets..].iter().position(|byte| *byte == b':');
+    let (name, port) = value.split_at(colon.map_or(value.len(), |at| behind_brackets + at));
+    let is_port = port.iter().skip(1).all(u8::is_ascii_digit);
+    let is_unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte);
+    let is_name = match name {
+        [b'[', address @ .., b']'] => address.iter().all(|byte| is_unreserved(byte) || *byte == b':'),
+        name => name.iter().all(|byte| is_unreserved(byte) || *byte == b'%'),
+    };
+    is_port && is_name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_host;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
+        for host in ["", "a", "llama-0.svc_x", "10.0.0.1:8000", "a:", "[::1]", "[fe80::1]:80", "%41", "a,b"] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for other in [
+            "a b", "a@b", "a/b", "a?b", "a:bc", "a:1:2", "::1", "[::1", "[a]b", "a\"", "a, b", "\u{e9}",
+            "a#b",
+        ] {
+            assert!(!is_host(other.as_bytes()), "{other}");
+        }
     }
 }

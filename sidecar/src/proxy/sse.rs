@@ -7,12 +7,14 @@ pub(super) struct EventCounter {
     count: u64,
     line: Line,
     has_data: bool,
+    /// A carriage return was the last byte: a line feed behind it ends no line of its own.
+    returned: bool,
 }
 
 /// How the current line begins.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Line {
-    /// Nothing, or only a carriage return so far.
+    /// Nothing so far.
     #[default]
     Blank,
     /// With the first letter of `data`; no other field begins with it.
@@ -23,18 +25,26 @@ enum Line {
 impl EventCounter {
     /// Takes the next bytes of the stream, cut anywhere.
     pub(super) fn feed(&mut self, data: &[u8]) {
-        let mut lines = data.split(|byte| *byte == b'\n').peekable();
-        while let Some(part) = lines.next() {
+        for part in data.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+            let returned = std::mem::take(&mut self.returned);
+            if returned && part == b"\n" {
+                continue;
+            }
+            let (line, end) = match part {
+                [line @ .., end @ (b'\n' | b'\r')] => (line, Some(*end)),
+                line => (line, None),
+            };
             if self.line == Line::Blank {
-                self.line = match part.iter().find(|byte| **byte != b'\r') {
+                self.line = match line.first() {
                     None => Line::Blank,
                     Some(b'd') => Line::Data,
                     Some(_) => Line::Other,
                 };
             }
-            if lines.peek().is_some() {
+            if end.is_some() {
                 self.end_line();
             }
+            self.returned = end == Some(b'\r');
         }
     }
 
@@ -59,10 +69,21 @@ mod tests {
     #[test]
     fn events_are_counted_however_the_stream_is_cut() {
         let stream = b"data: {\"a\":1}\n\n: ping\n\nevent: x\r\ndata: 1\r\ndata: 2\r\n\r\n\ndata: [DONE]\n\n";
-        for step in 1..=stream.len() {
-            let mut counter = EventCounter::default();
-            stream.chunks(step).for_each(|piece| counter.feed(piece));
-            assert_eq!(counter.count(), 3, "in pieces of {step}");
+        let returns =
+            stream.iter().map(|byte| if *byte == b'\n' { b'\r' } else { *byte }).collect::<Vec<_>>();
+        for (stream, events) in
+            [(&stream[..], 3), (b"data: 1\r\rdata: 2\r\r\r\ndata: 3\r\n\r\n", 3), (&returns, 4)]
+        {
+            for step in 1..=stream.len() {
+                let mut counter = EventCounter::default();
+                stream.chunks(step).for_each(|piece| counter.feed(piece));
+                assert_eq!(
+                    counter.count(),
+                    events,
+                    "in pieces of {step}: {:?}",
+                    String::from_utf8_lossy(stream)
+                );
+            }
         }
     }
 }

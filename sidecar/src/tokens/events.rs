@@ -3,7 +3,7 @@
 use super::usage::UsageReader;
 
 /// Takes a stream apart, as the HTML standard says (9.2.6), and hands its data on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EventReader {
     line: Line,
     /// The event has data so far.
@@ -17,6 +17,8 @@ pub struct EventReader {
 enum Line {
     #[default]
     Begin,
+    /// At the begin of the stream, behind so many bytes of a mark of byte order, which is no part of it.
+    Mark(u8),
     /// So many bytes of the field's name were those of `data`.
     Name(u8),
     /// Behind the colon, where one space is no data.
@@ -26,6 +28,15 @@ enum Line {
 }
 
 const DATA: &[u8] = b"data";
+
+/// In UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl Default for EventReader {
+    fn default() -> Self {
+        Self { line: Line::Mark(0), has_data: false, returned: false }
+    }
+}
 
 impl Line {
     const WHOLE_NAME: Self = Self::Name(4);
@@ -70,7 +81,14 @@ impl EventReader {
 
     fn step(&mut self, byte: u8, usage: &mut UsageReader) {
         self.line = match (self.line, byte) {
-            (Line::Begin, b'd') => Line::Name(1),
+            (Line::Begin | Line::Mark(0), b'd') => Line::Name(1),
+            (Line::Mark(n), byte) if MARK[usize::from(n)] == byte => {
+                if n == 2 {
+                    Line::Begin
+                } else {
+                    Line::Mark(n + 1)
+                }
+            }
             (Line::WHOLE_NAME, b':') => {
                 self.begin_data(usage);
                 Line::Colon

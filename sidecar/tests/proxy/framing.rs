@@ -68,13 +68,23 @@ fn framing_that_cannot_be_trusted_is_refused() {
 }
 
 #[test]
-fn a_request_has_exactly_one_host() {
+fn a_request_has_exactly_one_host_that_is_one() {
     let engine = echo_head();
     let proxy = Proxy::new(engine.address);
     assert_eq!(proxy.ask("GET / HTTP/1.1\r\n\r\n").status, 400);
     assert_eq!(proxy.ask("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").status, 400);
     let absolute = proxy.ask("GET http://one.example/p?q HTTP/1.1\r\nHost: two.example\r\n\r\n");
     assert!(absolute.text().starts_with("GET /p?q HTTP/1.1\r\nhost: one.example\r\n"), "{}", absolute.text());
+    let pathless = proxy.ask("GET http://one.example?q HTTP/1.1\r\nHost: two.example\r\n\r\n");
+    assert!(pathless.text().starts_with("GET /?q HTTP/1.1\r\nhost: one.example\r\n"), "{}", pathless.text());
+    for host in ["a b", "u@a", "a/b", "a?b", "a:b", "a, b", "[::1", "\u{e9}"] {
+        let refused = proxy.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!((refused.status, refused.header("x-tidegate-reason")), (400, Some("bad-host")), "{host}");
+    }
+    for host in ["", "[::1]:8000", "llama-0.svc:80", "a_b"] {
+        let passed = proxy.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert!(passed.text().contains(&format!("\r\nhost: {host}\r\n")), "{host}: {}", passed.text());
+    }
     assert_eq!(proxy.ask("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n").status, 405);
 }
 
@@ -193,7 +203,7 @@ fn answers_without_a_body_keep_their_fields_and_the_connection() {
 fn interim_responses_are_passed_on_and_not_taken_for_the_answer() {
     let engine = Engine::answering(|_| {
         format!(
-            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x\r\nX: 1\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n{}",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x\r\nX: 1\r\nContent-Length: 5\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n{}",
             ok("final")
         )
     });

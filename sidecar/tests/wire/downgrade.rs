@@ -105,6 +105,7 @@ fn heads() -> Vec<Payload> {
         ("a path without a slash", pseudo("GET", "first", "a"), None, vec![], Nothing),
         ("a whole URL for a path", pseudo("GET", "http://b/first", "a"), None, vec![], Nothing),
         ("no path", pseudo("GET", "", "a"), None, vec![], Nothing),
+        ("a query for a path", pseudo("GET", "?q", "a"), None, vec![], Nothing),
         ("a star for a path", pseudo("GET", "*", "a"), None, vec![], Nothing),
         (
             "a line in the method",
@@ -154,6 +155,7 @@ fn order() -> Vec<Payload> {
             Nothing,
         ),
         ("two hosts", [host("a", "b"), vec![("host", "c")]].concat(), None, vec![], Nothing),
+        ("a host that is none", host("a", "b c"), None, vec![], Nothing),
         ("a host beside the authority", host("a", "b"), None, vec![], One),
         (
             "cookies in crumbs",

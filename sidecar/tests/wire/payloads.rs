@@ -106,6 +106,21 @@ fn chunks() -> Vec<Payload> {
             post("Transfer-Encoding: chunked", "3;a\rb\r\nabc\r\n0\r\n\r\n"),
             Refused,
         ),
+        (
+            "a chunked body's trailer that ends with a line feed, and swallows the next request",
+            post("Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\nX: 1\n\r\n"),
+            Refused,
+        ),
+        (
+            "a chunked body's trailer with a carriage return",
+            post("Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\nX: 1\rY: 2\r\n\r\n"),
+            Refused,
+        ),
+        (
+            "a chunked body's trailer that is folded",
+            post("Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\nX: 1\r\n 2\r\n\r\n"),
+            Refused,
+        ),
     ]
 }
 

@@ -24,11 +24,11 @@ pub(in crate::proxy) struct ResponseHead {
 }
 
 impl ResponseHead {
-    /// Appends it as an interim response.
+    /// Appends it as an interim response, which has no length (RFC 9110, 8.6).
     pub(in crate::proxy) fn encode_interim(&self, out: &mut BytesMut) {
         let reason = self.status.canonical_reason().unwrap_or_default();
         out.put_slice(format!("HTTP/1.1 {} {reason}\r\n", self.status.as_str()).as_bytes());
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
             out.put_slice(name.as_str().as_bytes());
             out.put_slice(b": ");
             out.put_slice(value.as_bytes());

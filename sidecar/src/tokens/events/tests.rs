@@ -22,6 +22,19 @@ fn data_is_read_however_the_stream_is_cut() {
 }
 
 #[test]
+fn a_mark_of_byte_order_is_no_part_of_the_first_line_and_of_no_other() {
+    let event = b"data: {\"choices\":[{\"text\":\"tide\"}]}\n\n";
+    let plain = read([&event[..]]).0;
+    let marked = [&b"\xef\xbb\xbf"[..], event].concat();
+    let twice = [&marked[..], &marked].concat();
+    for step in 1..=marked.len() {
+        assert_eq!(read(marked.chunks(step)).0, plain, "in pieces of {step}");
+        assert_eq!(read(twice.chunks(step)).0, plain, "the second begins no field that is known");
+    }
+    assert_eq!(read([&b"\xef\xbb"[..], event]).0, 0, "half a mark is none");
+}
+
+#[test]
 fn a_stream_can_be_cut_where_it_is_said_that_an_event_ends() {
     let ends = read(STREAM.chunks(1)).1;
     assert_eq!(ends.len(), 5);

@@ -35,7 +35,8 @@ fn in_parameters(value: &Value) -> bool {
 pub(super) fn stream(body: &[u8]) -> (Tokens, bool, Option<usize>) {
     let mut usage = UsageReader::of_events();
     let mut event: Option<Vec<u8>> = None;
-    let (mut start, mut ended) = (0, None);
+    let mark = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let (mut start, mut ended) = (mark, None);
     while start < body.len() {
         let length = body[start..].iter().position(|byte| matches!(byte, b'\n' | b'\r'));
         let line = &body[start..length.map_or(body.len(), |length| start + length)];
