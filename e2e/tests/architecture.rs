@@ -15,7 +15,7 @@ use std::process::Command;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("crds", &["k8s-openapi", "kube", "schemars", "serde", "serde-saphyr", "serde_json"]),
     ("policy", &["serde", "serde_json", "serde_path_to_error", "thiserror"]),
-    ("core", &["policy", "arrayvec", "crossbeam-utils", "loom", "zerocopy"]),
+    ("core", &["policy", "arrayvec", "crossbeam-utils", "libm", "loom", "zerocopy"]),
     ("gpu", &["nvml-wrapper", "serde", "thiserror"]),
     // What is fuzzed, and nothing of the product: it sees what it judges.
     ("fuzz", &["core", "policy"]),

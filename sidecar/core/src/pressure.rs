@@ -112,7 +112,8 @@ impl Fusion {
 
 /// The softmax of the pressures; zero for tiers that there are not.
 fn softmax(parts: &[Part]) -> [f64; TIERS] {
-    let powers: [f64; TIERS] = std::array::from_fn(|i| parts.get(i).map_or(0.0, |part| part.pressure.exp()));
+    let powers: [f64; TIERS] =
+        std::array::from_fn(|i| parts.get(i).map_or(0.0, |part| libm::exp(part.pressure)));
     let sum: f64 = powers.iter().sum();
     powers.map(|power| if sum > 0.0 { power / sum } else { 0.0 })
 }

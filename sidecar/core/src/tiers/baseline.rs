@@ -97,7 +97,8 @@ impl Baseline {
     fn cap(&self, before: f64, next: f64, samples: usize) -> f64 {
         let Some(growth) = self.config.growth_per_hour.map(Ratio::get) else { return next };
         let hours = samples as f64 * self.interval.as_secs_f64() / HOUR;
-        let most = (1.0 + growth).powf(hours);
+        // Not `powf`: for two functions the C library of mathematics would be in every process.
+        let most = libm::pow(1.0 + growth, hours);
         next.clamp(before / most, before * most)
     }
 
