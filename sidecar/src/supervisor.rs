@@ -198,7 +198,8 @@ impl Supervisor {
         }
         command.arg("--admin-socket").arg(self.admin.to_string()).args(&self.arguments);
         if std::env::var_os(ALLOCATOR).is_none_or(|set| set == OsStr::new(OF_SUPERVISOR)) {
-            command.env(ALLOCATOR, OF_WORKERS);
+            // A pool for each thread that serves: threads beside them take little, and would each have pages of their own.
+            command.env(ALLOCATOR, format!("{OF_WORKERS},narenas:{}", self.data.len()));
         }
         // Not waited for here: `reap` takes every child of the first process, this one too.
         Ok(Pid::from_child(&command.spawn()?))
