@@ -36,6 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "http-body",
             "http-body-util",
             "httparse",
+            "httpdate",
             "hyper",
             "hyper-util",
             // Address blocks of proxies.

@@ -37,8 +37,8 @@ impl Caps {
         memory: None,
     };
 
-    /// What hyper may buffer of an HTTP/1 connection: a head has to fit.
-    pub fn buffer(&self) -> usize {
+    /// Largest head of a request of HTTP/1.
+    pub fn largest_head(&self) -> usize {
         usize::try_from(self.header_bytes).unwrap_or(usize::MAX)
     }
 }

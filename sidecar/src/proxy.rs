@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  accept ─▶ connection ─▶ handler ─▶ exchange ─▶ body
-//!            (hyper)       (decision)  (sender, upstream, codec)
+//!             (wire)       (decision)  (sender, upstream)
 //! ```
 //!
-//! Everything of a client's connection runs in one task: hyper's server on the client's side, which is the untrusted
-//! one, and one connection to the engine, spoken to by a codec of our own. There are no channels between them.
+//! Everything of a client's connection runs in one task: the client's side, which is the untrusted one, and one connection
+//! to the engine, over the same codec of HTTP/1. There are no channels between them. hyper serves HTTP/2.
 
 mod accept;
 mod answer;
@@ -23,24 +23,27 @@ mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod guard;
+mod hand_over;
 mod handler;
 mod http2;
 mod judge;
+mod outbox;
 mod patience;
 mod pause;
 mod pool;
 mod prefix;
 mod progress;
 mod queue;
+mod receive;
 mod relay;
 mod request_body;
-mod request_watch;
 mod sender;
 mod shape;
 mod splice;
 mod sse;
 mod streams;
 mod upstream;
+mod wire;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

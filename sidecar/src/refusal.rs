@@ -92,6 +92,12 @@ pub enum Trouble {
     BadTarget,
     /// The request has no Host, or several.
     BadHost,
+    /// The request breaks the grammar of HTTP/1.
+    Malformed,
+    /// The request's head has too many bytes or fields.
+    HeadTooLarge,
+    /// The request's target is too long.
+    TargetTooLong,
     /// `CONNECT` is for proxies that choose their destination.
     Connect,
     /// There are as many requests or connections as there may be, or as the memory allows.
@@ -250,7 +256,11 @@ impl Trouble {
         match self {
             Self::EngineFailed => StatusCode::BAD_GATEWAY,
             Self::EngineTimedOut => StatusCode::GATEWAY_TIMEOUT,
-            Self::AmbiguousFraming | Self::BadTarget | Self::BadHost => StatusCode::BAD_REQUEST,
+            Self::AmbiguousFraming | Self::BadTarget | Self::BadHost | Self::Malformed => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -263,6 +273,9 @@ impl Trouble {
             Self::AmbiguousFraming
             | Self::BadTarget
             | Self::BadHost
+            | Self::Malformed
+            | Self::HeadTooLarge
+            | Self::TargetTooLong
             | Self::Connect
             | Self::Unauthenticated => "invalid_request_error",
         }
@@ -276,6 +289,9 @@ impl Trouble {
             Self::AmbiguousFraming => "ambiguous-framing",
             Self::BadTarget => "bad-target",
             Self::BadHost => "bad-host",
+            Self::Malformed => "malformed",
+            Self::HeadTooLarge => "head-too-large",
+            Self::TargetTooLong => "target-too-long",
             Self::Connect => "connect",
             Self::Overloaded => "overloaded",
             // As OpenAI has it.
@@ -293,6 +309,9 @@ impl Trouble {
             }
             Self::BadTarget => "the request's target is not understood: send a path that begins with /",
             Self::BadHost => "the request has no Host header, several, or one that names no host: send one",
+            Self::Malformed => "the request is not HTTP/1: see RFC 9112 for its grammar",
+            Self::HeadTooLarge => "the request's head is too large: send fewer and shorter header fields",
+            Self::TargetTooLong => "the request's URL is too long: send what it says in the body",
             Self::Connect => "CONNECT is not served here: send the request itself",
             Self::Unauthenticated => "no API key that is known here: send one as Authorization: Bearer",
             Self::Overloaded => "the sidecar has as many requests or connections as it may: retry later",

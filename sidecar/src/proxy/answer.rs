@@ -31,7 +31,7 @@ pub(super) struct Limits {
     pub(super) sent: Option<Instant>,
 }
 
-/// What hyper sends.
+/// What is sent to the client.
 pub(super) type Answer = Response<AnswerBody>;
 
 /// How the body of an answer comes.

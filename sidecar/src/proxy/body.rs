@@ -121,7 +121,7 @@ impl EngineBody {
     fn fail(&mut self, failure: Failure, cx: &Context<'_>) {
         self.live = None;
         self.failure = Some(failure);
-        // hyper throws away what it has not sent yet when a body fails, and sends it when a body pauses.
+        // hyper throws away what it has not sent yet of a stream when its body fails, and sends it when a body pauses.
         cx.waker().wake_by_ref();
     }
 

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use super::client::Client;
 use super::exchange::Failure;
 use super::forward::Awaited;
-use super::request_body::RequestBody;
+use super::request_body::{BodyError, RequestBody};
 use crate::tokens::grpc::RequestReader;
 
 /// What the engine may send on one stream, and on all of them, before it was taken.
@@ -171,12 +171,12 @@ impl<F: Future + 'static> Executor<F> for Local {
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let upload = self.get_mut();
         if upload.state.stopped.get() {
             return Poll::Ready(None);

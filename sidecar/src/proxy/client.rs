@@ -14,7 +14,6 @@ use super::deadline::Timer;
 use super::http2::Origin;
 use super::pool::Pool;
 use super::progress::Progress;
-use super::request_watch::RequestWatch;
 use super::upstream::{Target, Upstream};
 use crate::pressure::Level;
 use crate::shared::Shared;
@@ -53,8 +52,6 @@ pub(super) struct Client {
     pub(super) pool: Rc<Pool>,
     /// It is a stream: others are on the same connection.
     pub(super) is_stream: bool,
-    /// How its requests were framed when they were read.
-    pub(super) watch: RefCell<RequestWatch>,
     /// A connection whose protocol was switched, to be spliced when the client has its 101.
     pub(super) switched: Cell<Option<Switched>>,
     /// Whose turn it is, and since how many sweeps.
@@ -62,10 +59,8 @@ pub(super) struct Client {
     sweeps: Cell<u16>,
     /// The client does not take what was written.
     blocked: Cell<bool>,
-    /// Everything that hyper had to send was sent.
+    /// Everything that there was to send was sent.
     flushed: Cell<bool>,
-    /// It has sent something since it was asked whether it is at rest.
-    stirred: Cell<bool>,
     /// For the deadlines of its requests, one after the other.
     pub(super) timer: Timer,
     /// Interim responses, to be sent before anything else.
@@ -112,13 +107,11 @@ impl Client {
             target: origin.target,
             pool,
             is_stream,
-            watch: RefCell::new(RequestWatch::default()),
             switched: Cell::new(None),
             turn: Cell::new(Turn::Idle),
             sweeps: Cell::new(0),
             blocked: Cell::new(false),
             flushed: Cell::new(true),
-            stirred: Cell::new(true),
             timer: Timer::default(),
             interim: RefCell::default(),
         }
@@ -151,36 +144,27 @@ impl Client {
         }
     }
 
-    /// hyper has sent everything, or has more.
+    /// Everything was sent, or there is more.
     pub(super) fn flushed(&self, flushed: bool) {
         self.flushed.set(flushed);
     }
 
-    /// Passes interim responses on, for which hyper has no way. Only while nothing else waits to be sent: else they
-    /// could come into the middle of an earlier response, and no client depends on them.
+    /// Passes interim responses on. hyper has no way for those of HTTP/2.
     pub(super) fn send_interim(&self, responses: &[u8]) {
         let mut waiting = self.interim.borrow_mut();
-        if self.flushed.get() && !self.is_stream && waiting.len() < MAX_INTERIM {
+        if !self.is_stream && waiting.len() < MAX_INTERIM {
             waiting.extend_from_slice(responses);
         }
     }
 
-    /// The client sent `data`. A head has its time as a whole: byte by byte it is no faster.
-    pub(super) fn heard(&self, data: &[u8]) {
-        self.shared.pressure.moved(data.len());
-        self.stirred.set(true);
+    /// The client sent so many bytes. A head has its time as a whole: byte by byte it is no faster.
+    pub(super) fn heard(&self, count: usize) {
+        self.shared.pressure.moved(count);
         match self.turn.get() {
             Turn::Idle => self.turn_to(Turn::Head),
             Turn::Head => {}
             Turn::Body | Turn::Engine => self.sweeps.set(0),
         }
-        self.watch.borrow_mut().feed(data);
-    }
-
-    /// Whether nothing has come since this was asked last, and nothing is under way.
-    pub(super) fn is_at_rest(&self) -> bool {
-        let stirred = self.stirred.replace(false);
-        !stirred && self.turn.get() == Turn::Idle && self.flushed.get() && self.interim.borrow().is_empty()
     }
 
     /// While there is hardly any memory: whether to wait once before the next read, or until there is more. What is read

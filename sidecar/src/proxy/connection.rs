@@ -1,33 +1,34 @@
 //! A client's connection from its first byte to its last, when it speaks HTTP/1.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use http::{Method, StatusCode, Version};
+use http_body::Body as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, sleep};
 
+use super::answer::{Answer, own};
+use super::body::AnswerBody;
 use super::client::{Client, SWEEP, Switched, Turn};
+use super::codec::{AnswerHead, BadHead, Delimited, ReceivedHead};
 use super::detect::{Spoken, detect};
+use super::exchange::Failure;
 use super::http2::{self, Origin};
-use super::pause::Pause;
+use super::outbox::Outbox;
+use super::request_body::RequestBody;
+use super::wire::{NoRequest, Wire};
 use super::{handler, splice};
 use crate::clock::Moment;
 use crate::metrics::ProtocolRefusal;
 use crate::pressure::Level;
+use crate::refusal::{self, Form, Trouble};
 use crate::request_log;
-
-/// Answers up to this size are sent from one buffer.
-const COPY_UP_TO: usize = 2048;
 
 /// How much is read, and for how long, from a client that still sends when its connection is being closed. Closing
 /// at once would reset it, and with that take away the answer it has not read yet.
@@ -35,15 +36,6 @@ const LINGER_BYTES: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(10);
 /// The same while memory is scarce.
 const HURRIED_LINGER: Duration = Duration::from_secs(1);
-
-/// How often a connection is looked at while it has buffers that it may not need any more: a part of a sweep.
-const LOOK: Duration = Duration::from_millis(500);
-const LOOKS: u32 = (SWEEP.as_millis() / LOOK.as_millis()) as u32;
-
-thread_local! {
-    /// Where a head and a small body are put together: one room for all connections, which stays in the cache.
-    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Serves a connection that arrived at a guarded port.
 pub(super) async fn serve(stream: TcpStream, origin: Origin) {
@@ -56,86 +48,38 @@ pub(super) async fn serve(stream: TcpStream, origin: Origin) {
 }
 
 async fn drive(stream: TcpStream, client: Rc<Client>) {
-    let mut watched =
-        Watched { stream, client: client.clone(), pause: Pause::default(), ahead: Bytes::new() };
-    let mut looks = Looks::begin();
-    let ended = loop {
-        // With room of its own, which is given back with hyper's buffers when the client sends nothing for a while.
-        let (left, ended) = Box::pin(spell(watched, &client, &mut looks)).await;
-        watched = left;
-        match ended {
-            Some(ended) => break ended,
-            None => {
-                if let Err(ended) = rest(&watched.stream, &client, &mut looks).await {
-                    break Err(ended);
-                }
-            }
+    let wire = Rc::new(Wire::new(stream, client.clone()));
+    let ended = serve_until_swept_away(&wire, &client).await;
+    // Nothing that could read of it is left: the body of a request ends with its answer.
+    let Some((stream, early)) = Rc::into_inner(wire).map(Wire::into_parts) else { return };
+    match (ended, client.switched.take()) {
+        (Ok(()), Some(Switched { upstream, progress })) => {
+            Box::pin(splice::switched(stream, &early, upstream)).await;
+            drop(progress);
         }
-    };
-    let Watched { stream, ahead, .. } = watched;
-    match ended {
-        Ok(()) => match client.switched.take() {
-            Some(Switched { upstream, progress }) => {
-                Box::pin(splice::switched(stream, &ahead, upstream)).await;
-                drop(progress);
+        (ended, _) => {
+            if let Err(ended) = ended {
+                ended.count(&client);
             }
-            None => Box::pin(linger(stream, &client)).await,
-        },
-        Err(ended) => {
-            ended.count(&client);
             Box::pin(linger(stream, &client)).await;
         }
     }
 }
 
-/// Serves requests until the connection ends, or until none has come for a while: then there is no end to tell. What was
-/// read and not used is left in front of what is read next.
-async fn spell(
-    watched: Watched,
-    client: &Rc<Client>,
-    looks: &mut Looks,
-) -> (Watched, Option<Result<(), Ended>>) {
-    let mut builder = http1::Builder::new();
-    // Not `pipeline_flush`: with it hyper buffers a response without bound. With `half_close` it does not read while
-    // the engine has its turn, for which it would hold a second buffer: `Watched` sees whether the client has left.
-    builder.max_buf_size(client.shared.caps.buffer()).header_read_timeout(None).half_close(true);
-    let service = {
-        let client = client.clone();
-        // hyper keeps the room of a service's future for as long as the connection lasts: that of a pointer.
-        service_fn(move |request| Box::pin(handler::handle(client.clone(), request)))
-    };
-    let mut connection = builder.serve_connection(TokioIo::new(watched), service);
-    let ended = poll_fn(|cx| {
-        let _moment = Moment::begin();
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(Some(ended.map_err(|error| Ended::by(&error))));
-        }
-        while looks.poll(cx, LOOK).is_ready() {
-            if let Err(ended) = looks.sweep_if_due(client, 1) {
-                return Poll::Ready(Some(Err(ended)));
-            }
-            if client.is_at_rest() {
-                return Poll::Ready(None);
-            }
-        }
-        Poll::Pending
-    })
-    .await;
-    let parts = connection.into_parts();
-    let mut watched = parts.io.into_inner();
-    watched.ahead = parts.read_buf;
-    (watched, ended)
-}
-
-/// Waits until the client sends something, or leaves. An error when that takes too long.
-async fn rest(stream: &TcpStream, client: &Client, looks: &mut Looks) -> Result<(), Ended> {
+/// Serves requests until the connection ends, and looks now and then whether it has waited too long.
+async fn serve_until_swept_away(wire: &Rc<Wire>, client: &Rc<Client>) -> Result<(), Ended> {
+    let mut requests = pin!(serve_requests(wire, client));
+    let mut sweep = pin!(sleep(SWEEP));
     poll_fn(|cx| {
-        if stream.poll_read_ready(cx).is_ready() {
-            return Poll::Ready(Ok(()));
+        let _moment = Moment::begin();
+        if let Poll::Ready(ended) = requests.as_mut().poll(cx) {
+            return Poll::Ready(ended);
         }
-        while looks.poll(cx, SWEEP).is_ready() {
-            if let Err(ended) = looks.sweep_if_due(client, LOOKS) {
-                return Poll::Ready(Err(ended));
+        while sweep.as_mut().poll(cx).is_ready() {
+            sweep.as_mut().reset(Instant::now() + SWEEP);
+            client.pool.drop_stale(client.shared.clock.now());
+            if client.waits_in_vain() {
+                return Poll::Ready(Err(Ended::InVain(client.turn.get())));
             }
         }
         Poll::Pending
@@ -143,33 +87,166 @@ async fn rest(stream: &TcpStream, client: &Client, looks: &mut Looks) -> Result<
     .await
 }
 
-/// The looks at a connection that come by time.
-struct Looks {
-    timer: Pin<Box<Sleep>>,
-    since_sweep: u32,
-}
-
-impl Looks {
-    fn begin() -> Self {
-        Self { timer: Box::pin(sleep(LOOK)), since_sweep: 0 }
-    }
-
-    /// Ready when it is time for one; the next is due `next` later.
-    fn poll(&mut self, cx: &mut Context<'_>, next: Duration) -> Poll<()> {
-        ready!(self.timer.as_mut().poll(cx));
-        self.timer.as_mut().reset(Instant::now() + next);
-        Poll::Ready(())
-    }
-
-    /// Sweeps, if with so many looks more it is time to. An error when the connection has waited too long.
-    fn sweep_if_due(&mut self, client: &Client, looks: u32) -> Result<(), Ended> {
-        self.since_sweep += looks;
-        if self.since_sweep < LOOKS {
+/// Serves one request after the other, until one is the last.
+async fn serve_requests(wire: &Rc<Wire>, client: &Rc<Client>) -> Result<(), Ended> {
+    loop {
+        if wire.has_begun_next() {
+            client.turn_to(Turn::Head);
+        }
+        let head = match poll_fn(|cx| wire.poll_request(cx)).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(()),
+            Err(NoRequest::Gone) => return Err(Ended::Broken),
+            Err(NoRequest::Bad(bad)) => return Err(Box::pin(turn_down(wire, client, bad)).await),
+        };
+        let mut sending = answer(wire, client, head).await?;
+        poll_fn(|cx| sending.poll(cx, wire, client)).await?;
+        if !sending.keep_alive || !wire.has_whole_request() {
             return Ok(());
         }
-        self.since_sweep = 0;
-        client.pool.drop_stale(client.shared.clock.now());
-        if client.waits_in_vain() { Err(Ended::InVain(client.turn.get())) } else { Ok(()) }
+        client.request_over();
+    }
+}
+
+/// Answers one request, as far as the head of the answer.
+async fn answer(wire: &Rc<Wire>, client: &Rc<Client>, head: ReceivedHead) -> Result<Sending, Ended> {
+    let asked = Asked {
+        method: head.parts.method.clone(),
+        version: head.parts.version,
+        keep_alive: head.keep_alive,
+        takes_trailers: head.takes_trailers,
+    };
+    let body = RequestBody::of_wire(wire.clone());
+    let mut handling = Box::pin(handler::handle(client.clone(), head.parts, head.framing, body));
+    let answer = poll_fn(|cx| {
+        let answered = handling.as_mut().poll(cx);
+        if answered.is_pending() {
+            wire.poll_interim(cx)?;
+            wire.poll_left(cx)?;
+        }
+        answered.map_err(Ended::from)
+    })
+    .await?;
+    Ok(Sending::new(client, &asked, answer))
+}
+
+/// What is not understood is answered, and is the last.
+async fn turn_down(wire: &Wire, client: &Client, bad: BadHead) -> Ended {
+    let (trouble, reason) = match bad {
+        BadHead::Malformed => (Trouble::Malformed, ProtocolRefusal::Malformed),
+        BadHead::TooLarge => (Trouble::HeadTooLarge, ProtocolRefusal::HeadTooLarge),
+        BadHead::TargetTooLong => (Trouble::TargetTooLong, ProtocolRefusal::HeadTooLarge),
+    };
+    let asked =
+        Asked { method: Method::GET, version: Version::HTTP_11, keep_alive: false, takes_trailers: false };
+    let answer = own(client, refusal::trouble(trouble, Form::OpenAi), true);
+    let mut sending = Sending::new(client, &asked, answer);
+    match poll_fn(|cx| sending.poll(cx, wire, client)).await {
+        Ok(()) => Ended::Refused(reason),
+        Err(ended) => ended,
+    }
+}
+
+/// What an answer has to know of its request.
+struct Asked {
+    method: Method,
+    version: Version,
+    keep_alive: bool,
+    takes_trailers: bool,
+}
+
+/// An answer on its way to the client.
+struct Sending {
+    outbox: Outbox,
+    /// Until it is over.
+    body: Option<AnswerBody>,
+    delimited: Delimited,
+    /// Another request may follow.
+    keep_alive: bool,
+    takes_trailers: bool,
+    /// The body ended before its end. What came of it is sent first.
+    failed: bool,
+}
+
+impl Sending {
+    fn new(client: &Client, asked: &Asked, answer: Answer) -> Self {
+        let (parts, body) = answer.into_parts();
+        // What is left of interim responses goes first.
+        let mut head = std::mem::take(&mut *client.interim.borrow_mut());
+        head.reserve(1024);
+        let (delimited, keep_alive) = AnswerHead {
+            status: parts.status,
+            headers: &parts.headers,
+            length: body.size_hint().exact(),
+            method: &asked.method,
+            version: asked.version,
+            keep_alive: asked.keep_alive,
+        }
+        .encode(&mut head);
+        let goes_on = delimited != Delimited::Bodiless && !body.is_end_stream();
+        let mut sending = Self {
+            outbox: Outbox::new(head),
+            body: Some(body).filter(|_| goes_on),
+            delimited,
+            keep_alive: keep_alive && parts.status != StatusCode::SWITCHING_PROTOCOLS,
+            takes_trailers: asked.takes_trailers,
+            failed: false,
+        };
+        if !goes_on {
+            sending.end(None);
+        }
+        sending
+    }
+
+    /// Ready when all of it was sent.
+    fn poll(&mut self, cx: &mut Context<'_>, wire: &Wire, client: &Client) -> Poll<Result<(), Ended>> {
+        loop {
+            self.poll_take(cx);
+            client.flushed(self.outbox.is_empty());
+            if self.outbox.is_empty() {
+                return match self.body {
+                    _ if self.failed => Poll::Ready(Err(Ended::Broken)),
+                    None => Poll::Ready(Ok(())),
+                    Some(_) => {
+                        wire.poll_left(cx)?;
+                        Poll::Pending
+                    }
+                };
+            }
+            if wire.poll_send(cx, &mut self.outbox)?.is_pending() {
+                wire.poll_left(cx)?;
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes of the body what is there, as long as there is room for it.
+    fn poll_take(&mut self, cx: &mut Context<'_>) {
+        while !self.outbox.is_full() && !self.failed {
+            let Some(body) = &mut self.body else { return };
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else { return };
+            let is_last = body.is_end_stream();
+            match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        self.outbox.push(data, self.delimited == Delimited::Chunked);
+                        if is_last {
+                            self.end(None);
+                        }
+                    }
+                    Err(frame) => self.end(frame.into_trailers().ok().as_ref()),
+                },
+                Some(Err(_)) => self.failed = true,
+                None => self.end(None),
+            }
+        }
+    }
+
+    fn end(&mut self, trailers: Option<&http::HeaderMap>) {
+        self.body = None;
+        if self.delimited == Delimited::Chunked {
+            self.outbox.end_chunks(trailers.filter(|_| self.takes_trailers));
+        }
     }
 }
 
@@ -177,20 +254,23 @@ impl Looks {
 enum Ended {
     InVain(Turn),
     Refused(ProtocolRefusal),
+    /// By the client, or because an answer could not be given or not be ended.
     Broken,
 }
 
-impl Ended {
-    fn by(error: &hyper::Error) -> Self {
-        if error.is_parse_too_large() {
-            Self::Refused(ProtocolRefusal::HeadTooLarge)
-        } else if error.is_parse() {
-            Self::Refused(ProtocolRefusal::Malformed)
-        } else {
-            Self::Broken
-        }
+impl From<io::Error> for Ended {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
     }
+}
 
+impl From<Failure> for Ended {
+    fn from(_: Failure) -> Self {
+        Self::Broken
+    }
+}
+
+impl Ended {
     fn count(&self, client: &Client) {
         let reason = match self {
             Self::Refused(reason) => *reason,
@@ -219,126 +299,4 @@ async fn linger(mut stream: TcpStream, client: &Client) {
         }
     })
     .await;
-}
-
-/// The pieces one after the other, when they are short.
-fn join<'a>(pieces: &[io::IoSlice<'_>], joined: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    if pieces.iter().map(|piece| piece.len()).sum::<usize>() > COPY_UP_TO {
-        return None;
-    }
-    joined.clear();
-    for piece in pieces {
-        joined.extend_from_slice(piece);
-    }
-    Some(joined)
-}
-
-/// Tells the client's state what is read.
-struct Watched {
-    stream: TcpStream,
-    client: Rc<Client>,
-    pause: Pause,
-    /// Was read before and not used: it comes first.
-    ahead: Bytes,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let taken = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead.split_to(taken));
-            return Poll::Ready(Ok(()));
-        }
-        while let Some(once) = self.client.is_to_wait() {
-            ready!(self.pause.poll(cx));
-            if once {
-                break;
-            }
-        }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.client.heard(&buffer.filled()[before..]);
-        if self.client.watch.borrow().is_broken() {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Watched {
-    /// An error when the client has left before it has its answer. What it sends ahead is not read yet.
-    fn poll_left(&self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.client.turn.get() != Turn::Engine {
-            return Ok(());
-        }
-        // No system call unless the runtime has seen something to read.
-        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
-            Poll::Ready(Ok(0)) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
-        }
-    }
-
-    /// Of what hyper sends.
-    fn wrote(&self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.client.wrote(written.is_pending());
-        if written.is_pending() {
-            self.poll_left(cx)?;
-        }
-        written
-    }
-
-    /// Interim responses go before what hyper wants to send.
-    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut interim = self.client.interim.borrow_mut();
-        while !interim.is_empty() {
-            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &interim))?;
-            interim.advance(sent);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.client.flushed(false);
-        ready!(self.poll_interim(cx))?;
-        let written = Pin::new(&mut self.stream).poll_write(cx, data);
-        self.wrote(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.client.flushed(false);
-        ready!(self.poll_interim(cx))?;
-        // A head and a small body go as one buffer: copying them is cheaper than what the kernel does for several.
-        let written = JOINED.with_borrow_mut(|joined| match join(pieces, joined) {
-            Some(joined) => Pin::new(&mut self.stream).poll_write(cx, joined),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, pieces),
-        });
-        self.wrote(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    /// hyper calls it whenever it has nothing left to send, and thus while the engine has its turn.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_interim(cx))?;
-        self.client.flushed(true);
-        self.poll_left(cx)?;
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

@@ -10,6 +10,7 @@ use super::client::Turn;
 use super::codec::{BodyDecoder, Broken, Decoded, ResponseHead, parse_response};
 use super::forward::Awaited;
 use super::patience::Late;
+use super::request_body::BodyError;
 use super::sender::{Sender, Unsent};
 use super::upstream::Upstream;
 
@@ -28,7 +29,7 @@ const HEAD_READ: usize = 20 * 1024;
 pub(super) enum Failure {
     /// The client is gone: nobody waits for the response.
     #[error("the client went away: {0}")]
-    Client(hyper::Error),
+    Client(BodyError),
     /// The client's body is not as long as its head said.
     #[error("the client's body is not as long as its head said")]
     Length,
@@ -48,8 +49,11 @@ pub(super) enum Failure {
     #[error("the HTTP/2 connection to the engine failed: {}", of_hyper(.0))]
     Http2(#[source] hyper::Error),
     /// The engine does not speak HTTP/1.1.
-    #[error(transparent)]
+    #[error("the engine sent {0}")]
     Broken(#[from] Broken),
+    /// What the client asks for has no form that the engine could read.
+    #[error("the request's URL cannot be written for the engine")]
+    Unwritable,
     /// A time limit is over.
     #[error("the engine was too late with {}", .0.as_str())]
     Late(Late),
@@ -106,11 +110,11 @@ impl Exchange {
         self.interim = Some(BytesMut::new());
     }
 
-    /// 100 answers an expectation, and those are not passed on; the client's is answered by hyper.
+    /// 100 answers an expectation, and those are not passed on; the client's is answered before the engine has one to answer.
     fn keep_interim(&mut self, head: &ResponseHead) -> Result<(), Broken> {
         self.announced += 1;
         if self.announced > MOST_INTERIM {
-            return Err(Broken("the engine sent more than 1000 interim responses"));
+            return Err(Broken("more than 1000 interim responses"));
         }
         let kept = self.interim.as_mut().filter(|kept| kept.len() < MAX_INTERIM);
         if let Some(kept) = kept.filter(|_| head.status != StatusCode::CONTINUE) {
@@ -154,7 +158,7 @@ impl Exchange {
                 Ok(0) if self.upstream.received.is_empty() => {
                     return Poll::Ready(Err(Failure::ClosedUnanswered));
                 }
-                Ok(0) => return Poll::Ready(Err(Broken("the engine closed in the middle of a head").into())),
+                Ok(0) => return Poll::Ready(Err(Broken("an end in the middle of a head").into())),
                 Ok(_) => {}
                 // What a closed connection answers to a request that crossed with the close.
                 Err(error) if is_reset(&error) && self.upstream.received.is_empty() => {
@@ -169,11 +173,9 @@ impl Exchange {
         match status {
             StatusCode::SWITCHING_PROTOCOLS if self.upgrade && self.sender.is_done() => Ok(true),
             StatusCode::SWITCHING_PROTOCOLS if self.upgrade => {
-                Err(Broken("the engine switched protocols in the middle of a request"))
+                Err(Broken("a switch of protocols in the middle of a request"))
             }
-            StatusCode::SWITCHING_PROTOCOLS => {
-                Err(Broken("the engine switched protocols without being asked"))
-            }
+            StatusCode::SWITCHING_PROTOCOLS => Err(Broken("a switch of protocols that nobody has asked for")),
             status => Ok(!status.is_informational()),
         }
     }

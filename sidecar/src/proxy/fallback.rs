@@ -17,6 +17,7 @@ use super::client::Turn;
 use super::codec::{Framing, strip};
 use super::exchange::Failure;
 use super::forward::NoHead;
+use super::hand_over::hand_over;
 use super::handler::Arrived;
 use super::progress::Progress;
 use super::request_body::RequestBody;
@@ -302,19 +303,21 @@ impl Arrived {
             Ok(body) => body,
             Err(why) => return Ok(why.into()),
         };
+        let (giver, received) = hand_over(body, framing);
         let own = self.parts.uri.path_and_query().cloned();
         let path = path.and_then(|path| PathAndQuery::try_from(path.as_str()).ok());
         let outgoing = remote::Outgoing {
             method: self.parts.method.clone(),
             path: path.or(own).unwrap_or(PathAndQuery::from_static("/")),
             headers: self.remote_headers(in_cluster, framing),
-            body,
+            body: received,
         };
         let progress = Progress::new(self.client.shared.clone(), None, self.at);
         let now = self.client.shared.clock.now();
-        let response = match timeout(HEAD, remote::send(url, outgoing)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
+        let response = match timeout(HEAD, giver.give_while(remote::send(url, outgoing))).await {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Err(gone)) => return Err(Failure::Client(gone)),
+            Ok(Ok(Err(error))) => {
                 request_log::fallback_failed(now, url.as_str(), &format!("{error:#}"));
                 return Ok(Tried::Failed);
             }

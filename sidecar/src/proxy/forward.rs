@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::answer::{Answer, Answered, Kind, Limits};
 use super::call::Call;
 use super::client::{Client, Turn};
-use super::codec::{Broken, Framing, RequestHead, strip};
+use super::codec::{Framing, RequestHead, strip};
 use super::exchange::{Exchange, Failure};
 use super::fallback::{FailedAnswer, Otherwise};
 use super::handler::Arrived;
@@ -23,8 +23,6 @@ use super::upstream::Upstream;
 use crate::clock;
 use crate::refusal::{self, Dialect, Trouble};
 use crate::request_log;
-
-const UNWRITABLE: Broken = Broken("the request's URL cannot be written for the engine");
 
 /// A request on its way.
 pub(super) trait Awaited {
@@ -155,7 +153,7 @@ impl Arrived {
         let mut request = Request::new(body);
         *request.method_mut() = self.parts.method.clone();
         *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = self.uri(target).map_err(|_| Failure::Broken(UNWRITABLE))?;
+        *request.uri_mut() = self.uri(target).map_err(|_| Failure::Unwritable)?;
         *request.headers_mut() = self.parts.headers.clone();
         strip(request.headers_mut());
         for name in [header::HOST, header::EXPECT] {

@@ -1,16 +1,15 @@
-//! What is fuzzed of the codec towards engines, and of the second reader of clients' requests.
+//! What is fuzzed of the codec: answers of engines beside a second reader of our own, requests of clients beside hyper.
 
 // A broken promise ends the run: that is what a fuzzer looks for.
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used)]
 
 mod reference;
-mod trickle;
+mod requests;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::codec::{BodyDecoder, Decoded, MAX_HEAD, ResponseHead, parse_response};
-use super::request_watch::{Framed, RequestWatch};
 use super::sse::EventCounter;
 use crate::fuzzing::cut;
 
@@ -104,22 +103,8 @@ fn events(wire: &[u8], step: usize) {
     assert_eq!(count(step), count(wire.len().max(1)), "events, in pieces of {step}");
 }
 
-/// Reads what a client sends as requests, beside hyper: where this reader is sure of a head, hyper has read the same
-/// head, to the byte.
+/// Reads what a client sends as requests, beside hyper.
 pub fn requests(data: &[u8]) {
     let (step, wire) = cut(data);
-    let verdicts = |step: usize| {
-        let mut watch = RequestWatch::default();
-        let mut verdicts = Vec::new();
-        for piece in wire.chunks(step) {
-            watch.feed(piece);
-            verdicts.extend(std::iter::from_fn(|| watch.take()));
-        }
-        verdicts
-    };
-    let ours = verdicts(step);
-    assert_eq!(ours, verdicts(wire.len().max(1)), "in pieces of {step}");
-    // Behind a head that is not clear nothing is.
-    assert!(ours.iter().rev().skip(1).all(|framed| *framed == Framed::Clearly));
-    trickle::beside_hyper(wire);
+    requests::check(wire, step);
 }

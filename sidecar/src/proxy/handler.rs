@@ -6,11 +6,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tidegate_core::{Refusal, Tick, TimeLimits, Tokens};
 
 use super::answer::{Answer, instead, own};
@@ -21,7 +20,6 @@ use super::fallback::Kept;
 use super::prefix;
 use super::progress::Progress;
 use super::request_body::RequestBody;
-use super::request_watch::Framed;
 use crate::fallback::answers::Key;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::quota::QuotaHeaders;
@@ -72,30 +70,20 @@ pub(super) struct Arrived {
 /// ended.
 ///
 /// Each request in flight takes the room of its answering. So what is rare has room of its own while it happens, and
-/// nothing is handed from one function to the next that can be lent.
+/// nothing is handed from one function to the next that can be lent. Where `framing` is none, the end of the body can be read
+/// in several ways.
 pub(super) fn handle(
     client: Rc<Client>,
-    request: Request<Incoming>,
+    parts: Parts,
+    framing: Option<Framing>,
+    body: RequestBody,
 ) -> impl Future<Output = Result<Answer, Failure>> {
-    // A stream's framing is HTTP/2's own, and there is one way to read it.
-    let framed = if client.is_stream { Some(Framed::Clearly) } else { client.watch.borrow_mut().take() };
-    let mut arrived = Arrived::new(client, request);
-    async move { arrived.answer(framed).await }
-}
-
-fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
-    match body.size_hint().exact() {
-        Some(0) if headers.contains_key(header::CONTENT_LENGTH) => Framing::Length(0),
-        Some(0) => Framing::None,
-        Some(length) => Framing::Length(length),
-        None => Framing::Chunked,
-    }
+    let mut arrived = Arrived::new(client, parts, framing.unwrap_or(Framing::None), body);
+    async move { arrived.answer(framing.is_some()).await }
 }
 
 impl Arrived {
-    fn new(client: Rc<Client>, request: Request<Incoming>) -> Self {
-        let (parts, body) = request.into_parts();
-        let framing = framing(&parts.headers, &body);
+    fn new(client: Rc<Client>, parts: Parts, framing: Framing, body: RequestBody) -> Self {
         let at = client.shared.clock.moment();
         client.turn_to(Turn::Engine);
         let is_call = client.is_stream && grpc::is_call(&parts.headers);
@@ -106,7 +94,7 @@ impl Arrived {
         Self {
             client,
             parts,
-            body: Some(RequestBody::new(body)),
+            body: Some(body),
             framing,
             at,
             route,
@@ -123,8 +111,8 @@ impl Arrived {
         }
     }
 
-    async fn answer(&mut self, framed: Option<Framed>) -> Result<Answer, Failure> {
-        if let Some(trouble) = self.trouble(framed) {
+    async fn answer(&mut self, clearly_framed: bool) -> Result<Answer, Failure> {
+        if let Some(trouble) = self.trouble(clearly_framed) {
             return Ok(self.reject(trouble));
         }
         if self.is_unlimited() {
@@ -141,8 +129,8 @@ impl Arrived {
     }
 
     /// What forbids to even judge it.
-    fn trouble(&self, framed: Option<Framed>) -> Option<Trouble> {
-        let trouble = if framed != Some(Framed::Clearly) {
+    fn trouble(&self, clearly_framed: bool) -> Option<Trouble> {
+        let trouble = if !clearly_framed {
             Trouble::AmbiguousFraming
         } else if self.parts.method == Method::CONNECT {
             Trouble::Connect
@@ -303,7 +291,7 @@ impl Arrived {
 mod tests {
     use super::*;
 
-    fn room<F>(_answering: impl FnOnce(Rc<Client>, Request<Incoming>) -> F) -> usize {
+    fn room<F>(_answering: impl FnOnce(Rc<Client>, Parts, Option<Framing>, RequestBody) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -10,6 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::Request;
+use http::header::{self, HeaderMap};
+use http_body::Body as _;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,9 +22,11 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::client::{Client, HEAD_SWEEPS, HURRIED_SWEEPS, IDLE_SWEEPS, SWEEP};
+use super::codec::Framing;
 use super::exchange::Failure;
 use super::pause::Pause;
 use super::pool::Pool;
+use super::request_body::RequestBody;
 use super::streams::Streams;
 use super::upstream::Target;
 use super::{Config, handler};
@@ -66,11 +72,14 @@ pub(super) async fn drive(stream: TcpStream, origin: Origin) {
     let io = TokioIo::new(counted);
     let service = {
         let (streams, pool) = (streams.clone(), pool.clone());
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
             let client = Rc::new(Client::of_stream(&origin, pool.clone()));
             streams.arrive(client.clone());
+            let (parts, body) = request.into_parts();
+            let framing = framing(&parts.headers, &body);
             async move {
-                let mut answer = handler::handle(client.clone(), request).await?;
+                let body = RequestBody::of_stream(body);
+                let mut answer = handler::handle(client.clone(), parts, Some(framing), body).await?;
                 answer.body_mut().send_to(client);
                 Ok::<_, Failure>(answer)
             }
@@ -104,6 +113,16 @@ pub(super) async fn drive(stream: TcpStream, origin: Origin) {
     streams.end();
     if let Err(Some(refusal)) = ended {
         request_log::protocol_refused(&shared, address, refusal);
+    }
+}
+
+/// A stream's framing is HTTP/2's own, and there is one way to read it.
+fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
+    match body.size_hint().exact() {
+        Some(0) if headers.contains_key(header::CONTENT_LENGTH) => Framing::Length(0),
+        Some(0) => Framing::None,
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked,
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::header::{self, HeaderMap};
 use tokio::time::timeout;
 
-use super::request_body::RequestBody;
+use super::request_body::{BodyError, RequestBody};
 use crate::shared::Shared;
 use crate::tokens::grpc::{Method, RequestReader};
 use crate::tokens::prompt::{Prompt, PromptReader};
@@ -26,7 +26,7 @@ pub(super) async fn read_call(
     shared: &Shared,
     method: Method,
     body: &mut RequestBody,
-) -> Result<Prompt, hyper::Error> {
+) -> Result<Prompt, BodyError> {
     let mut reader = RequestReader::new(method);
     let most = shared.caps.prefix_bytes;
     if let Some(room) = shared.prefixes.take(shared.caps.prefix_total).filter(|_| most > 0) {
@@ -49,7 +49,7 @@ async fn read_ahead(
     body: &mut RequestBody,
     most: usize,
     mut feed: impl FnMut(&[u8]) -> bool,
-) -> Result<(), hyper::Error> {
+) -> Result<(), BodyError> {
     let mut seen = 0;
     poll_fn(|cx| {
         loop {
@@ -71,7 +71,7 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: &mut RequestBody,
     length: Option<u64>,
-) -> Result<Prompt, hyper::Error> {
+) -> Result<Prompt, BodyError> {
     let mut reader = PromptReader::default();
     // A body that its client has packed cannot be read: it is taken for a prompt of its size.
     let plain = headers.get(header::CONTENT_ENCODING).is_none_or(|coding| coding == "identity");

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use tidegate_core::{Admission, Decision, Engine, Refusal, Waiting};
 
-use super::request_body::RequestBody;
+use super::request_body::{BodyError, RequestBody};
 use crate::drain::InFlight;
 use crate::shared::Shared;
 
@@ -39,7 +39,7 @@ pub(super) async fn wait(
     engine: &Arc<Engine>,
     waiting: Waiting,
     mut body: Option<&mut RequestBody>,
-) -> Result<Result<Admission, Refusal>, hyper::Error> {
+) -> Result<Result<Admission, Refusal>, BodyError> {
     let began = shared.clock.now();
     let mut queued = Queued {
         shared: Arc::clone(shared),
@@ -55,7 +55,7 @@ pub(super) async fn wait(
             taken?;
             body = None;
         }
-        turn.as_mut().poll(cx).map(Ok::<_, hyper::Error>)
+        turn.as_mut().poll(cx).map(Ok::<_, BodyError>)
     })
     .await?;
     shared.metrics.traffic.queued(shared.clock.now().since(began));

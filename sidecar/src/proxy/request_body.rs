@@ -1,13 +1,17 @@
 //! The body of a request, of which a bounded part can be taken before it is sent.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::codec::Broken;
+use super::wire::{Wire, WireBody};
 use crate::caps::Room;
 
 /// What remains of a request's body.
@@ -16,9 +20,33 @@ pub(super) struct RequestBody {
     early: Early,
     /// Trailers that were met ahead.
     trailers: Option<Frame<Bytes>>,
-    /// None of a body that is sent again.
-    rest: Option<Incoming>,
+    rest: Rest,
     ended: bool,
+}
+
+/// What was not taken yet.
+#[derive(Debug)]
+enum Rest {
+    /// Nothing: the body is sent again.
+    Nothing,
+    /// It comes over HTTP/1.
+    Wire(WireBody),
+    /// It comes over HTTP/2.
+    Stream(Incoming),
+}
+
+/// Why the rest of a body does not come.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    /// The client's connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The client's stream of HTTP/2 failed.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+    /// It is not framed as its head said.
+    #[error("the client sent {0}")]
+    Broken(#[from] Broken),
 }
 
 /// What was taken ahead. In one piece: a client that sends byte by byte would have each cost a hundred.
@@ -62,19 +90,29 @@ impl Early {
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { early: Early::default(), trailers: None, rest: Some(body), ended: false }
+    /// That of a stream of HTTP/2.
+    pub(super) fn of_stream(body: Incoming) -> Self {
+        Self::new(Rest::Stream(body))
+    }
+
+    /// That of the request under way on a connection of HTTP/1.
+    pub(super) fn of_wire(wire: Rc<Wire>) -> Self {
+        Self::new(Rest::Wire(WireBody(wire)))
+    }
+
+    fn new(rest: Rest) -> Self {
+        Self { early: Early::default(), trailers: None, rest, ended: false }
     }
 
     /// A body that was taken whole before.
     pub(super) fn replay(body: Bytes) -> Self {
         let early = Early { first: body, ..Early::default() };
-        Self { early, trailers: None, rest: None, ended: true }
+        Self { early, trailers: None, rest: Rest::Nothing, ended: true }
     }
 
     /// The whole body, when it has no more than `most` bytes and no trailers. What was taken of a longer one stays
     /// here.
-    pub(super) async fn whole(&mut self, most: usize) -> Result<Option<Bytes>, hyper::Error> {
+    pub(super) async fn whole(&mut self, most: usize) -> Result<Option<Bytes>, BodyError> {
         poll_fn(|cx| self.poll_ahead(cx, most + 1)).await?;
         let whole = self.ended && self.trailers.is_none() && self.early().len() <= most;
         Ok(whole.then(|| self.early.take().unwrap_or_default()))
@@ -92,12 +130,11 @@ impl RequestBody {
     }
 
     /// Takes the next piece ahead. Ready with false at the end of the body.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, hyper::Error>> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
         if self.ended || self.trailers.is_some() {
             return Poll::Ready(Ok(false));
         }
-        let Some(rest) = &mut self.rest else { return Poll::Ready(Ok(false)) };
-        let Some(frame) = ready!(Pin::new(rest).poll_frame(cx)).transpose()? else {
+        let Some(frame) = ready!(self.rest.poll_frame(cx)).transpose()? else {
             self.ended = true;
             return Poll::Ready(Ok(false));
         };
@@ -109,20 +146,46 @@ impl RequestBody {
     }
 
     /// Takes what is there, up to about `most` bytes. Ready at the end of the body, or when that is enough.
-    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Result<(), hyper::Error>> {
+    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Result<(), BodyError>> {
         while self.early().len() < most && ready!(self.poll_next(cx))? {}
         Poll::Ready(Ok(()))
     }
 }
 
+impl Rest {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Nothing => Poll::Ready(None),
+            Self::Wire(body) => Pin::new(body).poll_frame(cx),
+            Self::Stream(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Wire(body) => body.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Nothing => SizeHint::with_exact(0),
+            Self::Wire(body) => body.size_hint(),
+            Self::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(data) = self.early.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -130,24 +193,15 @@ impl Body for RequestBody {
             self.ended = true;
             return Poll::Ready(Some(Ok(trailers)));
         }
-        let ended = self.ended;
-        match &mut self.rest {
-            Some(rest) if !ended => Pin::new(rest).poll_frame(cx),
-            _ => Poll::Ready(None),
-        }
+        if self.ended { Poll::Ready(None) } else { self.rest.poll_frame(cx) }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.early().is_empty()
-            && self.trailers.is_none()
-            && (self.ended || self.rest.as_ref().is_none_or(Body::is_end_stream))
+        self.early().is_empty() && self.trailers.is_none() && (self.ended || self.rest.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (rest, early) = (
-            self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint),
-            self.early().len() as u64,
-        );
+        let (rest, early) = (self.rest.size_hint(), self.early().len() as u64);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + early);
         if let Some(upper) = rest.upper() {

@@ -1,17 +1,16 @@
 //! A connection to the engine.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::net::RecvFlags;
 use tidegate_core::Tick;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::receive::poll_receive;
 
 /// The engine is on the same host: what takes longer than this will not come.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,12 +24,6 @@ const FRESH_AFTER: Duration = Duration::from_secs(1);
 
 /// What was idle for so long is not used again at all, and closed at the next look: before the engine does.
 const IDLE_FOR: Duration = Duration::from_secs(2);
-
-thread_local! {
-    /// Where every connection of this thread reads to. What was read is copied out at its exact size, so that a
-    /// connection that waits holds no buffer.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 * 1024].into());
-}
 
 /// Where an engine listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,17 +117,6 @@ impl Upstream {
 
     /// Appends what has arrived, up to `most` bytes. The number of new bytes; 0 when the engine closed its side.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let most = most.min(scratch.len());
-            let mut buffer = ReadBuf::new(&mut scratch[..most]);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-            let new = buffer.filled();
-            self.received = if self.received.is_empty() {
-                Bytes::copy_from_slice(new)
-            } else {
-                [&self.received, new].concat().into()
-            };
-            Poll::Ready(Ok(new.len()))
-        })
+        poll_receive(&mut self.stream, &mut self.received, cx, most)
     }
 }

@@ -64,7 +64,8 @@ fn framing_that_cannot_be_trusted_is_refused() {
         assert_eq!(client.response().status, 400, "{request:?}");
         assert!(client.rest().is_empty(), "{request:?}");
     }
-    until("all are counted", || metric_of(&proxy, "malformed") == requests.len() as u64);
+    let counted = || metric_of(&proxy, "malformed") + metric_of(&proxy, "ambiguous_framing");
+    until("all are counted", || counted() == requests.len() as u64);
 }
 
 #[test]

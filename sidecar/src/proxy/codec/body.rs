@@ -1,4 +1,4 @@
-//! Bodies of responses, cut out of the bytes that the engine sent.
+//! Bodies of requests and responses, cut out of the bytes that came.
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
@@ -6,7 +6,7 @@ use http::HeaderMap;
 use super::MAX_HEAD;
 use super::response::fields;
 
-/// The engine does not speak HTTP/1.1.
+/// What came in place of HTTP/1.1.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub(in crate::proxy) struct Broken(pub(in crate::proxy) &'static str);
@@ -20,7 +20,7 @@ pub(in crate::proxy) enum BodyDecoder {
     Length(u64),
     /// Chunks.
     Chunked(Chunk),
-    /// Everything until the engine closes.
+    /// Everything until the sender closes.
     UntilClose,
 }
 
@@ -84,14 +84,14 @@ impl BodyDecoder {
         }
     }
 
-    /// The engine closed its side. Whether the body ended with that.
+    /// The sender closed its side. Whether the body ended with that.
     pub(in crate::proxy) fn closed(&mut self) -> Result<(), Broken> {
         match self {
             Self::Done | Self::UntilClose => {
                 *self = Self::Done;
                 Ok(())
             }
-            Self::Length(_) | Self::Chunked(_) => Err(Broken("the engine closed in the middle of a body")),
+            Self::Length(_) | Self::Chunked(_) => Err(Broken("an end in the middle of a body")),
         }
     }
 }
@@ -102,11 +102,15 @@ impl Chunk {
             match self {
                 Self::Size => match httparse::parse_chunk_size(received) {
                     Ok(httparse::Status::Complete((head, size))) => {
+                        no_bare_line_feed(&received[..head - 2])?;
                         received.advance(head);
                         *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
                     }
-                    Ok(httparse::Status::Partial) => return need_more(received),
-                    Err(_) => return Err(Broken("the engine sent a chunk without a size")),
+                    Ok(httparse::Status::Partial) => {
+                        no_bare_line_feed(received)?;
+                        return need_more(received);
+                    }
+                    Err(_) => return Err(Broken("a chunk without a size")),
                 },
                 Self::Data(_) if received.is_empty() => return Ok(Decoded::NeedMore),
                 Self::Data(left) => {
@@ -125,11 +129,17 @@ impl Chunk {
                     received.advance(2);
                     *self = Self::Size;
                 }
-                Self::DataEnd => return Err(Broken("the engine sent more than the size of its chunk")),
+                Self::DataEnd => return Err(Broken("more than the size of a chunk")),
                 Self::Trailers => return trailers(received),
             }
         }
     }
+}
+
+/// An extension may hold anything for the parser. Others take a line feed in it for the end of the line, and find a chunk
+/// where this reader finds none (CVE-2025-22871 and its like).
+fn no_bare_line_feed(chunk_head: &[u8]) -> Result<(), Broken> {
+    if chunk_head.contains(&b'\n') { Err(Broken("a bare line feed in the head of a chunk")) } else { Ok(()) }
 }
 
 fn trailers(received: &mut Bytes) -> Result<Decoded, Broken> {
@@ -140,15 +150,19 @@ fn trailers(received: &mut Bytes) -> Result<Decoded, Broken> {
             (length, Decoded::Trailers(fields(received, parsed)?))
         }
         Ok(httparse::Status::Partial) => return need_more(received),
-        Err(_) => return Err(Broken("the engine sent malformed trailers")),
+        Err(_) => return Err(Broken("malformed trailers")),
     };
-    received.advance(length);
+    let section = received.split_to(length);
+    let lines = section.split_inclusive(|byte| *byte == b'\n');
+    if lines.into_iter().any(|line| !line.ends_with(b"\r\n")) {
+        return Err(Broken("a bare line feed in trailers"));
+    }
     Ok(decoded)
 }
 
 fn need_more(received: &Bytes) -> Result<Decoded, Broken> {
     if received.len() > MAX_HEAD {
-        return Err(Broken("the engine sent a chunk head or trailers over 64 KiB"));
+        return Err(Broken("a chunk head or trailers over 64 KiB"));
     }
     Ok(Decoded::NeedMore)
 }
@@ -208,6 +222,12 @@ mod tests {
             b"fffffffffffffffff\r\n",
             b"5\r\nhel",
             b"\r\n",
+            b"5 5\r\nhello\r\n0\r\n\r\n",
+            b"5\nhello\r\n0\r\n\r\n",
+            b"5;a\nb\r\nhello\r\n0\r\n\r\n",
+            b"0;a\n\r\n\r\n",
+            b"0\r\na: b\n\r\n",
+            b"0\r\n\n",
         ] {
             assert!(decode(BodyDecoder::chunked(), wire, 3).is_err(), "{}", wire.escape_ascii());
         }

@@ -123,7 +123,8 @@ impl RequestHead<'_> {
     }
 }
 
-fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
+/// Appends one field.
+pub(super) fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.put_slice(name.as_bytes());
     out.put_slice(b": ");
     out.put_slice(value);

@@ -4,9 +4,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::MAX_HEAD;
 use super::body::{BodyDecoder, Broken};
 use super::headers::{Nominated, has_option};
+use super::{MAX_HEAD, length_of, values};
 
 /// What the head of a response says.
 #[derive(Debug)]
@@ -53,13 +53,13 @@ pub(in crate::proxy) fn parse_response(
     let length = match config.parse_response_with_uninit_headers(&mut parsed, received, &mut slots) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if received.len() > MAX_HEAD => {
-            return Err(Broken("the engine sent a response head over 64 KiB"));
+            return Err(Broken("a response head over 64 KiB"));
         }
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Broken("the engine sent more than 128 header fields"));
+            return Err(Broken("more than 128 header fields"));
         }
-        Err(_) => return Err(Broken("the engine did not answer in HTTP/1")),
+        Err(_) => return Err(Broken("something other than HTTP/1")),
     };
     let head = interpret(received, &parsed, method)?;
     received.advance(length);
@@ -72,7 +72,7 @@ fn interpret(
     method: &Method,
 ) -> Result<ResponseHead, Broken> {
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = status.ok_or(Broken("the engine sent an impossible status code"))?;
+    let status = status.ok_or(Broken("an impossible status code"))?;
     let http_11 = parsed.version == Some(1);
     let connection = || values(parsed.headers, "connection");
     let close = has_option(connection(), "close");
@@ -99,43 +99,23 @@ fn framing(
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
         || method == Method::HEAD;
-    let length = content_length(headers)?;
+    let length = length_of(headers)?;
     let mut codings = values(headers, "transfer-encoding");
     let coding = codings.next();
     if codings.next().is_some() {
-        return Err(Broken("the engine sent several Transfer-Encoding fields"));
+        return Err(Broken("several Transfer-Encoding fields"));
     }
     match coding {
         _ if bodiless => Ok((BodyDecoder::Done, coding.is_none() || length.is_none())),
         Some(coding) if http_11 && coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => {
             Ok((BodyDecoder::chunked(), length.is_none()))
         }
-        Some(_) => Err(Broken("the engine sent a Transfer-Encoding other than chunked")),
+        Some(_) => Err(Broken("a Transfer-Encoding other than chunked")),
         None => match length {
             Some(length) => Ok((BodyDecoder::length(length), true)),
             None => Ok((BodyDecoder::UntilClose, false)),
         },
     }
-}
-
-fn content_length(headers: &[httparse::Header<'_>]) -> Result<Option<u64>, Broken> {
-    let mut length = None;
-    for value in values(headers, "content-length") {
-        let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        let parsed = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
-        match (parsed, length) {
-            (None, _) => return Err(Broken("the engine sent a Content-Length that is not a number")),
-            (Some(new), Some(old)) if new != old => {
-                return Err(Broken("the engine sent two different Content-Length fields"));
-            }
-            (Some(new), _) => length = Some(new),
-        }
-    }
-    Ok(length)
-}
-
-fn values<'a>(headers: &'a [httparse::Header<'_>], name: &'static str) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }
 
 /// The fields that may be passed on. Their values share the memory of `raw`, which they were parsed from. Of several
@@ -145,10 +125,10 @@ pub(super) fn fields(raw: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<Hea
     let chunked = values(parsed, "transfer-encoding").next().is_some();
     let mut fields = HeaderMap::with_capacity(parsed.len());
     for field in parsed {
-        let name = HeaderName::from_bytes(field.name.as_bytes())
-            .map_err(|_| Broken("the engine sent a malformed header name"))?;
+        let name =
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Broken("a malformed header name"))?;
         let value = HeaderValue::from_maybe_shared(raw.slice_ref(field.value))
-            .map_err(|_| Broken("the engine sent a malformed header value"))?;
+            .map_err(|_| Broken("a malformed header value"))?;
         if name == header::CONTENT_LENGTH {
             if !chunked {
                 fields.insert(name, value);
