@@ -130,9 +130,9 @@ smoke: ## A small part of the end-to-end tests, for another cluster than the usu
 chaos: ## Random faults under load for ten minutes: CHAOS_SECONDS for how long, CHAOS_SEED to repeat a run
 	TIDEGATE_CHAOS_SECONDS=$(or $(CHAOS_SECONDS),600) $(if $(CHAOS_SEED),TIDEGATE_CHAOS_SEED=$(CHAOS_SEED)) $(E2E) test --cluster $(CLUSTER) --load-images -- cargo test -p tidegate-e2e --features cluster --test cluster -- --nocapture chaos::
 
-scale: ## The operator with 1000 pods on 100 nodes and 200 policies: report/scale.md; SCALE_PODS=5000 for more
+scale: ## The operator with 1000 pods on 100 nodes and 200 policies: report/scale.md; SCALE_PODS=5000 for more, SECTION=webhook for the webhook alone
 	cargo build --quiet --profile image -p tidegate-operator -p tidegate-e2e
-	$(or $(CARGO_TARGET_DIR),target)/image/tidegate-e2e scale --operator $(or $(CARGO_TARGET_DIR),target)/image/tidegate-operator $(if $(SCALE_PODS),--pods $(SCALE_PODS))
+	$(or $(CARGO_TARGET_DIR),target)/image/tidegate-e2e scale --operator $(or $(CARGO_TARGET_DIR),target)/image/tidegate-operator $(if $(SCALE_PODS),--pods $(SCALE_PODS)) $(if $(filter webhook,$(SECTION)),--webhook)
 
 bench: ## CPU, streams, memory beside nginx, HAProxy and Envoy, floods, decisions beside peers: report/bench.md; SECTION=cpu for one
 	cargo run --quiet --profile image -p tidegate-e2e -- bench $(if $(SECTION),--section $(SECTION)) $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -13,83 +13,146 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tidegate_operator_core::inject::{CA_CONFIG_MAP, INJECTION_NAMESPACE_LABEL};
 
 use crate::cluster::{Cluster, is_missing, namespaces, said};
-use crate::command_line::CleanupArguments;
+use crate::command_line::{CleanupArguments, Output};
 use crate::refused::Refused;
+use crate::rotate::{Manner, Told};
 use crate::{print, rotate};
 
 /// Of both webhook configurations.
 const NAME: &str = "tidegate";
 
+/// Every step in its order, for programs.
+#[derive(Debug, Serialize)]
+struct Report {
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Step {
+    Object(Change),
+    /// Of a workload or a pod, as `rotate` tells it.
+    Pods(Told),
+}
+
+/// What was done to an object.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Change {
+    /// `Delete` or `Unlabel`.
+    action: &'static str,
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    name: String,
+    /// Absent in a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done: Option<bool>,
+}
+
+impl Change {
+    /// For people.
+    fn line(&self) -> String {
+        let place = self.namespace.as_ref().map_or(String::new(), |namespace| format!("{namespace}/"));
+        format!("{:<7} {} {place}{}", self.action.to_lowercase(), self.kind.to_lowercase(), self.name)
+    }
+}
+
 /// False when pods keep their sidecar that should not.
 pub(crate) async fn run(arguments: &CleanupArguments) -> Result<bool, Refused> {
     let cluster = Cluster::connect(&arguments.cluster).await?;
-    clean(&cluster, arguments).await
-}
-
-async fn clean(cluster: &Cluster, arguments: &CleanupArguments) -> Result<bool, Refused> {
-    let dry_run = arguments.dry_run;
-    let client = &cluster.client;
-    delete(&Api::<MutatingWebhookConfiguration>::all(client.clone()), NAME, dry_run).await?;
-    delete(&Api::<ValidatingWebhookConfiguration>::all(client.clone()), NAME, dry_run).await?;
-    let all = namespaces(cluster, None).await.map_err(|error| Refused::of(said(&error)))?;
-    let labelled = all.iter().filter(|one| one.labels().contains_key(INJECTION_NAMESPACE_LABEL));
-    for namespace in labelled {
-        unlabel(cluster, &namespace.name_any(), dry_run).await?;
-    }
-    let done = if arguments.restart {
-        rotate::without_sidecars(cluster, dry_run, Duration::from_secs(arguments.timeout)).await?
-    } else {
-        true
-    };
-    let maps = cluster.list::<ConfigMap>(None).await?;
-    for map in maps.iter().filter(|map| map.name_any() == CA_CONFIG_MAP) {
-        let namespace = map.namespace().unwrap_or_default();
-        delete(&Api::<ConfigMap>::namespaced(client.clone(), &namespace), CA_CONFIG_MAP, dry_run).await?;
-    }
-    if !arguments.restart {
-        print::line("Pods that have a sidecar keep it until they are next created: --restart does that.")?;
+    let (report, done) = clean(&cluster, arguments).await?;
+    if arguments.output != Output::Table {
+        print::line(&print::form(arguments.output, &report, String::new)?)?;
     }
     Ok(done)
 }
 
+async fn clean(cluster: &Cluster, arguments: &CleanupArguments) -> Result<(Report, bool), Refused> {
+    let patience = Duration::from_secs(arguments.timeout);
+    let manner = Manner { dry_run: arguments.dry_run, patience, output: arguments.output };
+    let mut steps = Vec::new();
+    let client = &cluster.client;
+    delete(&Api::<MutatingWebhookConfiguration>::all(client.clone()), NAME, manner, &mut steps).await?;
+    delete(&Api::<ValidatingWebhookConfiguration>::all(client.clone()), NAME, manner, &mut steps).await?;
+    let all = namespaces(cluster, None).await.map_err(|error| Refused::of(said(&error)))?;
+    let labelled = all.iter().filter(|one| one.labels().contains_key(INJECTION_NAMESPACE_LABEL));
+    for namespace in labelled {
+        unlabel(cluster, namespace.name_any(), manner, &mut steps).await?;
+    }
+    let mut done = true;
+    if arguments.restart {
+        let restarted = rotate::without_sidecars(cluster, manner).await?;
+        done = restarted.is_done();
+        steps.extend(restarted.steps.into_iter().map(Step::Pods));
+    }
+    let maps = cluster.list::<ConfigMap>(None).await?;
+    for map in maps.iter().filter(|map| map.name_any() == CA_CONFIG_MAP) {
+        let namespace = map.namespace().unwrap_or_default();
+        let api = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+        delete(&api, CA_CONFIG_MAP, manner, &mut steps).await?;
+    }
+    if !arguments.restart {
+        manner.say("Pods that have a sidecar keep it until they are next created: --restart does that.")?;
+    }
+    Ok((Report { steps }, done))
+}
+
 /// What is gone already is fine.
-async fn delete<K>(api: &Api<K>, name: &str, dry_run: bool) -> Result<(), Refused>
+async fn delete<K>(api: &Api<K>, name: &str, manner: Manner, steps: &mut Vec<Step>) -> Result<(), Refused>
 where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let kind = K::kind(&());
+    let kind = K::kind(&()).into_owned();
     let found = match api.get_metadata(name).await {
         Ok(found) => found,
         Err(error) if is_missing(&error) => return Ok(()),
         Err(error) => return Err(Refused::of(format!("{kind} {name}: {}", said(&error)))),
     };
-    let place = found.namespace().map_or(String::new(), |namespace| format!("{namespace}/"));
-    print::line(&format!("delete  {} {place}{name}", kind.to_lowercase()))?;
-    if dry_run {
-        return Ok(());
-    }
-    match api.delete(name, &DeleteParams::default()).await {
-        Err(error) if !is_missing(&error) => {
-            Err(Refused::of(format!("{kind} {place}{name}: {}", said(&error))))
+    let (namespace, done) = (found.namespace(), (!manner.dry_run).then_some(true));
+    let change = Change { action: "Delete", kind, namespace, name: name.to_owned(), done };
+    manner.say(&change.line())?;
+    if !manner.dry_run {
+        match api.delete(name, &DeleteParams::default()).await {
+            Err(error) if !is_missing(&error) => {
+                return Err(Refused::of(format!("{}: {}", change.line(), said(&error))));
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    steps.push(Step::Object(change));
+    Ok(())
 }
 
-async fn unlabel(cluster: &Cluster, name: &str, dry_run: bool) -> Result<(), Refused> {
-    print::line(&format!("unlabel namespace {name}"))?;
-    if dry_run {
-        return Ok(());
+async fn unlabel(
+    cluster: &Cluster,
+    name: String,
+    manner: Manner,
+    steps: &mut Vec<Step>,
+) -> Result<(), Refused> {
+    let done = (!manner.dry_run).then_some(true);
+    let change = Change { action: "Unlabel", kind: "Namespace".to_owned(), namespace: None, name, done };
+    manner.say(&change.line())?;
+    if !manner.dry_run {
+        let api: Api<Namespace> = Api::all(cluster.client.clone());
+        let without = json!({"metadata": {"labels": {INJECTION_NAMESPACE_LABEL: Value::Null}}});
+        let patched = api.patch(&change.name, &PatchParams::default(), &Patch::Merge(&without)).await;
+        match patched {
+            // It was deleted meanwhile.
+            Err(error) if !is_missing(&error) => {
+                return Err(Refused::of(format!("{}: {}", change.line(), said(&error))));
+            }
+            _ => {}
+        }
     }
-    let api: Api<Namespace> = Api::all(cluster.client.clone());
-    let without = json!({"metadata": {"labels": {INJECTION_NAMESPACE_LABEL: Value::Null}}});
-    let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(&without)).await;
-    patched.map(drop).map_err(|error| Refused::of(format!("namespace {name}: {}", said(&error))))
+    steps.push(Step::Object(change));
+    Ok(())
 }
 
 #[cfg(test)]
@@ -105,7 +168,7 @@ mod tests {
             namespace: None,
             install_namespace: "tidegate-system".to_owned(),
         };
-        CleanupArguments { cluster, dry_run, restart: true, timeout: 0 }
+        CleanupArguments { cluster, dry_run, restart: true, timeout: 0, output: Output::Json }
     }
 
     fn installed() -> FakeApi {
@@ -135,7 +198,8 @@ mod tests {
     #[tokio::test]
     async fn webhooks_go_first_then_labels_then_sidecars_then_what_sidecars_read() {
         let api = installed();
-        assert!(clean(&api.cluster(), &arguments(false)).await.unwrap());
+        let (report, done) = clean(&api.cluster(), &arguments(false)).await.unwrap();
+        assert!(done);
         let writes = api.writes();
         let calls: Vec<_> = writes.iter().map(|(call, _)| call.trim_end_matches('?')).collect();
         assert_eq!(
@@ -148,12 +212,29 @@ mod tests {
             ]
         );
         assert_eq!(writes[1].1, json!({"metadata": {"labels": {"tidegate.dev/injection": null}}}));
+        let yaml = print::form(Output::Yaml, &report, String::new).unwrap();
+        let told: Value = serde_saphyr::from_str(&yaml).unwrap();
+        let steps = told["steps"].as_array().unwrap().iter();
+        let steps: Vec<_> = steps.map(|step| [&step["action"], &step["kind"], &step["name"]]).collect();
+        assert_eq!(
+            steps,
+            [
+                ["Delete", "MutatingWebhookConfiguration", "tidegate"],
+                ["Unlabel", "Namespace", "inference"],
+                ["Restart", "DaemonSet", "llama"],
+                ["Delete", "ConfigMap", "tidegate-ca"],
+            ]
+        );
+        assert!(told["steps"].as_array().unwrap().iter().all(|step| step["done"] == true), "{told}");
     }
 
     #[tokio::test]
     async fn a_dry_run_changes_nothing() {
         let api = installed();
-        assert!(clean(&api.cluster(), &arguments(true)).await.unwrap());
+        let (report, done) = clean(&api.cluster(), &arguments(true)).await.unwrap();
+        assert!(done);
         assert_eq!(api.writes(), []);
+        let told = serde_json::to_value(&report).unwrap();
+        assert!(told["steps"].as_array().unwrap().iter().all(|step| step["done"].is_null()), "{told}");
     }
 }

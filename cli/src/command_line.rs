@@ -134,6 +134,9 @@ pub(crate) struct CleanupArguments {
     /// With --restart, the longest wait for one workload or one eviction, in seconds; 0 does not wait for workloads
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) timeout: u64,
+    /// What is printed: lines as it goes on, or a report at the end
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 fn interval(text: &str) -> Result<f64, &'static str> {

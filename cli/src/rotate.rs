@@ -15,17 +15,18 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::cluster::{Cluster, Inventory, namespaces, said};
+use crate::cluster::{Cluster, Inventory, is_missing, namespaces, said};
 use crate::command_line::{Output, RotateArguments};
 use crate::print;
 use crate::refused::Refused;
 use plan::{Action, Sight, Step};
-use report::Report;
 use workloads::{Rollout, Workloads};
 
 mod plan;
 mod report;
 mod workloads;
+
+pub(crate) use report::{Report, Told};
 
 /// Between two looks at a rollout, and two attempts of an eviction.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -33,15 +34,15 @@ const OPERATOR: &str = "tidegate-operator";
 
 /// How a plan is carried out.
 #[derive(Clone, Copy)]
-struct Manner {
-    dry_run: bool,
-    patience: Duration,
-    output: Output,
+pub(crate) struct Manner {
+    pub(crate) dry_run: bool,
+    pub(crate) patience: Duration,
+    pub(crate) output: Output,
 }
 
 impl Manner {
     /// As it goes on; a program is told at the end.
-    fn say(self, line: &str) -> Result<(), Refused> {
+    pub(crate) fn say(self, line: &str) -> Result<(), Refused> {
         if self.output == Output::Table { print::line(line) } else { Ok(()) }
     }
 }
@@ -62,11 +63,7 @@ pub(crate) async fn run(arguments: &RotateArguments) -> Result<bool, Refused> {
     Ok(report.is_done())
 }
 
-async fn carry_out_all<'a>(
-    cluster: &Cluster,
-    steps: &'a [Step],
-    manner: Manner,
-) -> Result<Report<'a>, Refused> {
+async fn carry_out_all(cluster: &Cluster, steps: &[Step], manner: Manner) -> Result<Report, Refused> {
     let mut report = Report::default();
     for step in steps {
         manner.say(&step.to_string())?;
@@ -75,15 +72,10 @@ async fn carry_out_all<'a>(
     Ok(report)
 }
 
-/// Creates every pod anew that has a sidecar. False when one was left as it is that should not have been.
-pub(crate) async fn without_sidecars(
-    cluster: &Cluster,
-    dry_run: bool,
-    patience: Duration,
-) -> Result<bool, Refused> {
+/// Creates every pod anew that has a sidecar.
+pub(crate) async fn without_sidecars(cluster: &Cluster, manner: Manner) -> Result<Report, Refused> {
     let steps = plan_for(cluster, None, None).await?;
-    let manner = Manner { dry_run, patience, output: Output::Table };
-    Ok(carry_out_all(cluster, &steps, manner).await?.is_done())
+    carry_out_all(cluster, &steps, manner).await
 }
 
 async fn plan(cluster: &Cluster, everywhere: bool) -> Result<Vec<Step>, Refused> {
@@ -158,14 +150,19 @@ where
 {
     let api: Api<K> = Api::namespaced(cluster.client.clone(), namespace);
     let failed = |error: &kube::Error| Refused::of(format!("{namespace}/{name}: {}", said(error)));
-    api.restart(name).await.map_err(|error| failed(&error))?;
+    match api.restart(name).await {
+        // It was deleted meanwhile, and its pods with it.
+        Err(error) if is_missing(&error) => return Ok(true),
+        restarted => restarted.map_err(|error| failed(&error))?,
+    };
     if manner.patience.is_zero() {
         return Ok(true);
     }
     let end = Instant::now() + manner.patience;
     while Instant::now() < end {
         sleep(PAUSE).await;
-        if api.get(name).await.map_err(|error| failed(&error))?.is_rolled_out() {
+        let workload = api.get_opt(name).await.map_err(|error| failed(&error))?;
+        if workload.is_none_or(|workload| workload.is_rolled_out()) {
             manner.say("  done")?;
             return Ok(true);
         }

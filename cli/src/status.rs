@@ -136,9 +136,19 @@ impl PolicyRow {
         ]
     }
 
-    /// A line for each condition that is not met, and the command that helps.
+    /// Whether the condition tells of old sidecars, which obey the policy.
+    fn has_old(&self, condition: &Condition) -> bool {
+        condition.type_ == "Programmed" && self.pods.is_some_and(|pods| pods.old_sidecar > 0)
+    }
+
+    /// A line for each condition that is not met or in part, and the command that helps.
     fn troubles(&self) -> Vec<String> {
-        let unmet = self.conditions.iter().filter(|condition| condition.status != "True");
+        let is_met = |condition: &Condition| {
+            condition.status == "True"
+                && condition.reason != "PartiallyProgrammed"
+                && !self.has_old(condition)
+        };
+        let unmet = self.conditions.iter().filter(|condition| !is_met(condition));
         let line = |condition: &Condition| {
             let Condition { type_, reason, message, .. } = condition;
             format!("{}/{}: {type_} {reason}: {message}", self.namespace, self.name)

@@ -39,7 +39,7 @@ pub struct RateLimitPolicyStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub limits: Vec<LimitStatus>,
-    /// The command that gives a sidecar to the pods that have none.
+    /// The command that gives the newest sidecar to the pods that have none or an old one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub rotate: Option<String>,
@@ -73,7 +73,7 @@ pub struct CircuitBreakerPolicyStatus {
     /// Pods in which the breaker of this policy is open or half-open.
     #[serde(default)]
     pub breakers_open: i32,
-    /// The command that gives a sidecar to the pods that have none.
+    /// The command that gives the newest sidecar to the pods that have none or an old one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub rotate: Option<String>,
@@ -155,6 +155,9 @@ pub struct PodCounts {
     /// Pods without a sidecar.
     #[serde(default)]
     pub uninjected: i32,
+    /// Pods whose sidecar has another image than the one that is injected now.
+    #[serde(default)]
+    pub old_sidecar: i32,
 }
 
 /// Pods in which a tier is tripped.

@@ -70,6 +70,9 @@ pub struct ScaleArgs {
     /// Where the report goes
     #[arg(long, default_value = "report/scale.md")]
     report: PathBuf,
+    /// Measure the webhook alone and write no report
+    #[arg(long)]
+    webhook: bool,
 }
 
 /// Longest wait for all sidecars.
@@ -252,6 +255,11 @@ struct Figures {
 pub async fn run(args: ScaleArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::start();
     let mut scene = Scene::set(args.size, &args.operator, &progress).await?;
+    if args.webhook {
+        tokio::time::sleep(SETTLING).await;
+        println!("{}", report::of_reviews(&reviews(&scene).await?));
+        return Ok(ExitCode::SUCCESS);
+    }
     let figures = measure(&mut scene, &progress).await?;
     let text = report::written(&figures);
     println!("{text}");
@@ -285,9 +293,14 @@ async fn measure(scene: &mut Scene, progress: &Progress) -> anyhow::Result<Figur
     let burst = watch.end().await?;
     progress.say(format_args!("changes: {changes:?}, {burst:?}"));
 
-    let tls = scene.reviewer().trust();
-    let webhook = Webhook::connect(scene.launch.webhook, &tls).await?;
-    let reviews = webhook.load(RATE, REVIEWS, &scene.size).await?;
+    let reviews = reviews(scene).await?;
     let whole = whole.end().await?;
     Ok(Figures { size: scene.size, changes, burst, rest, whole, reviews, back, requests: [started, resting] })
+}
+
+/// What reviews took, the shortest first.
+async fn reviews(scene: &Scene) -> anyhow::Result<Vec<Duration>> {
+    let tls = scene.reviewer().trust();
+    let webhook = Webhook::connect(scene.launch.webhook, &tls).await?;
+    webhook.load(RATE, REVIEWS, &scene.size).await
 }

@@ -19,7 +19,7 @@ use crate::forward::{Forwarder, Peers};
 use crate::health::Health;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
-use crate::server::{listen, serve};
+use crate::server::{Closing, listen, serve};
 use crate::shutdown::{self, Shutdown};
 use crate::status::StatusWriter;
 use crate::stream::Streams;
@@ -51,7 +51,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let certificates = Certificates::new(&client, &args.namespace, names(&args), lifetimes, metrics.clone())
         .with_authorities_of(source);
     let delay = Duration::from_secs(args.shutdown_delay);
-    let home = Home { namespace: args.namespace.clone(), port: args.stream_address.port() };
+    let home = Home {
+        namespace: args.namespace.clone(),
+        port: args.stream_address.port(),
+        sidecar_image: args.sidecar_settings().image,
+    };
     let world = Arc::new(World::at(home));
     let app = App { args, client, world, metrics, certificates: Arc::new(certificates), shutdown };
     let (events, publisher) =
@@ -109,12 +113,12 @@ impl App {
             replicas,
         );
         let parts = [
-            (self.args.health_address, None, health.router()),
-            (self.args.webhook_address, Some(Arc::clone(&tls)), webhook.router()),
-            (self.args.stream_address, Some(tls), streams.router()),
+            (self.args.health_address, None, health.router(), Closing::Stopped),
+            (self.args.webhook_address, Some(Arc::clone(&tls)), webhook.router(), Closing::Leaving),
+            (self.args.stream_address, Some(tls), streams.router(), Closing::Stopped),
         ];
-        for (address, tls, router) in parts {
-            servers.spawn(serve(listen(address)?, tls, router, self.shutdown.clone()));
+        for (address, tls, router, closing) in parts {
+            servers.spawn(serve(listen(address)?, tls, router, self.shutdown.clone(), closing));
         }
         Ok(servers)
     }

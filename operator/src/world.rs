@@ -153,11 +153,14 @@ impl World {
     /// The document of a pod that is being created, with what its siblings have learned; `None` when no policy
     /// selects it.
     pub(crate) fn document_for_new_pod(&self, namespace: &str, pod: &Pod) -> Option<PolicyDocument> {
-        let ledger = self.ledger();
-        let state = self.read();
-        let document = state.index.document_for_new_pod(namespace, pod)?;
+        let document = self.read().index.document_for_new_pod(namespace, pod)?;
         let mut document = PolicyDocument::clone(&document);
-        state.index.seed(namespace, pod, ledger.reports(), &mut document);
+        let qps = document.tiers.as_ref().and_then(|tiers| tiers.qps.as_ref());
+        if qps.is_some_and(|qps| qps.learned.is_some()) {
+            // Only now: whoever computes a status holds it for long. It is taken before the state everywhere.
+            let ledger = self.ledger();
+            self.read().index.seed(namespace, pod, ledger.reports(), &mut document);
+        }
         Some(document)
     }
 

@@ -31,6 +31,12 @@ impl Backoff {
         half + half * share / 1000
     }
 
+    /// The pause before the first attempt after something that was well was lost: anything up to `span`, by `random`.
+    /// What a server lost at one instant comes back spread over it, also when the server is there again at once.
+    pub fn spread(span: Duration, random: u64) -> Duration {
+        span * (random % 1001) as u32 / 1000
+    }
+
     /// An attempt succeeded.
     pub fn reset(&mut self) {
         self.next = self.first;

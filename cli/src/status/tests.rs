@@ -18,7 +18,7 @@ status:
   - {type: Accepted, status: 'True', reason: Accepted, message: ok, lastTransitionTime: '2026-01-01T00:00:00Z'}
   - {type: Programmed, status: 'False', reason: PartiallyProgrammed, message: 1 of 2 pods have no sidecar,
      lastTransitionTime: '2026-01-01T00:00:00Z'}
-  pods: {matched: 2, injected: 1, programmed: 1, outOfDate: 0, uninjected: 1}
+  pods: {matched: 2, injected: 1, programmed: 1, outOfDate: 0, uninjected: 1, oldSidecar: 1}
   tiersTripped: {qps: 1, gpuMemory: 0, latency: 1, any: 1}
 ",
     );
@@ -86,6 +86,38 @@ inference   llama-1   none      -        -           -           -          -   
     assert_eq!(json["policies"][0]["pods"]["uninjected"], 1);
     assert_eq!(json["pods"][0]["state"]["tiers"][0]["value"], 9.0);
     assert_eq!(json["pods"][1]["sidecar"], serde_json::json!({"injected": false}));
+}
+
+#[tokio::test]
+async fn what_is_in_force_in_part_or_by_old_sidecars_is_told_with_the_command_that_helps() {
+    let api = FakeApi::default();
+    for (name, reason, old) in
+        [("part", "PartiallyProgrammed", 0), ("old", "Programmed", 1), ("new", "Programmed", 0)]
+    {
+        api.put(
+            POLICIES,
+            &format!(
+                "
+metadata: {{name: {name}, generation: 1}}
+spec: {{selector: {{matchLabels: {{app: llama}}}}, priority: {{}}}}
+status:
+  conditions:
+  - {{type: Accepted, status: 'True', reason: Accepted, message: ok, lastTransitionTime: '2026-01-01T00:00:00Z'}}
+  - {{type: Programmed, status: 'True', reason: {reason}, message: to help {name}, lastTransitionTime: '2026-01-01T00:00:00Z'}}
+  pods: {{matched: 2, injected: 2, programmed: 2, outOfDate: 0, uninjected: 0, oldSidecar: {old}}}
+"
+            ),
+        );
+    }
+    let text = text(&report(&api.cluster(), false).await.unwrap());
+    let told: Vec<_> = text.lines().filter(|line| line.starts_with('!')).collect();
+    assert_eq!(
+        told,
+        [
+            "! inference/old: Programmed Programmed: to help old",
+            "! inference/part: Programmed PartiallyProgrammed: to help part",
+        ]
+    );
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use crate::random::Random;
 /// The pauses between two attempts of a sidecar.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// Over this they come back that have lost a stream that was well.
+const RETURN: Duration = Duration::from_secs(2);
 /// A stream that lived this long was not broken from the start.
 const HEALTHY_LIFE: Duration = Duration::from_secs(10);
 
@@ -153,6 +155,8 @@ async fn follow(sidecar: Arc<Sidecar>, target: Target, seed: u64) {
         }
         if start.elapsed() >= HEALTHY_LIFE {
             pause = FIRST_PAUSE;
+            tokio::time::sleep(RETURN.mul_f64(random.uniform())).await;
+            continue;
         }
         tokio::time::sleep(pause / 2 + (pause / 2).mul_f64(random.uniform())).await;
         pause = (pause * 2).min(LAST_PAUSE);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -16,9 +16,8 @@ use k8s_openapi::api::core::v1::Pod;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
 
 use super::Size;
 use super::objects::{NAMESPACE, pod};
@@ -63,32 +62,22 @@ impl Webhook {
         Ok(Self { sender: shake_hands(stream, Arc::clone(tls)).await?, port: address.port() })
     }
 
-    /// The answer to a review of a new pod.
-    async fn review(&self, pod: &Value) -> anyhow::Result<Value> {
-        let review = json!({
-            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-            "request": {
-                "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "operation": "CREATE", "namespace": NAMESPACE,
-                "kind": {"group": "", "version": "v1", "kind": "Pod"},
-                "resource": {"group": "", "version": "v1", "resource": "pods"},
-                "name": pod["metadata"]["name"], "object": pod, "dryRun": false, "options": null,
-                "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
-            },
-        });
+    /// The whole answer to a review.
+    async fn review(&self, review: Bytes) -> anyhow::Result<Bytes> {
         let request = Request::post(format!("https://{SERVER_NAME}:{}/mutate?timeout=5s", self.port))
             .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(review.to_string())))?;
+            .body(Full::new(review))?;
         let response = self.sender.clone().send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         anyhow::ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
-        Ok(serde_json::from_slice(&body)?)
+        Ok(body)
     }
 
     /// The nth pod with its sidecar.
     async fn inject(&self, n: usize, size: &Size) -> anyhow::Result<Pod> {
         let mut pod = pod(n, size);
-        let answer = self.review(&pod).await?;
+        let answer: Value = serde_json::from_slice(&self.review(asked(&pod)).await?)?;
         let patch = answer["response"]["patch"].as_str();
         let patch = patch.with_context(|| format!("the webhook did not inject: {answer}"))?;
         let patch: Patch = serde_json::from_slice(&STANDARD.decode(patch)?)?;
@@ -102,29 +91,54 @@ impl Webhook {
     }
 
     /// Reviews at a constant rate, however long the answers take. Returns the latency of each, from the instant at which
-    /// it was due, the shortest first.
+    /// it was due to the last byte of the answer, the shortest first.
     pub(super) async fn load(
         &self,
         rate: u32,
         length: Duration,
         size: &Size,
     ) -> anyhow::Result<Vec<Duration>> {
-        let pods: Arc<Vec<Value>> = Arc::new((0..size.workloads()).map(|n| pod(n, size)).collect());
+        let reviews: Vec<Bytes> = (0..size.workloads()).map(|n| asked(&pod(n, size))).collect();
         let count = (length.as_secs_f64() * f64::from(rate)) as u32;
-        let start = Instant::now();
+        let (sender, mut due) = mpsc::unbounded_channel();
+        // A thread of its own: the runtime's timers are late by up to a millisecond.
+        std::thread::spawn(move || {
+            let start = Instant::now();
+            for n in 0..count {
+                let due = start + Duration::from_secs(1) * n / rate;
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                _ = sender.send(due);
+            }
+        });
         let mut running = JoinSet::new();
-        for n in 0..count {
-            let due = start + Duration::from_secs(1) * n / rate;
-            sleep_until(due).await;
-            let (webhook, pods) = (self.clone(), Arc::clone(&pods));
+        for review in reviews.iter().cycle() {
+            let Some(due) = due.recv().await else { break };
+            let (webhook, review) = (self.clone(), review.clone());
             running.spawn(async move {
-                let answer = webhook.review(&pods[n as usize % pods.len()]).await?;
+                let answer = webhook.review(review).await?;
+                let took = due.elapsed();
+                let answer: Value = serde_json::from_slice(&answer)?;
                 anyhow::ensure!(answer["response"]["patch"].is_string(), "not injected: {answer}");
-                anyhow::Ok(due.elapsed())
+                anyhow::Ok(took)
             });
         }
         let mut took: Vec<Duration> = running.join_all().await.into_iter().collect::<anyhow::Result<_>>()?;
         took.sort_unstable();
         Ok(took)
     }
+}
+
+/// The review of a new pod.
+fn asked(pod: &Value) -> Bytes {
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "operation": "CREATE", "namespace": NAMESPACE,
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "name": pod["metadata"]["name"], "object": pod, "dryRun": false, "options": null,
+            "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
+        },
+    });
+    Bytes::from(review.to_string())
 }

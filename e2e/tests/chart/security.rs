@@ -1,6 +1,6 @@
 //! Pod Security: the strictest level that admits each component, by the API server's own rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -95,5 +95,44 @@ async fn network_policies_let_in_what_the_services_and_probes_need() {
             assert!(open.contains(&&port["name"]), "{workload}: nothing lets {port} in");
         }
         assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    }
+}
+
+/// Every rule of egress: to whom (an empty text is anywhere), by which protocol, to which port.
+fn egress(policy: &Value) -> BTreeSet<(String, String, String)> {
+    let rules = policy["spec"]["egress"].as_array().unwrap().iter();
+    rules
+        .flat_map(|rule| {
+            let to = if rule["to"].is_null() { String::new() } else { rule["to"].to_string() };
+            rule["ports"].as_array().unwrap().iter().map(move |port| {
+                assert!(port["endPort"].is_null(), "{port} is a range");
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                (to.clone(), text(&port["protocol"]), text(&port["port"]))
+            })
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn network_policies_let_each_component_reach_what_it_needs_and_nothing_else() {
+    let anywhere = |protocol: &str, port: &str| (String::new(), protocol.to_owned(), port.to_owned());
+    // Names and the API server, whose address nobody can name.
+    let common = |ports: &[&str]| {
+        let names = [anywhere("UDP", "53"), anywhere("TCP", "53")];
+        names.into_iter().chain(ports.iter().map(|port| anywhere("TCP", port))).collect::<BTreeSet<_>>()
+    };
+    let more = ["networkPolicies.apiServerPorts={8443}"];
+    for (ports, values) in [(["443", "6443"].as_slice(), &[][..]), (["8443"].as_slice(), more.as_slice())] {
+        let objects = objects(&[EVERYTHING, values].concat()).await;
+        let named =
+            |name: &str| of_kind(&objects, "NetworkPolicy").find(|one| one["metadata"]["name"] == name);
+        // The agent asks the API server whose token it was shown, and nobody else.
+        assert_eq!(egress(named("tidegate-agent").unwrap()), common(ports));
+        // Replicas of the operator send the leader what sidecars report.
+        let operator = named("tidegate-operator").unwrap();
+        let own = json!([{"podSelector": operator["spec"]["podSelector"]}]).to_string();
+        let mut expected = common(ports);
+        expected.insert((own, "TCP".to_owned(), "policy".to_owned()));
+        assert_eq!(egress(operator), expected);
     }
 }

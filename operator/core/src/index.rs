@@ -46,13 +46,15 @@ pub struct Index {
     home: Option<Home>,
 }
 
-/// Where sidecars reach the operator.
+/// Where sidecars reach the operator, and which it injects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     /// Namespace of its pods.
     pub namespace: String,
     /// Port of the policy stream at its pods.
     pub port: u16,
+    /// Image of the sidecars that it injects.
+    pub sidecar_image: String,
 }
 
 /// What an event changed.
@@ -146,7 +148,8 @@ impl Index {
         verdict.into_iter().flat_map(|verdict| &verdict.matches)
     }
 
-    /// Names the place of the operator, which sidecars that say nothing may not be able to reach.
+    /// Names the place of the operator, which sidecars that say nothing may not be able to reach, and the sidecar that it
+    /// injects.
     pub fn set_home(&mut self, home: Home) {
         self.home = Some(home);
     }

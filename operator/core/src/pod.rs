@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::inject::{BY_NAME_ANNOTATION, INJECTED_ANNOTATION, SKIPPED_ANNOTATION};
+use crate::inject::{BY_NAME_ANNOTATION, INJECTED_ANNOTATION, SIDECAR_CONTAINER, SKIPPED_ANNOTATION};
 use crate::key::{Workload, WorkloadKind};
 use crate::service::ServiceFacts;
 
@@ -27,6 +27,8 @@ pub struct PodFacts {
     pub owners: Vec<Workload>,
     /// Whether it has a sidecar.
     pub sidecar: Sidecar,
+    /// The image of its sidecar.
+    pub sidecar_image: Option<String>,
     /// The ports whose names lead to its sidecar; none where traffic is redirected.
     pub by_name: BTreeSet<u16>,
     /// It has run to its end: nothing is left to protect.
@@ -55,6 +57,7 @@ impl PodFacts {
             labels: metadata.labels.clone().unwrap_or_default(),
             owners: owners(metadata),
             sidecar: sidecar(metadata),
+            sidecar_image: sidecar_image(pod),
             by_name: by_name(metadata),
             finished: matches!(phase, Some("Succeeded" | "Failed")),
         }
@@ -62,6 +65,11 @@ impl PodFacts {
 }
 
 impl PodFacts {
+    /// Whether its sidecar is another one than this.
+    pub(crate) fn has_older_sidecar_than(&self, image: &str) -> bool {
+        self.sidecar == Sidecar::Injected && self.sidecar_image.as_deref().is_some_and(|own| own != image)
+    }
+
     /// Whether the clients of this Service go around the pod's sidecar.
     pub(crate) fn is_bypassed_by(&self, service: &ServiceFacts) -> bool {
         service.goes_around(|port| self.by_name.contains(&port))
@@ -77,6 +85,11 @@ fn sidecar(metadata: &ObjectMeta) -> Sidecar {
     } else {
         Sidecar::Missing
     }
+}
+
+fn sidecar_image(pod: &Pod) -> Option<String> {
+    let containers = pod.spec.as_ref()?.init_containers.as_ref()?;
+    containers.iter().find(|container| container.name == SIDECAR_CONTAINER)?.image.clone()
 }
 
 fn by_name(metadata: &ObjectMeta) -> BTreeSet<u16> {

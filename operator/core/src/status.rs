@@ -100,8 +100,9 @@ impl Index {
     pub fn status(&self, policy: &PolicyKey, reports: &Reports, now: &Time) -> Option<PolicyStatus> {
         let namespace = self.namespace(&policy.namespace)?;
         let stored = namespace.policies.get(&(policy.kind, policy.name.clone()))?;
-        let tally = tally(namespace, policy, reports, |_| true);
-        let rotate = rotate::command(namespace, policy, self.namespace_is_injected(&policy.namespace));
+        let image = self.home().map(|home| home.sidecar_image.as_str());
+        let tally = tally(namespace, policy, reports, image, |_| true);
+        let rotate = rotate::command(namespace, policy, self.namespace_is_injected(&policy.namespace), image);
         let view = conditions::View {
             policy,
             namespace,
@@ -140,11 +141,12 @@ impl Index {
     }
 }
 
-/// Of the pods that `counts`.
+/// Of the pods that `counts`; `image` is that of the sidecars that are injected now.
 fn tally(
     namespace: &NamespaceIndex,
     policy: &PolicyKey,
     reports: &Reports,
+    image: Option<&str>,
     counts: impl Fn(&PodFacts) -> bool,
 ) -> Tally {
     let mut tally = Tally::default();
@@ -156,6 +158,7 @@ fn tally(
             continue;
         }
         tally.pods.injected += 1;
+        tally.pods.old_sidecar += i32::from(image.is_some_and(|image| pod.has_older_sidecar_than(image)));
         if let Some(service) = namespace.bypass_of(pod) {
             tally.bypassed += 1;
             tally.bypass.get_or_insert_with(|| format!("{}: {}", service.front(), service.remedy()));

@@ -59,7 +59,13 @@ async fn bench() -> Bench {
     let listener = server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let tls = Arc::new(certificates.resolver().server_config().unwrap());
-    let server = tokio::spawn(server::serve(listener, Some(tls), streams.router(), shutdown));
+    let server = tokio::spawn(server::serve(
+        listener,
+        Some(tls),
+        streams.router(),
+        shutdown,
+        server::Closing::Stopped,
+    ));
     let bundle = certificates.trust().borrow().clone().unwrap().bundle;
     let client = connect(address, &bundle).await;
     Bench { api, world, metrics, trigger, server, client, address, certificates }

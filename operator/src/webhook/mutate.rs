@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::admission::{AdmissionResponse, Operation};
 use rustls::crypto::SecureRandom;
+use serde::Deserialize as _;
 use serde_json::Value;
 use tidegate_operator_core::inject::{
     Admission, INJECT_LABEL, INJECTION_NAMESPACE_LABEL, NamespaceFacts, Outcome, SkipReason, inject,
@@ -26,7 +27,7 @@ impl Webhook {
             None => self.fresh.namespace(namespace).await,
         };
         // What is no pod has neither policy nor Services, and is skipped.
-        let pod: Option<Pod> = serde_json::from_value(asked.object.clone()).ok();
+        let pod: Option<Pod> = Pod::deserialize(&asked.object).ok();
         let policy = match &pod {
             Some(pod) => self.policy(namespace, &facts, pod).await,
             None => None,

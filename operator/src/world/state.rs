@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{LimitRange, Namespace, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    Container, LimitRange, Namespace, ObjectReference, Pod, PodSpec, PodStatus, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::core::DynamicObject;
 use tidegate_crds::{CircuitBreakerPolicy, RateLimitPolicy};
 use tidegate_operator_core::index::{Changes, Index};
 use tidegate_operator_core::inject::{
-    BY_NAME_ANNOTATION, INJECTED_ANNOTATION, NamespaceFacts, SKIPPED_ANNOTATION,
+    BY_NAME_ANNOTATION, INJECTED_ANNOTATION, NamespaceFacts, SIDECAR_CONTAINER, SKIPPED_ANNOTATION,
 };
 use tidegate_operator_core::key::{CustomKind, PodKey, PolicyKey, PolicyKind, Unavailable};
 use tidegate_operator_core::status::PolicyStatus;
@@ -241,10 +243,15 @@ impl Watched for Pod {
         keep(self.annotations_mut(), |key| {
             [INJECTED_ANNOTATION, SKIPPED_ANNOTATION, BY_NAME_ANNOTATION].contains(&key)
         });
-        self.spec = None;
+        // Of the spec the image of the sidecar.
+        let containers = self.spec.take().and_then(|spec| spec.init_containers).unwrap_or_default();
+        let sidecar = containers.into_iter().find(|container| container.name == SIDECAR_CONTAINER);
+        self.spec = sidecar.map(|Container { name, image, .. }| PodSpec {
+            init_containers: Some(vec![Container { name, image, ..Container::default() }]),
+            ..PodSpec::default()
+        });
         if let Some(status) = self.status.take() {
-            self.status =
-                Some(k8s_openapi::api::core::v1::PodStatus { phase: status.phase, ..Default::default() });
+            self.status = Some(PodStatus { phase: status.phase, ..PodStatus::default() });
         }
     }
 

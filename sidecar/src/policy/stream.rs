@@ -29,6 +29,9 @@ const LAST_PAUSE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(3 * BOOKMARK_SECONDS);
 /// A stream that lived this long was not broken from the start.
 const HEALTHY_LIFE: Duration = Duration::from_secs(BOOKMARK_SECONDS);
+/// Over this the sidecars of an operator come back that all lost their streams at one instant: without it a replica that
+/// takes over would shake a thousand hands within the first tenth of a second.
+const RETURN: Duration = Duration::from_secs(2);
 
 /// The operator and how to speak to it.
 #[derive(Debug, Clone)]
@@ -64,11 +67,17 @@ pub async fn follow(operator: Operator, keeper: Arc<Keeper>) {
             warn!(operator = %operator.endpoint, reason, "no policy stream; the last good policy stays in force");
             told = reason;
         }
-        if start.elapsed() >= HEALTHY_LIFE {
-            backoff.reset();
-        }
-        sleep(backoff.jittered_pause(random())).await;
+        sleep(pause(&mut backoff, start.elapsed(), random())).await;
     }
+}
+
+/// Until the next attempt after one of which the stream lived so long.
+fn pause(backoff: &mut Backoff, lived: Duration, random: u64) -> Duration {
+    if lived < HEALTHY_LIFE {
+        return backoff.jittered_pause(random);
+    }
+    backoff.reset();
+    Backoff::spread(RETURN, random)
 }
 
 /// One connection.

@@ -54,7 +54,8 @@ fn at(
     now: &Time,
 ) -> Vec<Condition> {
     let counts = |pod: &_| object.selects(pod, view.namespace.services()).is_some();
-    let tally = tally(view.namespace, view.policy, reports, counts);
+    let image = view.home.map(|home| home.sidecar_image.as_str());
+    let tally = tally(view.namespace, view.policy, reports, image, counts);
     let mut before = view.stored.facts.ancestors.iter();
     let before = before.find(|ancestor| ancestor.ancestor_ref == *reference);
     let before = before.map(|ancestor| ancestor.conditions.as_slice()).unwrap_or_default();

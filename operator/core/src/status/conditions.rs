@@ -220,12 +220,17 @@ fn programmed(view: &View<'_>, accepted: &Finding) -> Finding {
     let notes: Vec<_> =
         [without_sidecar(view), bypassed(view), overridden(view)].into_iter().flatten().collect();
     if !notes.is_empty() {
+        let notes: Vec<_> = notes.into_iter().chain(old_sidecar(view)).collect();
         return Finding::new(true, "PartiallyProgrammed", notes.join("; "));
     }
     if pods.matched == 0 {
         return Finding::new(true, "Programmed", "It selects no pod now.");
     }
-    Finding::new(true, "Programmed", format!("{} of {} pods enforce it.", pods.programmed, pods.matched))
+    let enforced = format!("{} of {} pods enforce it", pods.programmed, pods.matched);
+    // An old sidecar obeys the policy all the same.
+    let message =
+        old_sidecar(view).map_or_else(|| format!("{enforced}."), |old| format!("{enforced}; {old}"));
+    Finding::new(true, "Programmed", message)
 }
 
 /// What to do about sidecars from which nothing is heard: most often something is between them and the operator.
@@ -244,6 +249,13 @@ fn without_sidecar(view: &View<'_>) -> Option<String> {
     let advice = view.rotate.map_or(String::new(), |rotate| format!("; to give them one: {rotate}"));
     (pods.uninjected > 0)
         .then(|| format!("{} of {} pods have no sidecar{advice}", pods.uninjected, pods.matched))
+}
+
+fn old_sidecar(view: &View<'_>) -> Option<String> {
+    let pods = view.tally.pods;
+    let advice = view.rotate.map_or(String::new(), |rotate| format!("; to give them the new one: {rotate}"));
+    (pods.old_sidecar > 0)
+        .then(|| format!("{} of {} pods have an old sidecar{advice}", pods.old_sidecar, pods.matched))
 }
 
 fn bypassed(view: &View<'_>) -> Option<String> {

@@ -1,4 +1,4 @@
-//! The command that gives a sidecar to the pods of a policy that have none.
+//! The command that gives the newest sidecar to the pods of a policy that have none or an old one.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,13 +13,23 @@ const MOST_WORKLOADS: usize = 16;
 /// The bound of the field in the schema: a longer one would cost the whole status.
 const LONGEST: usize = 4096;
 
-/// `None` when no pod misses a sidecar that a restart could give it. Only workloads that can be restarted are in it:
-/// a Job or a pod of its own has to be created anew by whoever made it.
-pub(super) fn command(namespace: &NamespaceIndex, policy: &PolicyKey, injected: bool) -> Option<String> {
-    let missing = namespace
-        .pods_of(policy)
-        .map(|(_, pod, _)| pod)
-        .filter(|pod| pod.sidecar == Sidecar::Missing && !pod.finished);
+/// `None` when no pod misses the newest sidecar that a restart could give it. Old ones, of another `image`, protect their
+/// pods: replacing them can wait for disruption budgets. Where a sidecar is missing only workloads that can be restarted are
+/// in it: a Job or a pod of its own has to be created anew by whoever made it.
+pub(super) fn command(
+    namespace: &NamespaceIndex,
+    policy: &PolicyKey,
+    injected: bool,
+    image: Option<&str>,
+) -> Option<String> {
+    let pods = || namespace.pods_of(policy).map(|(_, pod, _)| pod).filter(|pod| !pod.finished);
+    if image.is_some_and(|image| pods().any(|pod| pod.has_older_sidecar_than(image))) {
+        let label = (!injected && pods().any(|pod| pod.sidecar == Sidecar::Missing))
+            .then(|| labelled(&policy.namespace));
+        let rotate = format!("kubectl tidegate rotate --namespace {}", policy.namespace);
+        return Some(label.into_iter().chain([rotate]).collect::<Vec<_>>().join(" && "));
+    }
+    let missing = pods().filter(|pod| pod.sidecar == Sidecar::Missing);
     let workloads: BTreeSet<&Workload> = missing.filter_map(restartable).collect();
     let most = workloads.len().min(MOST_WORKLOADS);
     let mut shortened =
@@ -27,12 +37,16 @@ pub(super) fn command(namespace: &NamespaceIndex, policy: &PolicyKey, injected: 
     shortened.find(|command| command.len() <= LONGEST)
 }
 
+fn labelled(namespace: &str) -> String {
+    format!("kubectl label namespace {namespace} {INJECTION_NAMESPACE_LABEL}=enabled")
+}
+
 fn written<'a>(namespace: &str, injected: bool, workloads: impl Iterator<Item = &'a &'a Workload>) -> String {
     let (sets, others): (Vec<&Workload>, Vec<&Workload>) =
         workloads.copied().partition(|workload| workload.kind == WorkloadKind::LeaderWorkerSet);
     let mut commands = Vec::new();
     if !injected {
-        commands.push(format!("kubectl label namespace {namespace} {INJECTION_NAMESPACE_LABEL}=enabled"));
+        commands.push(labelled(namespace));
     }
     if !others.is_empty() {
         let mut restart = format!("kubectl -n {namespace} rollout restart");

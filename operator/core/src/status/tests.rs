@@ -127,7 +127,14 @@ fn a_policy_in_force_everywhere_is_accepted_and_programmed() {
             }],
             enforced: Some("1/1".to_owned()),
             limits: vec![],
-            pods: PodCounts { matched: 1, injected: 1, programmed: 1, out_of_date: 0, uninjected: 0 },
+            pods: PodCounts {
+                matched: 1,
+                injected: 1,
+                programmed: 1,
+                out_of_date: 0,
+                uninjected: 0,
+                old_sidecar: 0
+            },
             tiers_tripped: TierCounts { qps: 1, gpu_memory: 0, latency: 0, any: 1 },
             rotate: None,
         }
@@ -223,7 +230,7 @@ fn pods_without_a_sidecar_are_counted_and_the_command_that_helps_is_given() {
     let status = rate_limit_status(&index, "all", &reports);
     assert_eq!(
         status.pods,
-        PodCounts { matched: 3, injected: 1, programmed: 1, out_of_date: 0, uninjected: 2 }
+        PodCounts { matched: 3, injected: 1, programmed: 1, out_of_date: 0, uninjected: 2, old_sidecar: 0 }
     );
     let rotate = "kubectl label namespace ns tidegate.dev/injection=enabled && kubectl -n ns rollout restart deployment/llama";
     assert_eq!(status.rotate.as_deref(), Some(rotate));
@@ -235,6 +242,52 @@ fn pods_without_a_sidecar_are_counted_and_the_command_that_helps_is_given() {
     index.apply_namespace(&namespace);
     let status = rate_limit_status(&index, "all", &reports);
     assert_eq!(status.rotate.as_deref(), Some("kubectl -n ns rollout restart deployment/llama"));
+}
+
+fn home() -> Home {
+    Home {
+        namespace: "tidegate-system".to_owned(),
+        port: 8444,
+        sidecar_image: "tidegate-sidecar:2".to_owned(),
+    }
+}
+
+fn with_sidecar(mut pod: Pod, image: &str) -> Pod {
+    pod.spec = from_yaml(&format!(
+        "{{containers: [], initContainers: [{{name: tidegate-sidecar, image: 'tidegate-sidecar:{image}'}}]}}"
+    ));
+    pod
+}
+
+#[test]
+fn pods_with_an_old_sidecar_are_counted_and_the_command_that_rotates_them_is_given() {
+    let mut index = Index::new();
+    index.set_home(home());
+    index.apply_namespace(&from_yaml("metadata: {name: ns, labels: {tidegate.dev/injection: enabled}}"));
+    index.apply_pod(&with_sidecar(pod("a", INJECTED), "2"));
+    index.apply_pod(&with_sidecar(pod("b", INJECTED), "1"));
+    index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
+    let reports: Reports = ["a", "b"].map(|pod| reported(&index, pod, &json!({}))).into();
+    let status = rate_limit_status(&index, "all", &reports);
+    assert_eq!((status.pods.programmed, status.pods.old_sidecar), (2, 1));
+    let rotate = "kubectl tidegate rotate --namespace ns";
+    assert_eq!(status.rotate.as_deref(), Some(rotate));
+    let told = format!(
+        "True Programmed: 2 of 2 pods enforce it; 1 of 2 pods have an old sidecar; to give them the new one: {rotate}"
+    );
+    assert_eq!(condition(&status, "Programmed"), told);
+    // The same command helps a pod without one.
+    index.apply_pod(&pod("c", "{}"));
+    let status = rate_limit_status(&index, "all", &reports);
+    assert_eq!(status.rotate.as_deref(), Some(rotate));
+    assert!(
+        condition(&status, "Programmed").starts_with("True PartiallyProgrammed: 1 of 3 pods have no sidecar")
+    );
+    index.apply_pod(&with_sidecar(pod("b", INJECTED), "2"));
+    index.delete_pod("ns", "c");
+    let status = rate_limit_status(&index, "all", &reports);
+    assert_eq!((status.pods.old_sidecar, status.rotate.as_ref()), (0, None));
+    assert_eq!(condition(&status, "Programmed"), "True Programmed: 2 of 2 pods enforce it.");
 }
 
 #[test]
@@ -278,7 +331,7 @@ fn a_sidecar_that_enforces_an_older_document_is_out_of_date() {
 #[test]
 fn sidecars_that_say_nothing_are_told_of_with_the_rule_that_may_be_missing() {
     let mut index = Index::new();
-    index.set_home(Home { namespace: "tidegate-system".to_owned(), port: 8444 });
+    index.set_home(home());
     index.apply_pod(&pod("a", INJECTED));
     index.apply_pod(&pod("b", INJECTED));
     index.apply_rate_limit_policy(&rate_limit("all", 1, "{priority: {}}"));
@@ -585,7 +638,7 @@ fn the_api_server_gets_the_status_without_a_wrapper() {
     assert_eq!(
         serde_json::to_value(status).unwrap(),
         json!({
-            "pods": {"matched": 0, "injected": 0, "programmed": 0, "outOfDate": 0, "uninjected": 0},
+            "pods": {"matched": 0, "injected": 0, "programmed": 0, "outOfDate": 0, "uninjected": 0, "oldSidecar": 0},
             "tiersTripped": {"qps": 0, "gpuMemory": 0, "latency": 0, "any": 0},
         })
     );

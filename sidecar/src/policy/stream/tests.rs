@@ -101,3 +101,44 @@ async fn a_line_that_can_not_be_read_is_told_without_leaving_the_stream() {
         assert!(!state.endpoints_withdrawn, "{garbage} ended the stream");
     }
 }
+
+/// When each of so many sidecars comes back whose streams an operator lost that is away for so long.
+fn returns(sidecars: u64, away: Duration) -> Vec<Duration> {
+    let mut state = 1;
+    let mut random = move || {
+        // Numbers as good as those of the sidecar's own source, and the same in every run (splitmix64).
+        state = u64::wrapping_add(state, 0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    let mut all: Vec<Duration> = (0..sidecars)
+        .map(|_| {
+            let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
+            let mut at = pause(&mut backoff, HEALTHY_LIFE, random());
+            while at < away {
+                at += pause(&mut backoff, Duration::ZERO, random());
+            }
+            at
+        })
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn sidecars_that_lose_the_operator_at_one_instant_come_back_spread_out() {
+    const SIDECARS: u64 = 1000;
+    for millis in [0, 10, 100, 300, 700, 1_000, 2_000, 3_000, 10_000, 60_000] {
+        let away = Duration::from_millis(millis);
+        let all = returns(SIDECARS, away);
+        let within = |from: &Duration| {
+            let end = *from + Duration::from_millis(100);
+            all.iter().filter(|at| (*from..end).contains(*at)).count()
+        };
+        let most = all.iter().map(within).max().unwrap();
+        assert!(most < SIDECARS as usize / 4, "{most} of {SIDECARS} within 0.1 s after {away:?}");
+        let last = *all.last().unwrap();
+        assert!(last <= away + LAST_PAUSE, "{last:?} after {away:?}");
+    }
+}
