@@ -84,6 +84,8 @@ pub struct Second {
     pub admitted: [u32; 3],
     /// Attempts refused.
     pub refused: [u32; 3],
+    /// Attempts decided of those who came for the first time as they were told.
+    pub as_told: [u32; 3],
     /// First attempts of this second that were answered within their objective in the end.
     pub good: [u32; 3],
     /// Sequences in the engine's batch.
@@ -143,9 +145,13 @@ impl Record {
 
     /// An attempt was refused.
     pub fn refused(&mut self, now: Duration, request: usize) {
-        self.outcomes[request].refusals += 1;
+        let outcome = &mut self.outcomes[request];
+        let as_told = u32::from(outcome.came_as_told && outcome.refusals == 1);
+        outcome.refusals += 1;
         let class = index(self.requests[request].class);
-        self.second(now).refused[class] += 1;
+        let second = self.second(now);
+        second.refused[class] += 1;
+        second.as_told[class] += as_told;
     }
 
     /// The client will come again.
@@ -160,8 +166,11 @@ impl Record {
     pub fn admitted(&mut self, now: Duration, request: usize, attempt: u32) {
         let outcome = &mut self.outcomes[request];
         outcome.served_as_told = outcome.came_as_told && attempt == 1;
+        let as_told = u32::from(outcome.served_as_told);
         let class = index(self.requests[request].class);
-        self.second(now).admitted[class] += 1;
+        let second = self.second(now);
+        second.admitted[class] += 1;
+        second.as_told[class] += as_told;
     }
 
     /// An admitted attempt is over.
@@ -197,7 +206,7 @@ impl Record {
 
     /// The run is over.
     pub fn close(&mut self, reading: &Reading) {
-        self.preemptions = reading.preemptions;
+        self.preemptions = reading.preemptions.unwrap_or_default();
         self.computed_tokens = reading.computed_tokens;
     }
 }

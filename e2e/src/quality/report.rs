@@ -111,13 +111,13 @@ fn side_effects(results: &Results, text: &mut String) {
         text,
         "\n### What else it costs\n\n\
          | policy | high refused while low admitted | wasted tokens | preemptions/min | recovery | Jain | \
-         admitted when told |\n|---|--:|--:|--:|--:|--:|--:|"
+         admitted when told | at most |\n|---|--:|--:|--:|--:|--:|--:|--:|"
     );
     for policy in &results.policies {
         let mean = |of: &dyn Fn(&Score) -> f64| spread(policy, of).0;
         _ = writeln!(
             text,
-            "| {} | {:.1} % | {} | {:.1} | {:.0} s | {:.2} | {} |",
+            "| {} | {:.1} % | {} | {:.1} | {:.0} s | {:.2} | {} | {} |",
             policy.name,
             mean(&|score| score.inverted) * 100.0,
             percent(mean(&|score| score.wasted).max(0.0)),
@@ -125,6 +125,7 @@ fn side_effects(results: &Results, text: &mut String) {
             mean(&|score| score.recovery),
             mean(&|score| score.fairness),
             percent(mean(&|score| score.kept_word)),
+            percent(mean(&|score| score.kept_at_most)),
         );
     }
 }

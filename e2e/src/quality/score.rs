@@ -15,6 +15,8 @@ const CROWDED: u32 = 4;
 const RECOVERED: f64 = 0.95;
 /// How many seconds in a row.
 const CALM: usize = 10;
+/// Seconds whose places those who come as told might have had.
+const PLACES_OF: usize = 5;
 
 /// What a token is worth.
 pub fn weight(class: PriorityClass) -> f64 {
@@ -52,6 +54,8 @@ pub struct Score {
     pub fairness: f64,
     /// Of the obedient clients that were told when to come again, the share admitted when they came.
     pub kept_word: f64,
+    /// The same if every place that their class was given within [`PLACES_OF`] seconds had gone to them.
+    pub kept_at_most: f64,
 }
 
 /// Scores a run.
@@ -82,6 +86,7 @@ pub fn score(record: &Record) -> Score {
     score.out_of_memory = record.out_of_memory as f64;
     score.inverted = inverted(record, from);
     score.kept_word = kept_word(record);
+    score.kept_at_most = kept_at_most(record);
     for class in CLASSES {
         by_class(record, class, from, &mut score);
     }
@@ -131,6 +136,19 @@ fn kept_word(record: &Record) -> f64 {
         served += f64::from(u8::from(outcome.served_as_told));
     }
     if came > 0.0 { served / came } else { f64::NAN }
+}
+
+fn kept_at_most(record: &Record) -> f64 {
+    let (mut came, mut places) = (0.0, 0.0);
+    for window in record.seconds.chunks(PLACES_OF) {
+        for class in CLASSES.map(index) {
+            let as_told: u32 = window.iter().map(|second| second.as_told[class]).sum();
+            let admitted: u32 = window.iter().map(|second| second.admitted[class]).sum();
+            came += f64::from(as_told);
+            places += f64::from(as_told.min(admitted));
+        }
+    }
+    if came > 0.0 { places / came } else { f64::NAN }
 }
 
 fn fairness(record: &Record) -> f64 {
