@@ -53,8 +53,8 @@ pub struct Reading {
     pub running: usize,
     /// Requests in the queue.
     pub waiting: usize,
-    /// Sequences that lost their place in the cache since the start.
-    pub preemptions: u64,
+    /// Sequences that lost their place in the cache since the start; None of an engine that does not preempt.
+    pub preemptions: Option<u64>,
     /// Tokens of prompts and answers computed since the start, those computed anew included.
     pub computed_tokens: u64,
     /// Bytes of the GPU's memory in use, as its driver sees them.
@@ -185,15 +185,15 @@ impl Model {
     /// What the engine's metrics and the GPU's driver would say now.
     pub fn reading(&self) -> Reading {
         let gpu = self.config.gpu;
-        let blocks = match self.config.overflow {
-            Overflow::Recompute => self.config.kv_blocks,
-            Overflow::OutOfMemory => self.config.kv_blocks - self.free_blocks,
+        let (blocks, preemptions) = match self.config.overflow {
+            Overflow::Recompute => (self.config.kv_blocks, Some(self.preemptions)),
+            Overflow::OutOfMemory => (self.config.kv_blocks - self.free_blocks, None),
         };
         Reading {
             kv_usage: self.kv_usage(),
             running: self.running(),
             waiting: self.waiting(),
-            preemptions: self.preemptions,
+            preemptions,
             computed_tokens: self.computed_tokens,
             gpu_used: gpu.weights + gpu.block * u64::from(blocks),
             gpu_total: gpu.total,

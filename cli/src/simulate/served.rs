@@ -103,7 +103,7 @@ impl Served {
             kv_cache_usage: Some(reading.kv_usage),
             running: Some(reading.running as u64),
             waiting: Some(reading.waiting as u64),
-            preemptions: Some(reading.preemptions),
+            preemptions: reading.preemptions,
             at: now,
         }
     }

@@ -19,7 +19,7 @@ mod limiter;
 mod permits;
 mod window;
 
-pub(crate) use advice::Advice;
+pub(crate) use advice::{Advice, Waits};
 pub(crate) use flow::Flow;
 pub(crate) use flow::class_index;
 pub(crate) use limiter::{Limiter, Progress};

@@ -4,6 +4,7 @@ mod ask;
 mod control;
 mod course;
 mod latencies;
+mod line;
 mod places;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
+use tidegate_policy::Millis;
 use tidegate_policy::report::TierName;
 
 use crate::Tick;
@@ -25,6 +26,8 @@ struct Published {
     /// Nanoseconds of the clock from which low passes again; 0 while the tier is not recovering.
     readmits_at: AtomicU64,
     hold: AtomicU64,
+    /// Of hold time and ramp.
+    way_back: AtomicU64,
     /// Nanoseconds of the clock from which on it sheds.
     since: AtomicU64,
 }
@@ -39,6 +42,8 @@ pub(crate) struct Shed {
     pub(crate) countdown: Duration,
     /// How long it sheds already.
     pub(crate) lasts: Duration,
+    /// It is on its way back, which takes so long in all; None while the end is not in sight.
+    pub(crate) way_back: Option<Duration>,
 }
 
 impl Gate {
@@ -51,6 +56,7 @@ impl Gate {
                 threshold: AtomicF64::new(0.0),
                 readmits_at: AtomicU64::new(0),
                 hold: AtomicU64::new(0),
+                way_back: AtomicU64::new(0),
                 since: AtomicU64::new(0),
             }),
         }
@@ -65,8 +71,10 @@ impl Gate {
             published.threshold.store(standing.threshold.unwrap_or(0.0));
             let readmits_at = standing.hysteresis.readmits_at(standing.recovery).map_or(0, Tick::as_nanos);
             published.readmits_at.store(readmits_at, Relaxed);
-            let hold = standing.recovery.hold_millis.duration().as_nanos();
-            published.hold.store(hold as u64, Relaxed);
+            let hold = standing.recovery.hold_millis.duration();
+            let ramp = standing.recovery.ramp_millis.map_or(Duration::ZERO, Millis::duration);
+            published.hold.store(hold.as_nanos() as u64, Relaxed);
+            published.way_back.store((hold + ramp).as_nanos() as u64, Relaxed);
             published.since.store(standing.hysteresis.shed_since().as_nanos(), Relaxed);
             shedding |= u32::from(standing.shedding()) << index(standing.name);
         }
@@ -91,6 +99,7 @@ impl Gate {
             threshold: published.threshold.load(),
             countdown,
             lasts: Duration::ZERO,
+            way_back: Some(published.way_back()),
         }
     }
 
@@ -103,17 +112,25 @@ impl Gate {
 
 impl Published {
     fn shed(&self, tier: TierName, now: Tick) -> Shed {
+        let hold = Duration::from_nanos(self.hold.load(Relaxed));
         let countdown = match self.readmits_at.load(Relaxed) {
-            0 => Duration::from_nanos(self.hold.load(Relaxed)),
+            0 => hold,
             at => Tick::from_nanos(at).since(now),
         };
+        // A calm that has just begun is as likely a breath as the end.
+        let way_back = (countdown * 2 <= hold).then(|| self.way_back());
         Shed {
             tier,
             value: self.value.load(),
             threshold: self.threshold.load(),
             countdown,
             lasts: now.since(Tick::from_nanos(self.since.load(Relaxed))),
+            way_back,
         }
+    }
+
+    fn way_back(&self) -> Duration {
+        Duration::from_nanos(self.way_back.load(Relaxed))
     }
 }
 

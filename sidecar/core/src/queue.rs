@@ -13,7 +13,7 @@ use crossbeam_utils::CachePadded;
 use tidegate_policy::PriorityClass;
 
 use crate::Tick;
-use crate::concurrency::{Permits, Pool};
+use crate::concurrency::{Permits, Pool, Waits};
 use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering::SeqCst, in_total_order};
 use fair::Fair;
 
@@ -182,6 +182,12 @@ impl Queue {
     /// The first instant at which somebody's time is up.
     pub(crate) fn next_deadline(&self) -> Option<Tick> {
         self.lock().deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// How many wait, and how many did so in vain.
+    pub(crate) fn waits(&self) -> Waits {
+        let inner = self.lock();
+        Waits { waiting: inner.entries.len() as u64, in_vain: inner.counts.timed_out }
     }
 
     /// How many wait, since when the first of them, and how it went with the others.

@@ -81,6 +81,13 @@ impl Tiers {
         }
     }
 
+    /// Says whether a limit of places goes down when the engine's memory is full.
+    pub(crate) fn regulate(&mut self, regulated: bool) {
+        if let Some(tier) = &mut self.gpu_memory {
+            tier.regulate(regulated);
+        }
+    }
+
     /// Closes samples and periods that are over, judges ages, recovers. `latencies`: what the latency tier looks
     /// at.
     pub(crate) fn tick(&mut self, now: Tick, traffic: Traffic, latencies: Option<&dyn LatencySource>) {

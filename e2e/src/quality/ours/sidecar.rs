@@ -147,7 +147,7 @@ impl Policy for Sidecar {
             kv_cache_usage: Some(reading.kv_usage),
             running: Some(reading.running as u64),
             waiting: Some(reading.waiting as u64),
-            preemptions: Some(reading.preemptions),
+            preemptions: reading.preemptions,
             at,
         };
         self.engine.observe(at, Signal::Engine(engine));

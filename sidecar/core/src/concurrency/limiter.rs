@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tidegate_policy::{Concurrency, ConcurrencyAlgorithm};
+use tidegate_policy::{Concurrency, ConcurrencyAlgorithm, Mode};
 
 use super::adaptive::Adaptive;
-use super::advice::{Advice, Freed};
+use super::advice::{Advice, Freed, Waits};
 use super::aimd::Aimd;
 use super::flow::{Flow, Totals};
 use super::gradient2::Gradient2;
@@ -53,8 +53,8 @@ enum Algorithm {
 /// What the requests did up to a tick.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
-    /// Requests that wait in the queue.
-    pub(crate) waiting: u64,
+    /// The queue.
+    pub(crate) queue: Waits,
     /// The pressure that moves the medium class here.
     pub(crate) pressure: f64,
     /// The engine's last reading.
@@ -96,6 +96,11 @@ impl Limiter {
         whole(self.limit)
     }
 
+    /// Whether it goes down when the engine says that its memory is full.
+    pub(crate) fn heeds_the_engine(&self) -> bool {
+        self.config.mode == Mode::Enforce && matches!(self.algorithm, Algorithm::Adaptive(_))
+    }
+
     pub(crate) fn config(&self) -> &Concurrency {
         &self.config
     }
@@ -107,7 +112,7 @@ impl Limiter {
         let peak = permits.peak();
         self.peak = self.peak.max(peak);
         let refused = totals.all_refused() != self.refused;
-        self.used |= refused || progress.waiting > 0 || in_use.common >= permits.bounds().medium;
+        self.used |= refused || progress.queue.waiting > 0 || in_use.common >= permits.bounds().medium;
         self.refused = totals.all_refused();
         if progress.pressure <= 0.0 {
             self.calm = (self.calm * CALM_DECAY).max(f64::from(peak));
@@ -119,7 +124,7 @@ impl Limiter {
             (self.start, self.before, self.peak, self.used) = (now, totals, 0, false);
         }
         permits.publish(self.bounds(progress.pressure));
-        self.freed.tick(now, totals, in_use.total(), progress.waiting)
+        self.freed.tick(now, totals, in_use.total(), progress.queue)
     }
 
     fn is_time(&self, now: Tick, totals: Totals) -> bool {

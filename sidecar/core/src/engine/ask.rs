@@ -6,7 +6,8 @@ use std::time::Duration;
 use tidegate_policy::report::TierName;
 use tidegate_policy::{Mode, PriorityClass};
 
-use super::places::{Found, Line};
+use super::line::Line;
+use super::places::Found;
 use super::{Engine, Ticket, TierRules};
 use crate::breaker::{Breaker, Call};
 use crate::concurrency::Pool;
@@ -268,7 +269,10 @@ impl Engine {
             class,
             observed: shed.value,
             limit: shed.threshold,
-            retry_after: self.spread.outlast(shed.countdown, shed.lasts),
+            retry_after: match shed.way_back {
+                Some(way_back) => self.spread.recover(shed.countdown, way_back),
+                None => self.spread.outlast(shed.countdown, shed.lasts),
+            },
         }
     }
 

@@ -154,6 +154,7 @@ impl Engine {
         let holding = control.holding();
         control.throughput.tick(now, seen, holding);
         if let Some(tiers) = &mut control.tiers {
+            tiers.regulate(control.limiter.as_ref().is_some_and(Limiter::heeds_the_engine));
             let latencies = self.latencies.as_deref().map(|meter| meter as &dyn LatencySource);
             tiers.tick(now, Traffic { offered: seen.offered, ..traffic(&self.meter) }, latencies);
         }
@@ -176,7 +177,7 @@ impl Engine {
         let (Some(limiter), Some(places)) = (&mut control.limiter, &self.places) else { return };
         let enforced = self.tiers.as_ref().is_some_and(|tiers| tiers.mode == Mode::Enforce);
         let progress = Progress {
-            waiting: if self.queue.is_occupied() { self.queue.status().0 } else { 0 },
+            queue: self.queue.waits(),
             pressure: if enforced { pressure } else { 0.0 },
             reading: control.reading,
         };

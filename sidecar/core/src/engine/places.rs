@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::report::{ConcurrencyStatus, QueueStatus};
-use tidegate_policy::{Concurrency, KeyPart, LatencySignal, Mode, PolicyDocument, PriorityClass};
+use tidegate_policy::{Concurrency, LatencySignal, Mode, PolicyDocument, PriorityClass};
 
 use super::ask::Given;
 use super::control::Control;
+use super::line::Line;
 use super::{Engine, Ticket};
 use crate::breaker::Call;
 use crate::concurrency::{Advice, Pool, class_index};
 use crate::deadline::client_timeout;
 use crate::lane::Lane;
-use crate::limit::{Hasher, Key};
+use crate::limit::Key;
 use crate::queue::{Account, End, Joined, Newcomer, Place};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 use crate::{Admission, Cause, Completion, Decision, Facts, Refusal, Rule, Tick, Tokens};
@@ -29,21 +30,8 @@ pub(super) struct Places {
     rule: Arc<Rule>,
     latency: LatencySignal,
     line: Option<Arc<Line>>,
-    /// Nanoseconds, of the last advice.
-    least: AtomicU64,
-    /// By class.
-    spread: [AtomicU64; 3],
-}
-
-/// The queue, as requests meet it.
-#[derive(Debug)]
-pub(super) struct Line {
-    rule: Arc<Rule>,
-    mode: Mode,
-    most: usize,
-    timeout: Duration,
-    tenant: Box<[KeyPart]>,
-    hasher: Hasher,
+    /// Nanoseconds, of the last advice, by class: when those who find no place may come, and for how long from then on.
+    spread: [[AtomicU64; 2]; 3],
 }
 
 /// Where a request stands that asked for a place.
@@ -104,32 +92,28 @@ impl Places {
         let concurrency = concurrency(document)?;
         let rule =
             |policy: &str, name: &str| Arc::new(Rule { policy: policy.to_owned(), name: name.to_owned() });
-        let line = document.queue.as_ref().map(|queue| {
-            Arc::new(Line {
-                rule: rule(&queue.policy, "queue"),
-                mode: queue.mode,
-                most: queue.max_length as usize,
-                timeout: queue.timeout_millis.duration(),
-                tenant: queue.tenant.clone().into(),
-                hasher: Hasher::new(seed),
-            })
-        });
+        let line = document
+            .queue
+            .as_ref()
+            .map(|queue| Arc::new(Line::new(queue, rule(&queue.policy, "queue"), seed)));
         Some(Self {
             mode: concurrency.mode,
             rule: rule(&concurrency.policy, "concurrency"),
             latency: concurrency.latency,
             line,
-            least: AtomicU64::new(0),
-            spread: [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)],
+            spread: std::array::from_fn(|_| [AtomicU64::new(0), AtomicU64::new(0)]),
         })
     }
 
     /// Publishes when those who find no place may come again.
     pub(super) fn advise(&self, advice: Advice) {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.least.store(nanos(advice.least), Relaxed);
-        for (word, spread) in self.spread.iter().zip(advice.spread) {
-            word.store(nanos(spread), Relaxed);
+        for ([earliest, width], spread) in self.spread.iter().zip(advice.spread) {
+            earliest.store(nanos(spread.0), Relaxed);
+            width.store(nanos(spread.1), Relaxed);
+        }
+        if let Some(line) = &self.line {
+            line.shorten(advice.per_second);
         }
     }
 }
@@ -178,7 +162,8 @@ impl Engine {
         let patience = client_timeout(facts.headers).map_or(line.timeout, |own| own.min(line.timeout));
         let deadline = now + patience;
         let newcomer = Newcomer { account, deadline };
-        match self.queue.join(now, newcomer, line.most, &self.permits) {
+        let most = line.useful();
+        match self.queue.join(now, newcomer, most, &self.permits) {
             Joined::Go(pool) => {
                 (admission.wait, admission.ticket.held) = (given.wait, given.held);
                 admission.ticket.pool = Some(pool);
@@ -192,7 +177,7 @@ impl Engine {
             }
             Joined::Full(length) => {
                 self.hand_back(now, class, &given, admission.ticket.call);
-                self.refuse(self.unqueued(line, class, Cause::QueueFull, length as f64, line.most as f64))
+                self.refuse(self.unqueued(line, class, Cause::QueueFull, length as f64, most as f64))
             }
         }
     }
@@ -350,8 +335,9 @@ impl Engine {
     }
 
     fn place_advice(&self, places: &Places, class: PriorityClass) -> Duration {
+        let [earliest, width] = &places.spread[class_index(class)];
         let nanos = |word: &AtomicU64| Duration::from_nanos(word.load(Relaxed));
-        self.spread.within(nanos(&places.least), nanos(&places.spread[class_index(class)]))
+        self.spread.within(nanos(earliest), nanos(width))
     }
 
     pub(super) fn concurrency_status(&self, control: &Control) -> Option<ConcurrencyStatus> {

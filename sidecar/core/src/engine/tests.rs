@@ -174,6 +174,20 @@ fn callers_refused_together_are_told_different_times_and_none_too_early() {
 }
 
 #[test]
+fn the_end_of_a_tier_is_told_when_it_is_in_sight_and_else_guessed_by_how_long_it_lasts() {
+    let engine = Engine::new(&document(&gpu(10_000)), 1, second(0));
+    read_gpu(&engine, second(1), 80);
+    for at in [100, 101] {
+        read_gpu(&engine, second(at), if at == 100 { 80 } else { 20 });
+        let told = told(&engine, second(at), "low");
+        assert!(told[0] >= 99.0 && told[99] > 200.0, "nobody knows the end at {at} s: {told:?}");
+    }
+    let _ = engine.tick(second(107));
+    let told = told(&engine, second(107), "low");
+    assert!(told[0] >= 4.0 && told[99] <= 4.0 + 10.0 && told[99] > 12.0, "{told:?}");
+}
+
+#[test]
 fn medium_under_pressure_and_low_on_its_way_back_are_told_no_time_before_one_would_pass() {
     let pressed = Engine::new(&document(&gpu(10_000)), 1, second(0));
     read_gpu(&pressed, second(1), 80);

@@ -26,6 +26,8 @@ pub(crate) struct GpuMemory {
     /// The signals of the source, as of the last look.
     signals: Vec<Signal>,
     hysteresis: Hysteresis,
+    /// A limit of places goes down by the same readings.
+    regulated: bool,
 }
 
 /// A signal at one instant.
@@ -101,6 +103,7 @@ impl GpuMemory {
             kv_cache: KvCacheUse::new(now),
             signals: Vec::new(),
             hysteresis: Hysteresis::default(),
+            regulated: false,
         };
         tier.signals = tier.look(now, Work::default());
         tier
@@ -111,6 +114,11 @@ impl GpuMemory {
         let mut tier = Self { config, recovery, ..self.clone() };
         tier.tick(now, work);
         tier
+    }
+
+    /// Says whether a limit of places goes down by the same readings: then the tier is the net below it.
+    pub(crate) fn regulate(&mut self, regulated: bool) {
+        self.regulated = regulated;
     }
 
     /// Takes a reading of NVML, unless a newer one was taken before. `tripped`: some tier is, so that the reading
@@ -130,6 +138,7 @@ impl GpuMemory {
     pub(crate) fn tick(&mut self, now: Tick, work: Work) {
         self.signals = self.look(now, work);
         let recovery = self.recovery;
+        self.leave_it_to_the_limit(now);
         let judged = self.signals.iter().filter_map(|signal| Some((signal.level(recovery)?, signal)));
         match judged.min_by_key(|(level, _)| severity(*level)) {
             Some((level, signal)) => {
@@ -171,6 +180,18 @@ impl GpuMemory {
 
     pub(crate) fn signals(&self, now: Tick) -> Vec<SignalStatus> {
         self.signals.iter().map(|signal| signal.status(now)).collect()
+    }
+
+    /// A KV cache that is over its ceiling is the limit's to bring back, where there is one; the tier trips when it did
+    /// not.
+    fn leave_it_to_the_limit(&mut self, now: Tick) {
+        let Some(signal) = self.signals.iter_mut().find(|signal| signal.name == kv_cache::NAME) else {
+            return;
+        };
+        let over = signal.stale.is_none() && signal.level(self.recovery) == Some(Level::Over);
+        self.kv_cache.watch(now, over);
+        let calm = !self.hysteresis.shedding();
+        signal.harmless |= over && calm && self.regulated && self.kv_cache.may_be_brought_back(now);
     }
 
     /// The signals of the source, the one that decides first.

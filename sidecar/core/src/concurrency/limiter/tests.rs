@@ -79,7 +79,7 @@ impl World {
                     preemptions: Some(0),
                     at: self.now,
                 });
-                let progress = Progress { waiting: 0, pressure: 0.0, reading };
+                let progress = Progress { queue: Waits::default(), pressure: 0.0, reading };
                 self.limiter.tick(self.now, &self.flow, &self.permits, progress);
             }
         }
@@ -240,10 +240,11 @@ proptest! {
             let reading = EngineReading {
                 kv_cache_usage: Some(usage), running: Some(number), waiting: Some(time), preemptions: Some(number), at: now,
             };
-            let progress = Progress { waiting: number, pressure, reading: Some(reading) };
+            let progress = Progress { queue: Waits { waiting: number, in_vain: number }, pressure, reading: Some(reading) };
             let advice = limiter.tick(now, &flow, &permits, progress);
-            prop_assert!(advice.least > Duration::ZERO);
-            prop_assert!(advice.spread.iter().all(|spread| *spread <= Duration::from_mins(5)));
+            for (earliest, width) in advice.spread {
+                prop_assert!(earliest > Duration::ZERO && earliest.max(width) <= Duration::from_mins(5));
+            }
             prop_assert!((min..=max).contains(&limiter.limit()));
             let Bounds { reserve, common, medium, low } = limiter.bounds(pressure);
             prop_assert!(reserve >= 1 && common >= 1 && reserve + common <= limiter.limit());

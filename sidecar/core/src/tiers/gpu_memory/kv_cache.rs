@@ -5,10 +5,18 @@
 //! fifth of its cache is in use, because what they will need is not there yet. So the value is the need: the use,
 //! and for every request that waits or was admitted since the reading as much as one in the batch holds on average.
 
+use std::time::Duration;
+
 use tidegate_policy::KvCache;
 
 use super::{Signal, why_stale};
 use crate::{EngineReading, Tick};
+
+/// How the signal is called in the status.
+pub(super) const NAME: &str = "kv-cache";
+/// A limit of places goes half of the way down with each of two readings a second: after four seconds nothing of the
+/// excess is left, or the limit cannot help.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What has gone through the pod so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +46,8 @@ pub(super) struct KvCacheUse {
     /// Since when a reading is waited for.
     started: Tick,
     last: Option<Last>,
+    /// Since when the tier would trip by the need.
+    over: Option<Tick>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +60,7 @@ struct Last {
 
 impl KvCacheUse {
     pub(super) fn new(now: Tick) -> Self {
-        Self { started: now, last: None }
+        Self { started: now, last: None, over: None }
     }
 
     /// Takes a reading, unless a newer one was taken before.
@@ -63,11 +73,23 @@ impl KvCacheUse {
         self.last = Some(Last { reading, preempted, work });
     }
 
+    /// Takes note of how long the tier would trip for already.
+    pub(super) fn watch(&mut self, now: Tick, over: bool) {
+        self.over = over.then(|| self.over.unwrap_or(now));
+    }
+
+    /// Whether the limit of places that goes down by the same readings may still bring the need below the ceiling. Of an
+    /// engine that does not tell its preemptions nobody knows that it outlives a full cache meanwhile.
+    pub(super) fn may_be_brought_back(&self, now: Tick) -> bool {
+        let preempts = self.last.is_some_and(|last| last.reading.preemptions.is_some());
+        preempts && self.over.is_none_or(|since| now.since(since) < PATIENCE)
+    }
+
     pub(super) fn look(&self, now: Tick, config: KvCache, work: Work) -> Signal {
         let threshold = config.max_usage.get();
         let need = self.last.and_then(|last| last.need(work));
         Signal {
-            name: "kv-cache",
+            name: NAME,
             unit: "ratio",
             value: need,
             threshold: Some(threshold),

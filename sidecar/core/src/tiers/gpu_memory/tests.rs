@@ -215,6 +215,46 @@ fn a_full_cache_that_nobody_waits_for_is_no_reason_to_trip_until_requests_are_pr
 }
 
 #[test]
+fn below_a_limit_of_places_it_trips_only_over_what_the_limit_does_not_bring_back() {
+    let full = |tier: &mut GpuMemory, at| says(tier, at, 0.95, 19, 1, 0, Work::default());
+    let tripped = |tier: &GpuMemory| tier.standing().state == TierState::Tripped;
+    let mut alone = with_plateau(MemorySource::Auto);
+    full(&mut alone, 1);
+    assert!(tripped(&alone), "nobody else brings it back");
+    let mut net = with_plateau(MemorySource::Auto);
+    net.regulate(true);
+    for at in 1..5 {
+        full(&mut net, at);
+        assert!(!tripped(&net), "the limit has had {} s", at - 1);
+    }
+    says(&mut net, 5, 0.85, 17, 1, 0, Work::default());
+    (6..10).for_each(|at| full(&mut net, at));
+    assert!(!tripped(&net), "it was brought back in between");
+    full(&mut net, 10);
+    assert!(tripped(&net));
+    says(&mut net, 11, 0.2, 4, 0, 0, Work::default());
+    assert!(!tripped(&net) && net.standing().shedding(), "on its way back");
+    full(&mut net, 12);
+    assert!(tripped(&net), "a relapse is waited for by nobody");
+}
+
+#[test]
+fn of_an_engine_that_does_not_tell_its_preemptions_nothing_is_left_to_the_limit() {
+    let mut tier = with_plateau(MemorySource::Auto);
+    tier.regulate(true);
+    let at = second(1);
+    let reading = EngineReading {
+        kv_cache_usage: Some(0.95),
+        running: Some(19),
+        waiting: Some(1),
+        preemptions: None,
+        at,
+    };
+    tier.observe_engine(at, reading, Work::default());
+    assert_eq!(tier.standing().state, TierState::Tripped);
+}
+
+#[test]
 fn what_was_admitted_since_the_reading_counts_by_its_tokens() {
     let mut tier = with_plateau(MemorySource::Auto);
     let before = Work { admitted: 100, tokens: 100_000, succeeded: 0 };
