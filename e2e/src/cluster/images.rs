@@ -24,6 +24,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Image of the test pods: busybox with a shell and its applets.
 pub const BUSYBOX: &str = "tidegate.local/busybox:1";
 
+/// Tag under which the product's images are there once more, for upgrades of the chart.
+pub const NEXT: &str = "next";
+
 /// The full name of one of the product's images.
 pub fn reference(name: &str) -> String {
     format!("{PREFIX}/{name}:{VERSION}")

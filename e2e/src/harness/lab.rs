@@ -1,6 +1,7 @@
 //! A namespace of a test's own and what can be done in it.
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::engine::{CONTROL_PORT, ENGINE_PORT, Engine};
 use super::http::{Answer, Http};
 use super::release;
 use super::wait::{PATIENCE, eventually};
+use crate::cluster::{binaries, process, progress::Progress};
 
 /// Where the chart is installed.
 pub const RELEASE_NAMESPACE: &str = "tidegate-system";
@@ -118,6 +120,18 @@ impl Lab {
     /// only when a policy selects them.
     pub async fn apply_permissive_policy(&self) -> anyhow::Result<()> {
         self.apply(PERMISSIVE_POLICY).await
+    }
+
+    /// What a person sees: the output of kubectl in this namespace.
+    pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let found = process::succeeds("kubectl", &["version", "--client"]).await;
+        let program = if found {
+            PathBuf::from("kubectl")
+        } else {
+            binaries::kubernetes(&Progress::start()).await?.join("kubectl")
+        };
+        let mut command = process::command(program);
+        process::output(command.args(["--namespace", &self.namespace]).args(arguments)).await
     }
 
     /// Creates an engine without waiting for it. The Service comes first: a policy may find the pods through it.

@@ -1,5 +1,6 @@
 //! The chart, installed and removed as a user would: with helm.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,7 +20,8 @@ use crate::cluster::{binaries, images, progress::Progress};
 
 /// The simulated GPUs of every node and their device plugin.
 const GPU_NODES: &str = include_str!("../../manifests/gpu-node.yaml");
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/tidegate");
+/// The folder of the chart.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/tidegate");
 /// Done once in a process, by whichever test comes first.
 static READY: OnceCell<()> = OnceCell::const_new();
 
@@ -50,6 +52,21 @@ pub async fn install() -> anyhow::Result<()> {
     let values = ["--values", values, "--set", &registry];
     helm(&[&["upgrade", "--install", "tidegate", CHART], wait.as_slice(), values.as_slice()].concat())
         .await?;
+    Ok(())
+}
+
+/// `helm upgrade` to the chart in a folder, with further values over those of the release, until everything is ready.
+pub async fn upgrade(chart: &Path, values: &[&str]) -> anyhow::Result<()> {
+    let chart = chart.to_str().context("a folder with a name in UTF-8")?;
+    let values: Vec<_> = values.iter().flat_map(|value| ["--set", value]).collect();
+    let upgrade = ["upgrade", "tidegate", chart, "--reuse-values", "--wait", "--timeout", "5m"];
+    helm(&[upgrade.as_slice(), values.as_slice()].concat()).await?;
+    Ok(())
+}
+
+/// `helm rollback` to the release before the last, until everything is ready.
+pub async fn rollback() -> anyhow::Result<()> {
+    helm(&["rollback", "tidegate", "--wait", "--timeout", "5m"]).await?;
     Ok(())
 }
 

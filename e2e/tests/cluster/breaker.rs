@@ -3,11 +3,23 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_e2e::harness::{Engine, PATIENCE, eventually, in_namespace};
+use tidegate_crds::CircuitBreakerPolicy;
+use tidegate_e2e::harness::{Engine, Lab, PATIENCE, eventually, in_namespace};
 use tidegate_policy::report::{BreakerState, StageState, Status};
 
 fn breaker_is(status: &Status, state: BreakerState) -> bool {
     status.breaker.as_ref().is_some_and(|breaker| breaker.state == state)
+}
+
+/// Waits until the operator counts so many pods whose breaker is not closed.
+async fn until_counted(lab: &Lab, policy: &str, expected: i32) -> anyhow::Result<()> {
+    let policies = lab.api::<CircuitBreakerPolicy>();
+    eventually("the open breakers in the policy's status", PATIENCE, async || {
+        let status = policies.get(policy).await.map_err(|error| error.to_string())?.status;
+        let open = status.map(|status| status.breakers_open);
+        if open == Some(expected) { Ok(()) } else { Err(format!("{open:?}")) }
+    })
+    .await
 }
 
 #[tokio::test]
@@ -31,6 +43,11 @@ async fn a_breaker_opens_serves_the_fallback_half_opens_and_closes() -> anyhow::
         let fallback = lab.complete(pod, &[]).await?;
         assert_eq!(fallback.status, 200, "{fallback:?}");
         assert!(fallback.body.contains("fallback"), "{fallback:?}");
+        // Half-open counts too: nobody has seen the engine well.
+        until_counted(lab, "payment", 1).await?;
+        let listed = lab.kubectl(&["get", "cbp", "payment"]).await?;
+        let line: Vec<_> = listed.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+        assert_eq!(line.get(4..6), Some(["1/1", "1"].as_slice()), "{listed}");
         lab.control(pod, "/reset", &json!({})).await?;
         let probe = lab.until(pod, "a closed breaker", |status| breaker_is(status, BreakerState::Closed));
         let requests = async {
@@ -49,7 +66,7 @@ async fn a_breaker_opens_serves_the_fallback_half_opens_and_closes() -> anyhow::
         assert!(path.contains(&(BreakerState::Open, BreakerState::HalfOpen, 1)), "{path:?}");
         assert!(path.contains(&(BreakerState::HalfOpen, BreakerState::Closed, 1)), "{path:?}");
         assert_eq!(lab.complete(pod, &[]).await?.status, 200);
-        Ok(())
+        until_counted(lab, "payment", 0).await
     })
     .await
 }

@@ -25,7 +25,7 @@ async fn tidegate(lab: &Lab, arguments: &[&str]) -> anyhow::Result<Output> {
 }
 
 /// What a command prints that succeeds.
-async fn printed(lab: &Lab, arguments: &[&str]) -> anyhow::Result<String> {
+pub(crate) async fn printed(lab: &Lab, arguments: &[&str]) -> anyhow::Result<String> {
     let output = tidegate(lab, arguments).await?;
     let text = String::from_utf8(output.stdout)?;
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -5,6 +5,7 @@
 
 mod breaker;
 mod chaos;
+mod chart;
 mod cli;
 mod concurrency;
 mod control_plane;

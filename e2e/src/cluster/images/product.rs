@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::binaries::workspace;
 use crate::cluster::images::archive::Image;
-use crate::cluster::images::{libraries, reference};
+use crate::cluster::images::{NEXT, PREFIX, libraries, reference};
 use crate::cluster::{process, progress::Progress};
 
 /// The user that every image runs as unless the pod says otherwise.
@@ -22,7 +22,8 @@ pub async fn build(progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
     let out = target_directory();
     let mut archives = Vec::new();
     for program in PROGRAMS {
-        archives.push(with_program(program, &out, reference(program)).await?.cached()?);
+        let image = with_program(program, &out, reference(program)).await?;
+        archives.push(image.known_as(format!("{PREFIX}/{program}:{NEXT}")).cached()?);
     }
     archives.push(simulators(&out).await?.cached()?);
     progress.say(format_args!("{} images are ready", archives.len()));
