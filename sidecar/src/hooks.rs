@@ -181,10 +181,13 @@ async fn post(hook: &Hook, body: Bytes) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_core::Engine;
     use tidegate_policy::report::Transition;
-    use tidegate_policy::{HttpUrl, Mode};
+    use tidegate_policy::{HttpUrl, Mode, PolicyDocument};
 
     use super::*;
+    use crate::caps::Caps;
+    use crate::clock::Clock;
 
     fn hook(mode: HookMode, on: &[HookEvent]) -> Hook {
         let url = HttpUrl::new("http://a").unwrap();
@@ -226,6 +229,26 @@ mod tests {
         assert!(changes.look(Some(&breaker([1, 1, 1])), &hooks).is_empty());
         assert_eq!(changes.look(Some(&breaker([2, 1, 1])), &hooks).len(), 1);
         assert!(changes.look(None, &hooks).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_is_given_up_when_the_time_is_over() {
+        // It is connected to by the kernel, and nobody ever reads. Only the clock of this test goes on meanwhile.
+        let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = HttpUrl::new(&format!("http://{}/", stuck.local_addr().unwrap())).unwrap();
+        let clock = Clock::new();
+        let engine = Engine::new(&PolicyDocument::default(), 7, clock.now());
+        let shared = Shared::new(engine, clock, Caps::DEFAULT);
+        let began = Instant::now();
+        let hook = Hook { url, ..hook(HookMode::Sync, &[HookEvent::Opened]) };
+        ask(&shared, Delivery { hook, body: Bytes::new(), until: began + PATIENCE }).await;
+        assert!(
+            (PATIENCE..PATIENCE + Duration::from_millis(2)).contains(&began.elapsed()),
+            "{:?}",
+            began.elapsed()
+        );
+        let told = r#"tidegate_hooks_total{hook="a",mode="sync",outcome="timed_out"} 1"#;
+        assert!(shared.render_metrics().contains(told), "{}", shared.render_metrics());
     }
 
     #[test]

@@ -159,33 +159,34 @@ impl Supervisor {
         let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
         loop {
             let born = Instant::now();
-            match self.spawn() {
+            let lost = match self.spawn() {
                 Ok(worker) => match watch(worker, &mut inbox)? {
                     End::Told(status) => return Ok(exit_code(status)),
-                    End::Died(status) => {
-                        self.speak();
-                        warn!(%worker, status = %describe(status), "worker died");
-                    }
+                    End::Died(status) => Ok((worker, status)),
                 },
-                Err(error) => {
-                    self.speak();
-                    error!(%error, "can't start a worker");
-                }
-            }
+                Err(error) => Err(error),
+            };
             if born.elapsed() >= HEALTHY_LIFE {
                 backoff.reset();
             }
+            let pause = backoff.pause();
+            self.tell(lost, pause);
             self.restarts += 1;
-            if inbox.ends_within(backoff.pause())? {
+            if inbox.ends_within(pause)? {
                 return Ok(ExitCode::SUCCESS);
             }
         }
     }
 
-    /// Starts the log, the first time.
-    fn speak(&mut self) {
+    /// Tells that there is no worker, and how long it is until the next one is started. Starts the log, the first time.
+    fn tell(&mut self, lost: io::Result<(Pid, WaitStatus)>, pause: Duration) {
         if !std::mem::replace(&mut self.speaks, true) {
             log::start(self.level);
+        }
+        let pause_ms = pause.as_millis() as u64;
+        match lost {
+            Ok((worker, status)) => warn!(%worker, status = %describe(status), pause_ms, "worker died"),
+            Err(error) => error!(%error, pause_ms, "can't start a worker"),
         }
     }
 

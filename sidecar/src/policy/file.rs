@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tidegate_policy::PolicyDocument;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{Keeper, Source};
 
@@ -31,17 +31,37 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>> {
 /// coarse grain, a replaced link and an edit that keeps the length are all seen. It is offered once it was read
 /// twice alike, so that a file that is half written is not judged.
 pub async fn follow(file: PathBuf, keeper: Arc<Keeper>) {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut watch = Watch::default();
+    let mut changes = Changes::of(file);
     loop {
-        ticks.tick().await;
-        let file = file.clone();
-        let Ok(content) = tokio::task::spawn_blocking(move || read(&file)).await else { continue };
-        let Some(content) = watch.settle(content.map_err(|error| format!("{error:#}"))) else { continue };
-        match content {
+        match changes.next().await {
             Ok(json) => keeper.offer(Source::File, &json).await,
             Err(error) => keeper.refuse_unreadable(Source::File, &anyhow::anyhow!(error)),
+        }
+    }
+}
+
+/// What a file has in it, one content after the other.
+struct Changes {
+    file: PathBuf,
+    ticks: Interval,
+    watch: Watch,
+}
+
+impl Changes {
+    fn of(file: PathBuf) -> Self {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { file, ticks, watch: Watch::default() }
+    }
+
+    async fn next(&mut self) -> Content {
+        loop {
+            self.ticks.tick().await;
+            let file = self.file.clone();
+            let Ok(content) = tokio::task::spawn_blocking(move || read(&file)).await else { continue };
+            if let Some(content) = self.watch.settle(content.map_err(|error| format!("{error:#}"))) {
+                return content;
+            }
         }
     }
 }
@@ -83,6 +103,22 @@ mod tests {
         assert_eq!(watch.settle(content("b")), Some(content("b")));
         assert_eq!(watch.settle(content("a")), None);
         assert_eq!(watch.settle(content("a")), Some(content("a")), "back to what it was before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_offered_within_a_second_whenever_it_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policy.json");
+        std::fs::write(&file, "0").unwrap();
+        let mut changes = Changes::of(file.clone());
+        assert_eq!(changes.next().await, Ok(b"0".to_vec()));
+        for number in 1..50 {
+            tokio::time::sleep(Duration::from_millis(number * 7)).await;
+            std::fs::write(&file, number.to_string()).unwrap();
+            let began = tokio::time::Instant::now();
+            assert_eq!(changes.next().await, Ok(number.to_string().into_bytes()));
+            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        }
     }
 
     #[test]

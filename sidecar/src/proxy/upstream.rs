@@ -120,3 +120,47 @@ impl Upstream {
         poll_receive(&mut self.stream, &mut self.received, cx, most)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::SWEEP;
+    use super::*;
+
+    /// When uvicorn closes an idle connection, which is the soonest of all engines.
+    const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn an_idle_connection_is_given_up_before_the_engine_s_keep_alive_is_over() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let _engine = listener.accept().await.unwrap();
+        let rested = Tick::from_nanos(1_000_000_000);
+        let upstream = Upstream::new(stream).rest(rested);
+        let after = |idle: Duration| Tick::from_nanos(rested.as_nanos() + idle.as_nanos() as u64);
+        assert!(upstream.is_fresh(after(IDLE_FOR.checked_sub(Duration::from_millis(1)).unwrap())));
+        assert!(!upstream.is_fresh(after(IDLE_FOR)));
+        assert!(upstream.is_usable(after(Duration::from_millis(999)), false));
+        assert!(!upstream.is_usable(after(FRESH_AFTER), false), "what must not be sent twice");
+        assert!(upstream.is_usable(after(FRESH_AFTER), true));
+        // What is not fresh any more is closed at the next look.
+        assert!(IDLE_FOR + SWEEP < KEEP_ALIVE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_does_not_stand_is_given_up_when_its_time_is_over() {
+        // Its queue of connections is full: whoever comes next waits. Only the clock of this test goes on meanwhile.
+        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        full.listen(0).unwrap();
+        let address = full.local_addr().unwrap().as_socket().unwrap();
+        let soon = Duration::from_millis(200);
+        let _waiting: Vec<_> = (0..4).map(|_| std::net::TcpStream::connect_timeout(&address, soon)).collect();
+        for (limit, expected) in [(Some(soon), soon), (None, CONNECT_TIMEOUT)] {
+            let began = tokio::time::Instant::now();
+            let error = Target::remote(address).connect(limit).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            let took = began.elapsed();
+            assert!((expected..expected + Duration::from_millis(2)).contains(&took), "{took:?}");
+        }
+    }
+}

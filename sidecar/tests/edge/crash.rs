@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::engine::Engine;
@@ -10,27 +8,24 @@ pub(crate) fn kill(worker: i32) {
 }
 
 #[test]
-fn a_crashed_worker_is_replaced_within_a_second_and_its_successor_keeps_counting() {
+fn a_crashed_worker_is_replaced_at_once_and_its_successor_keeps_counting() {
     let engine = Engine::start();
     let sidecar = Sidecar::start(engine.address, &[]);
     assert_eq!(sidecar.request("/", &[]).unwrap().status, 200);
-    // A machine that does something else for a second says nothing about the sidecar: one of several deaths is enough.
-    // The pause before the next worker grows with each of them, and is the longest there is after the fifth.
-    let mut restarts = 0;
-    let downtime = (0..5).find_map(|_| {
+    for restarts in 1..=3 {
         let before = sidecar.workers();
         kill(before[0]);
         eventually("death", || (sidecar.workers() != before).then_some(()));
-        let start = Instant::now();
         let answer = eventually("an answer", || sidecar.request("/", &[]));
-        let downtime = start.elapsed();
         assert_eq!(answer.status, 200);
-        restarts += 1;
-        (downtime < Duration::from_secs(1)).then_some(downtime)
-    });
-    assert!(downtime.is_some(), "never within a second");
-    sidecar.await_live();
-    assert_eq!(sidecar.metric("tidegate_worker_restarts_total"), Some(f64::from(restarts)));
+        sidecar.await_live();
+        assert_eq!(sidecar.metric("tidegate_worker_restarts_total"), Some(f64::from(restarts)));
+    }
+    // How long the kernel takes to start a process is the machine's; what the supervisor waits before is its own.
+    let deaths = sidecar.lines().into_iter().filter(|line| line["message"] == "worker died");
+    let pauses: Vec<u64> = deaths.map(|line| line["pause_ms"].as_u64().unwrap()).collect();
+    // It doubles with each death, unless a worker has lived for ten seconds before.
+    assert!(pauses.len() == 3 && pauses[0] == 10 && pauses.iter().all(|pause| *pause <= 40), "{pauses:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::decisions::{GET, code, document};
 use crate::nobody::nobody;
-use crate::support::{Engine, Proxy, ok};
+use crate::support::{Engine, InProcess, Proxy, ok};
 
 /// Opens after two failures in a row, for an hour.
 pub(crate) fn breaker(more: &Value) -> Value {
@@ -44,6 +44,15 @@ fn failures_of_the_engine_open_the_breaker_and_then_it_is_503() {
     assert!(refused.header("retry-after").is_some());
     assert_eq!(requests.load(Ordering::SeqCst), 2);
     assert_eq!(proxy.metric(r#"tidegate_breaker_state{state="open"}"#), 1);
+}
+
+#[test]
+fn no_request_waits_for_a_hook_though_nobody_is_ever_told() {
+    // The data path alone: nothing here tells hooks, so whoever waited for one would wait for ever.
+    let hooks = json!([{"name": "pager", "url": "http://127.0.0.1:9/", "mode": "Sync", "on": ["Opened"]}]);
+    let parts = breaker(&json!({ "hooks": hooks }));
+    let proxy = InProcess::with_document(nobody(), &document("1", &parts));
+    assert_eq!([0; 3].map(|_| proxy.ask(GET).status), [502, 502, 503]);
 }
 
 #[test]
