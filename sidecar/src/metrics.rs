@@ -9,10 +9,12 @@ mod gen_ai;
 mod histogram;
 mod hooks;
 mod identity;
+mod protocol_refusal;
 mod stripes;
 mod tiers;
 mod traces;
 mod traffic;
+mod verdict;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,8 +33,10 @@ pub use fallbacks::{FallbackOutcome, Fallbacks};
 pub use gen_ai::{End, GenAi};
 pub use hooks::{HookOutcome, Hooks};
 pub use identity::Identity;
+pub use protocol_refusal::ProtocolRefusal;
 pub use traces::{SpanOutcome, Traces};
-pub use traffic::{Labels, ProtocolRefusal, Traffic, Verdict};
+pub use traffic::Traffic;
+pub use verdict::{Labels, Verdict};
 
 /// All metrics of one worker process.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use tidegate_core::{Answer, Cause, Refusal};
 
 use super::bounded::Bounded;
 use super::stripes::Striped;
-use super::traffic::{Verdict, class_name};
+use super::verdict::{Verdict, class_name};
 use crate::route::Route;
 
 /// Rules that are counted each for itself, those of all documents since the start together.

@@ -11,101 +11,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 use tidegate_core::Cause;
-use tidegate_policy::PriorityClass;
-use tidegate_policy::report::TierName;
 
 use super::histogram::{self, Histogram};
+use super::protocol_refusal::{PROTOCOL_REFUSALS, ProtocolRefusal};
 use super::stripes::Striped;
+use super::verdict::{COMBINATIONS, Labels, class_name};
 use crate::route::Route;
 
-/// What became of a request at its arrival.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It went to the engine.
-    Admitted,
-    /// It was answered with a refusal.
-    Refused,
-    /// It went to the breaker's fallback.
-    Fallback,
-    /// Its path is not judged.
-    Unlimited,
-    /// It went to the engine; a policy in `Shadow` mode would have refused it.
-    ShadowRefused,
-}
-
-/// Labels of `tidegate_requests_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Labels {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The kind of rule behind a refusal.
-    pub cause: Option<Cause>,
-    /// The class the request was judged by.
-    pub class: Option<PriorityClass>,
-}
-
-/// Why a connection on a guarded port was closed without an answer of the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProtocolRefusal {
-    /// It begins as TLS does.
-    Tls,
-    /// It breaks the rules of HTTP/2, or floods it with resets.
-    Http2,
-    /// It is not HTTP, or breaks HTTP/1's grammar.
-    Malformed,
-    /// Its head is larger than allowed.
-    HeadTooLarge,
-    /// Its head did not arrive in time.
-    HeadTimeout,
-    /// It says nothing, as if the server had to speak first.
-    Silent,
-    /// Its framing can be read in several ways.
-    AmbiguousFraming,
-    /// It was not redirected here from a guarded port.
-    NotRedirected,
-    /// There are as many connections as there may be.
-    TooManyConnections,
-    /// There are as many requests in flight as there may be.
-    TooManyRequests,
-    /// The process has almost as much memory as it may.
-    OutOfMemory,
-    /// Its client is not known, and a policy lets nobody else pass.
-    Unauthenticated,
-}
-
-const VERDICTS: [Verdict; 5] =
-    [Verdict::Admitted, Verdict::Refused, Verdict::Fallback, Verdict::Unlimited, Verdict::ShadowRefused];
-const CAUSES: [Option<Cause>; 10] = [
-    None,
-    Some(Cause::Tier(TierName::Qps)),
-    Some(Cause::Tier(TierName::GpuMemory)),
-    Some(Cause::Tier(TierName::Latency)),
-    Some(Cause::Pressure),
-    Some(Cause::Limit),
-    Some(Cause::Breaker),
-    Some(Cause::Concurrency),
-    Some(Cause::QueueFull),
-    Some(Cause::QueueTimeout),
-];
-const CLASSES: [Option<PriorityClass>; 4] =
-    [None, Some(PriorityClass::Low), Some(PriorityClass::Medium), Some(PriorityClass::High)];
-const PROTOCOL_REFUSALS: [ProtocolRefusal; 12] = [
-    ProtocolRefusal::Tls,
-    ProtocolRefusal::Http2,
-    ProtocolRefusal::Malformed,
-    ProtocolRefusal::HeadTooLarge,
-    ProtocolRefusal::HeadTimeout,
-    ProtocolRefusal::Silent,
-    ProtocolRefusal::AmbiguousFraming,
-    ProtocolRefusal::NotRedirected,
-    ProtocolRefusal::TooManyConnections,
-    ProtocolRefusal::TooManyRequests,
-    ProtocolRefusal::OutOfMemory,
-    ProtocolRefusal::Unauthenticated,
-];
 const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-const COMBINATIONS: usize = VERDICTS.len() * CAUSES.len() * CLASSES.len();
-
 /// Upper bounds in milliseconds: from a cached answer to the longest completion.
 const BUCKETS: [u64; 17] =
     [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000];
@@ -255,15 +168,6 @@ fn encode_count(count: u64, metric: MetricEncoder<'_>) -> fmt::Result {
     ConstCounter::new(count).encode(metric)
 }
 
-/// That of a class by its number.
-pub(super) const fn class_name(class: usize) -> &'static str {
-    match class {
-        0 => "low",
-        1 => "medium",
-        _ => "high",
-    }
-}
-
 impl Collector for Traffic {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_requests(&mut encoder)?;
@@ -298,88 +202,6 @@ impl fmt::Debug for Traffic {
     }
 }
 
-impl Labels {
-    fn index(self) -> usize {
-        let cause = match self.cause {
-            None => 0,
-            Some(Cause::Tier(TierName::Qps)) => 1,
-            Some(Cause::Tier(TierName::GpuMemory)) => 2,
-            Some(Cause::Tier(TierName::Latency)) => 3,
-            Some(Cause::Pressure) => 4,
-            Some(Cause::Limit) => 5,
-            Some(Cause::Breaker) => 6,
-            Some(Cause::Concurrency) => 7,
-            Some(Cause::QueueFull) => 8,
-            Some(Cause::QueueTimeout) => 9,
-        };
-        let class = self.class.map_or(0, |class| class as usize + 1);
-        (self.verdict as usize * CAUSES.len() + cause) * CLASSES.len() + class
-    }
-
-    fn all() -> impl Iterator<Item = Self> {
-        VERDICTS.into_iter().flat_map(|verdict| {
-            CAUSES
-                .into_iter()
-                .flat_map(move |cause| CLASSES.into_iter().map(move |class| Self { verdict, cause, class }))
-        })
-    }
-}
-
-impl Verdict {
-    /// As in metrics and the decision log.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Admitted => "admitted",
-            Self::Refused => "refused",
-            Self::Fallback => "fallback",
-            Self::Unlimited => "unlimited",
-            Self::ShadowRefused => "shadow_refused",
-        }
-    }
-}
-
-impl ProtocolRefusal {
-    /// As in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tls => "tls",
-            Self::Http2 => "http2",
-            Self::Malformed => "malformed",
-            Self::HeadTooLarge => "head_too_large",
-            Self::HeadTimeout => "head_timeout",
-            Self::Silent => "silent",
-            Self::TooManyConnections => "too_many_connections",
-            Self::TooManyRequests => "too_many_requests",
-            Self::OutOfMemory => "out_of_memory",
-            Self::AmbiguousFraming => "ambiguous_framing",
-            Self::NotRedirected => "not_redirected",
-            Self::Unauthenticated => "unauthenticated",
-        }
-    }
-}
-
-impl ProtocolRefusal {
-    /// What is wrong and what to do, for the log.
-    pub const fn advice(self) -> &'static str {
-        match self {
-            Self::Tls => {
-                "TLS on a guarded port; let the client speak HTTP in the clear, or declare the port opaque"
-            }
-            Self::Http2 => "a breach of HTTP/2's rules",
-            Self::Malformed => "not HTTP; if the port carries another protocol, declare it opaque",
-            Self::HeadTooLarge => "a request head over --max-header-bytes",
-            Self::HeadTimeout => "no request head in time",
-            Self::Silent => "not a byte in 10 s; if the server of this port speaks first, declare it opaque",
-            Self::TooManyConnections => "as many connections as --max-connections",
-            Self::TooManyRequests => "as many requests in flight as --max-requests",
-            Self::OutOfMemory => "almost as much memory as --max-memory-bytes, or the cgroup, allows",
-            Self::AmbiguousFraming => "a request whose framing can be read in several ways",
-            Self::Unauthenticated => "neither an API key that is known nor a token that is believed",
-            Self::NotRedirected => "its destination is not a guarded port of this pod",
-        }
-    }
-}
-
 impl Default for Requests {
     fn default() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
@@ -388,21 +210,10 @@ impl Default for Requests {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_policy::PriorityClass;
+
+    use super::super::verdict::Verdict;
     use super::*;
-
-    #[test]
-    fn every_combination_of_labels_has_its_own_counter() {
-        let mut seen: Vec<usize> = Labels::all().map(Labels::index).collect();
-        seen.sort_unstable();
-        assert_eq!(seen, (0..COMBINATIONS).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn protocol_refusals_are_listed_in_the_order_of_their_counters() {
-        for (i, reason) in PROTOCOL_REFUSALS.iter().enumerate() {
-            assert_eq!(*reason as usize, i, "{reason:?}");
-        }
-    }
 
     #[test]
     fn a_scrape_adds_up_what_all_threads_counted() {
