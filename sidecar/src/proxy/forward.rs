@@ -171,11 +171,7 @@ impl Arrived {
         let own = &self.parts.uri;
         let path = match target {
             Some(target) => PathAndQuery::try_from(target)?,
-            None => match own.path_and_query() {
-                Some(path) if path.as_str().starts_with('?') => PathAndQuery::try_from(format!("/{path}"))?,
-                Some(path) => path.clone(),
-                None => PathAndQuery::from_static("/"),
-            },
+            None => own.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")),
         };
         let host = self.parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
         let authority = match (own.authority(), host) {

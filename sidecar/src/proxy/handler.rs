@@ -20,6 +20,7 @@ use super::fallback::Kept;
 use super::prefix;
 use super::progress::Progress;
 use super::request_body::RequestBody;
+use super::shape::complete_target;
 use crate::fallback::answers::Key;
 use crate::metrics::{Labels, ProtocolRefusal, Verdict};
 use crate::quota::QuotaHeaders;
@@ -83,7 +84,8 @@ pub(super) fn handle(
 }
 
 impl Arrived {
-    fn new(client: Rc<Client>, parts: Parts, framing: Framing, body: RequestBody) -> Self {
+    fn new(client: Rc<Client>, mut parts: Parts, framing: Framing, body: RequestBody) -> Self {
+        complete_target(&mut parts);
         let at = client.shared.clock.moment();
         client.turn_to(Turn::Engine);
         let is_call = client.is_stream && grpc::is_call(&parts.headers);

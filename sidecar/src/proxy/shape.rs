@@ -1,7 +1,9 @@
 //! What a request has to look like, and what it asks of its connection.
 
 use http::header::{self, HeaderValue};
-use http::{Method, Version};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Uri, Version};
 
 use super::handler::Arrived;
 
@@ -10,8 +12,6 @@ impl Arrived {
     /// in one is a trick to hide the host.
     pub(super) fn has_target(&self) -> bool {
         let uri = &self.parts.uri;
-        // Only an absolute URL of HTTP/1.1 may leave the path out before a query.
-        let only_query = uri.path_and_query().is_some_and(|path| path.as_str().starts_with('?'));
         let origin = uri.scheme().is_some() || uri.authority().is_none();
         let userless = uri.authority().is_none_or(|authority| !authority.as_str().contains('@'));
         let path = match uri.path() {
@@ -19,7 +19,7 @@ impl Arrived {
             "" => uri.scheme().is_some(),
             path => path.starts_with('/'),
         };
-        origin && userless && path && !(only_query && self.parts.version == Version::HTTP_2)
+        origin && userless && path && !is_only_query(uri)
     }
 
     /// Exactly one, that is a name or an address with or without a port (RFC 9112, 3.2); older versions may have none.
@@ -48,6 +48,26 @@ impl Arrived {
             && asks(header::CONNECTION, "upgrade")
             && !asks(header::UPGRADE, "h2c")
     }
+}
+
+/// Gives an absolute URL of HTTP/1.1 the path that it leaves out before its query (RFC 9112, 3.2.1): whatever reads it here,
+/// and the engine, reads the same. The URL of a fallback, a key of an answer and a rule's path are all made of it.
+pub(super) fn complete_target(parts: &mut Parts) {
+    let is_url = parts.version != Version::HTTP_2 && parts.uri.scheme().is_some();
+    if !is_url || !is_only_query(&parts.uri) {
+        return;
+    }
+    let mut uri = parts.uri.clone().into_parts();
+    // It is written with the slash that it lacks.
+    let query = uri.path_and_query.take();
+    uri.path_and_query = query.and_then(|query| PathAndQuery::try_from(query.to_string()).ok());
+    if let Ok(complete) = Uri::from_parts(uri) {
+        parts.uri = complete;
+    }
+}
+
+fn is_only_query(uri: &Uri) -> bool {
+    uri.path_and_query().is_some_and(|path| path.as_str().starts_with('?'))
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110, 7.2), which may be empty.

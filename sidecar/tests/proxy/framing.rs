@@ -78,6 +78,7 @@ fn a_request_has_exactly_one_host_that_is_one() {
     assert!(absolute.text().starts_with("GET /p?q HTTP/1.1\r\nhost: one.example\r\n"), "{}", absolute.text());
     let pathless = proxy.ask("GET http://one.example?q HTTP/1.1\r\nHost: two.example\r\n\r\n");
     assert!(pathless.text().starts_with("GET /?q HTTP/1.1\r\nhost: one.example\r\n"), "{}", pathless.text());
+    assert_eq!(proxy.ask("GET ?q HTTP/1.1\r\nHost: a\r\n\r\n").status, 400);
     for host in ["a b", "u@a", "a/b", "a?b", "a:b", "a, b", "[::1", "\u{e9}"] {
         let refused = proxy.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         assert_eq!((refused.status, refused.header("x-tidegate-reason")), (400, Some("bad-host")), "{host}");

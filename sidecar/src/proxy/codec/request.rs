@@ -44,12 +44,7 @@ impl RequestHead<'_> {
     pub(in crate::proxy) fn encode(&self, out: &mut BytesMut) {
         out.put_slice(self.method.as_str().as_bytes());
         out.put_u8(b' ');
-        let target = self.request_target();
-        // Of an absolute URL without a path.
-        if target.starts_with('?') {
-            out.put_u8(b'/');
-        }
-        out.put_slice(target.as_bytes());
+        out.put_slice(self.request_target().as_bytes());
         out.put_slice(b" HTTP/1.1\r\n");
         self.encode_host(out);
         let nominated = Nominated::of(self.headers);
