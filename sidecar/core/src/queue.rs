@@ -11,6 +11,7 @@ use std::sync::PoisonError;
 
 use crossbeam_utils::CachePadded;
 use tidegate_policy::PriorityClass;
+use tidegate_policy::report::TierName;
 
 use crate::Tick;
 use crate::concurrency::{Permits, Pool, Waits};
@@ -31,8 +32,8 @@ pub(crate) enum End {
     TimedOut,
     /// It had to make room for others.
     Displaced { length: u64 },
-    /// Its class is refused by now.
-    Shed,
+    /// Its class is refused by now, by this tier.
+    Shed(TierName),
 }
 
 /// All that wait.
@@ -139,13 +140,13 @@ impl Queue {
     }
 
     /// Ends the waits that are over, and says whose: of those for whom there is a place in flight now, those whose time is up, and all
-    /// low ones when `shed`. Without `permits` there is a place for all.
+    /// low ones when a tier sheds them. Without `permits` there is a place for all.
     #[cold]
-    pub(crate) fn turns(&self, now: Tick, permits: Option<&Permits>, shed: bool) -> Vec<Place> {
+    pub(crate) fn turns(&self, now: Tick, permits: Option<&Permits>, shed: Option<TierName>) -> Vec<Place> {
         let mut inner = self.lock();
         inner.expire(now);
-        if shed {
-            inner.shed();
+        if let Some(tier) = shed {
+            inner.shed(tier);
         }
         match permits {
             Some(permits) => inner.dispatch(permits),
@@ -240,7 +241,7 @@ impl Inner {
         if self.take(place).is_some() {
             match end {
                 End::TimedOut => self.counts.timed_out += 1,
-                End::Displaced { .. } | End::Shed => self.counts.evicted += 1,
+                End::Displaced { .. } | End::Shed(_) => self.counts.evicted += 1,
                 End::Go(_) => self.counts.admitted += 1,
             }
             self.tell(place, end);
@@ -269,9 +270,9 @@ impl Inner {
         }
     }
 
-    fn shed(&mut self) {
+    fn shed(&mut self, tier: TierName) {
         while let Some(place) = self.classes[index(PriorityClass::Low)].last() {
-            self.end(place, End::Shed);
+            self.end(place, End::Shed(tier));
         }
     }
 

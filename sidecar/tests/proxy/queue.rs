@@ -75,7 +75,8 @@ fn a_request_waits_for_its_place_and_is_served_with_its_body() {
 #[test]
 fn a_client_that_leaves_gives_up_its_place_in_the_queue() {
     let (engine, tell) = told();
-    let proxy = Proxy::with_document(engine.address, &document(60_000));
+    let proxy = Proxy::with_document(engine.address, &document(3_600_000));
+    // Nobody would be let go by the time that the queue has: only the client's leaving can empty it.
     let (mut first, second) = one_holds_and_one_waits(&proxy);
     drop(second);
     queued(&proxy, 0);
@@ -177,26 +178,32 @@ fn a_higher_class_that_came_later_is_served_sooner() {
 #[test]
 fn those_who_wait_last_are_refused_when_the_engine_slows() {
     let (engine, tell) = told();
-    let mut document = by_class();
-    document["tiers"] = json!({
-        "policy": "shop/llama", "mode": "Enforce",
-        "latency": {"signal": "TotalLatency", "percentile": 0.99, "periodMillis": 1000, "periods": 1,
-            "minimumSamples": 1, "maxMillis": 3000},
-        "recovery": {"belowRatio": 0.8, "holdMillis": 60_000, "rampMillis": 60_000},
-    });
-    let document = PolicyDocument::from_json(document.to_string().as_bytes()).unwrap();
-    let proxy = Proxy::with_document(engine.address, &document);
+    let slows_at = |millis: u64, revision: &str| {
+        let mut document = by_class();
+        document["revision"] = revision.into();
+        document["tiers"] = json!({
+            "policy": "shop/llama", "mode": "Enforce",
+            "latency": {"signal": "TotalLatency", "percentile": 0.99, "periodMillis": 1000, "periods": 1,
+                "minimumSamples": 1, "maxMillis": millis},
+            "recovery": {"belowRatio": 0.8, "holdMillis": 60_000, "rampMillis": 60_000},
+        });
+        PolicyDocument::from_json(document.to_string().as_bytes()).unwrap()
+    };
+    let proxy = Proxy::with_document(engine.address, &slows_at(3_600_000, "fast"));
     let (mut holds, mut low, mut medium) = (proxy.connect(), proxy.connect(), proxy.connect());
     holds.send(&of_class("medium"));
     running(&proxy);
     medium.send(&of_class("medium"));
     queued(&proxy, 1);
     low.send(&of_class("low"));
-    // The engine has not said a word for longer than the ceiling: nobody has to wait for an answer that shows it.
+    queued(&proxy, 2);
+    // From now on the engine has not said a word for longer than the ceiling: nobody has to wait for an answer that shows it.
+    proxy.swap(&slows_at(100, "slow"));
     let refused = low.response();
     let reason = refused.header("x-tidegate-reason");
     assert_eq!((refused.status, reason), (429, Some("latency-tier; policy=shop/llama; rule=tiers.latency")));
     queued(&proxy, 1);
+    assert_eq!(proxy.status()["queue"]["evicted"], 1, "it had its place in the queue");
     (0..2).for_each(|_| tell.send(()).unwrap());
     assert_eq!((holds.response().status, medium.response().status), (200, 200));
     proxy.settled();

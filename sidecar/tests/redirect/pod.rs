@@ -119,8 +119,16 @@ fn the_sidecars_own_port_is_no_way_in() {
 #[test]
 fn an_opaque_port_passes_bytes_as_they_are() {
     let pod = Pod::start();
-    pod.engine(OPAQUE, "\u{1}not HTTP");
-    assert_eq!(pod.say(pod_v4(), OPAQUE, "\u{2}hello".to_owned()).unwrap(), "\u{1}not HTTP");
+    // Nothing of it is HTTP, and some of it would be, on a guarded port.
+    let said = "\u{2}\r\n\r\nGET / HTTP/1.1\r\nConnection: X-A\r\nX-A: 1\r\n\r\n\u{0}\u{7f}\n\r".repeat(100);
+    let length = said.len();
+    pod.listening(OPAQUE, move |mut stream| {
+        let mut heard = vec![0; length];
+        stream.read_exact(&mut heard).unwrap();
+        stream.write_all(b"\x01not HTTP").unwrap();
+        stream.write_all(&heard).unwrap();
+    });
+    assert_eq!(pod.say(pod_v4(), OPAQUE, said.clone()).unwrap(), format!("\u{1}not HTTP{said}"));
 }
 
 #[test]

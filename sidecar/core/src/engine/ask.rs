@@ -215,10 +215,13 @@ impl Engine {
         }
     }
 
-    /// The refusal of the tier that sheds, if any does.
-    pub(super) fn shed_now(&self, now: Tick, class: PriorityClass) -> Option<Refusal> {
-        let shed = self.gate.shed(now)?;
-        self.tiers.as_ref().map(|tiers| self.shed(tiers, class, shed))
+    /// The refusal of a request that waited when `tier` shed its class. A tier that has recovered meanwhile does not bring
+    /// it back, nor does one that trips by the document in force and not by that of the request. None: this one has no
+    /// tiers.
+    pub(super) fn shed_by(&self, now: Tick, class: PriorityClass, tier: TierName) -> Option<Refusal> {
+        let tiers = self.tiers.as_ref()?;
+        let shed = self.gate.shed(now).unwrap_or_else(|| self.gate.letting_in(tier, Duration::ZERO));
+        Some(self.shed(tiers, class, shed))
     }
 
     #[inline]

@@ -209,10 +209,10 @@ impl Engine {
         let most = line.most as f64;
         let refusal = match end {
             End::Displaced { length } => self.unqueued(&line, class, Cause::QueueFull, length as f64, most),
-            // A tier that has recovered meanwhile does not bring the request back.
-            End::Shed => self
-                .shed_now(now, class)
-                .unwrap_or_else(|| self.unqueued(&line, class, Cause::QueueFull, most, most)),
+            End::Shed(tier) => self.shed_by(now, class, tier).unwrap_or_else(|| {
+                let waited = now.since(since).as_secs_f64() * 1000.0;
+                self.unqueued(&line, class, Cause::Tier(tier), waited, 0.0)
+            }),
             End::TimedOut | End::Go(_) => {
                 let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
                 let (waited, most) = (millis(now.since(since)), millis(deadline.since(since)));
@@ -280,12 +280,12 @@ impl Engine {
             return Vec::new();
         }
         let enforced = self.tiers.as_ref().is_some_and(|tiers| tiers.mode == Mode::Enforce);
-        let shed = enforced && self.gate.shed(now).is_some();
+        let shed = self.gate.shed(now).filter(|_| enforced).map(|shed| shed.tier);
         self.queue.turns(now, self.places.as_ref().map(|_| &*self.permits), shed)
     }
 
     fn turns(&self, now: Tick) -> Vec<Place> {
-        if self.queue.is_occupied() { self.queue.turns(now, Some(&self.permits), false) } else { Vec::new() }
+        if self.queue.is_occupied() { self.queue.turns(now, Some(&self.permits), None) } else { Vec::new() }
     }
 
     fn hand_back(&self, now: Tick, class: PriorityClass, given: &Given, call: Option<Call>) {

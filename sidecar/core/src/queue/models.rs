@@ -18,11 +18,7 @@ fn a_place_that_comes_free_while_somebody_queues_up_finds_him() {
             let (permits, queue) = (Arc::clone(&permits), Arc::clone(&queue));
             thread::spawn(move || {
                 permits.give_back(held);
-                if queue.is_occupied() {
-                    queue.turns(Tick::default(), Some(&permits), false).len()
-                } else {
-                    0
-                }
+                if queue.is_occupied() { queue.turns(Tick::default(), Some(&permits), None).len() } else { 0 }
             })
         };
         let deadline = Tick::from_nanos(1);

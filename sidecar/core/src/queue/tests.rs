@@ -37,16 +37,16 @@ fn the_highest_class_goes_first_and_one_for_each_place() {
     let low = join(&queue, &permits, newcomer(Low, 1, 900));
     let medium = join(&queue, &permits, newcomer(Medium, 1, 900));
     let high = join(&queue, &permits, newcomer(High, 1, 900));
-    assert!(queue.turns(millis(1), Some(&permits), false).is_empty());
+    assert!(queue.turns(millis(1), Some(&permits), None).is_empty());
     for pool in taken {
         permits.give_back(pool);
     }
     let go = |place, pool| (place, End::Go(Some(pool)));
-    let first = ends(&queue, queue.turns(millis(1), Some(&permits), false));
+    let first = ends(&queue, queue.turns(millis(1), Some(&permits), None));
     assert_eq!(first, [go(high, Pool::Reserve), go(medium, Pool::Common)]);
     permits.give_back(Pool::Common);
     permits.publish(Bounds { reserve: 1, common: 1, medium: 1, low: 1 });
-    assert_eq!(ends(&queue, queue.turns(millis(1), Some(&permits), false)), [go(low, Pool::Common)]);
+    assert_eq!(ends(&queue, queue.turns(millis(1), Some(&permits), None)), [go(low, Pool::Common)]);
     assert!(!queue.is_occupied());
 }
 
@@ -57,9 +57,9 @@ fn nobody_waits_longer_than_to_his_deadline() {
     let late = join(&queue, &permits, newcomer(Medium, 1, 500));
     let soon = join(&queue, &permits, newcomer(Medium, 2, 200));
     assert_eq!(queue.next_deadline(), Some(millis(200)));
-    assert!(queue.turns(millis(199), Some(&permits), false).is_empty());
-    assert_eq!(ends(&queue, queue.turns(millis(200), Some(&permits), false)), [(soon, End::TimedOut)]);
-    assert_eq!(ends(&queue, queue.turns(millis(9000), Some(&permits), false)), [(late, End::TimedOut)]);
+    assert!(queue.turns(millis(199), Some(&permits), None).is_empty());
+    assert_eq!(ends(&queue, queue.turns(millis(200), Some(&permits), None)), [(soon, End::TimedOut)]);
+    assert_eq!(ends(&queue, queue.turns(millis(9000), Some(&permits), None)), [(late, End::TimedOut)]);
     assert_eq!((queue.next_deadline(), queue.status().2.timed_out), (None, 2));
 }
 
@@ -73,9 +73,9 @@ fn a_full_queue_makes_room_for_a_higher_class_and_for_a_tenant_that_has_less() {
     let other = full(Low, 2);
     assert!(matches!(other, Joined::Waits(_)), "{other:?}");
     let displaced = End::Displaced { length: 3 };
-    assert_eq!(ends(&queue, queue.turns(millis(1), Some(&permits), false)), [(greedy[2], displaced)]);
+    assert_eq!(ends(&queue, queue.turns(millis(1), Some(&permits), None)), [(greedy[2], displaced)]);
     assert!(matches!(full(Medium, 3), Joined::Waits(_)));
-    assert_eq!(ends(&queue, queue.turns(millis(1), Some(&permits), false)), [(greedy[1], displaced)]);
+    assert_eq!(ends(&queue, queue.turns(millis(1), Some(&permits), None)), [(greedy[1], displaced)]);
     assert_eq!(full(Low, 3), Joined::Full(3), "everybody has one");
 }
 
@@ -89,7 +89,7 @@ fn nobody_is_told_of_the_end_of_a_wait_by_one_who_left_or_has_asked() {
         assert!(matches!(medium, Joined::Waits(_)), "{medium:?}");
         let end = if leaves { queue.leave(pushed_out) } else { queue.ended(pushed_out) };
         assert_eq!(end, Some(End::Displaced { length: 2 }));
-        assert_eq!(queue.turns(millis(1), Some(&permits), false), []);
+        assert_eq!(queue.turns(millis(1), Some(&permits), None), []);
     }
 }
 
@@ -99,7 +99,10 @@ fn low_leaves_as_soon_as_its_class_is_refused() {
     permits.take(Medium).unwrap();
     let low = join(&queue, &permits, newcomer(Low, 1, 900));
     let medium = join(&queue, &permits, newcomer(Medium, 1, 900));
-    assert_eq!(ends(&queue, queue.turns(millis(1), Some(&permits), true)), [(low, End::Shed)]);
+    assert_eq!(
+        ends(&queue, queue.turns(millis(1), Some(&permits), Some(TierName::Latency))),
+        [(low, End::Shed(TierName::Latency))]
+    );
     assert_eq!((queue.leave(medium), queue.leave(low)), (None, None));
     assert!(!queue.is_occupied());
 }
@@ -109,7 +112,7 @@ fn everybody_goes_when_nothing_is_limited_any_more() {
     let (queue, permits) = (Queue::new(), permits(1, 1));
     permits.take(Medium).unwrap();
     let place = join(&queue, &permits, newcomer(Medium, 1, 900));
-    assert_eq!(ends(&queue, queue.turns(millis(1), None, false)), [(place, End::Go(None))]);
+    assert_eq!(ends(&queue, queue.turns(millis(1), None, None)), [(place, End::Go(None))]);
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -196,7 +199,7 @@ proptest! {
             }
             let limited = Bounds { reserve: 1, common: 3, medium: 3, low: 2 };
             permits.publish(limited);
-            world.take(&queue, queue.turns(millis(world.now), Some(&permits), false))?;
+            world.take(&queue, queue.turns(millis(world.now), Some(&permits), None))?;
             let used = permits.in_use();
             prop_assert_eq!(used.total() as usize, world.running.len());
             prop_assert!(used.common <= 3 && used.reserve <= 1);
@@ -207,7 +210,7 @@ proptest! {
             }
             prop_assert!(queue.next_deadline().is_none_or(|deadline| deadline > millis(world.now)));
         }
-        world.take(&queue, queue.turns(millis(world.now + TIMEOUT), Some(&permits), false))?;
+        world.take(&queue, queue.turns(millis(world.now + TIMEOUT), Some(&permits), None))?;
         prop_assert!(world.waiting.is_empty() && !queue.is_occupied());
     }
 }
