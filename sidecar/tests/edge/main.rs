@@ -22,6 +22,7 @@ mod named_port;
 #[path = "../proxy/nobody.rs"]
 mod nobody;
 mod operator;
+mod panic;
 mod policy_file;
 mod policy_start;
 mod policy_stream;

@@ -43,7 +43,13 @@ impl Sidecar {
 
     /// Starts `run` with these arguments.
     pub(crate) fn run(arguments: &[&str]) -> Self {
+        Self::run_with(&[], arguments)
+    }
+
+    /// Starts `run` with these variables and arguments.
+    pub(crate) fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
+        command.envs(variables.iter().copied());
         command.args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         if !arguments.iter().any(|argument| argument.starts_with("--workers")) {
             command.args(["--workers", "2"]);
