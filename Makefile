@@ -85,7 +85,7 @@ fuzz: $(FUZZ) ## Every reader of what others write, FUZZ_SECONDS (60) each; TARG
 fuzz-keep: ## Keep a part of what fuzzing has grown for cargo test: at most 150 inputs of each target in fuzz/grown
 	mkdir -p fuzz/grown
 	cd fuzz/corpus && for target in *; do \
-		find $$target -type f -size -400c | LC_ALL=C sort | head -150 | while read -r file; do xxd -p -c 0 $$file; done > ../grown/$$target.hex; \
+		find $$target -type f -size -400c | LC_ALL=C sort | sed -n 1,150p | while read -r file; do xxd -p -c 0 $$file; done > ../grown/$$target.hex; \
 	done
 
 $(FUZZ):
