@@ -12,6 +12,7 @@ pub mod memory;
 pub mod peer;
 pub mod policy;
 pub mod process;
+pub mod profile;
 pub mod report;
 pub mod sse;
 pub mod wrk;
@@ -32,7 +33,9 @@ use self::{
     report::{Machine, Part, Report},
 };
 use crate::cluster::{
-    cache, packages,
+    cache,
+    images::optimised::{self, SIDECAR},
+    packages,
     process::{command, output},
     progress::Progress,
 };
@@ -89,7 +92,7 @@ pub struct BenchArgs {
     /// Seconds between the last close and the last reading of the memory.
     #[arg(long, default_value_t = 60)]
     settle: u64,
-    /// A built `tidegate-sidecar`; built in release mode without it.
+    /// A built `tidegate-sidecar`; built as it is released without it.
     #[arg(long)]
     sidecar: Option<PathBuf>,
     /// Proxies to measure.
@@ -278,10 +281,5 @@ async fn sidecar(args: &BenchArgs, progress: &Progress) -> anyhow::Result<PathBu
     if let Some(binary) = &args.sidecar {
         return std::path::absolute(binary).context("--sidecar");
     }
-    let mut build = command("cargo");
-    build.args(["build", "--quiet", "--release", "-p", "tidegate-sidecar"]);
-    progress.say("building tidegate-sidecar in release mode");
-    progress.during("building", output(&mut build)).await?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    Ok(std::path::absolute(target.join("release/tidegate-sidecar"))?)
+    Ok(optimised::compile(progress).await?.join(SIDECAR))
 }

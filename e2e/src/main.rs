@@ -42,6 +42,8 @@ enum Command {
     Plots(plots::PlotsArgs),
     /// Measure the sidecar beside other proxies.
     Bench(bench::BenchArgs),
+    /// Write the profile by which the sidecar's release is compiled.
+    Profile(bench::profile::ProfileArgs),
     /// Compare admission policies against a model of an engine, in virtual time.
     BenchQuality(quality::QualityArgs),
     /// Measure the operator with many pods, nodes and policies against a real API server.
@@ -88,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Load(args) => load::cli::run(args).await,
             Command::Plots(args) => plots::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Bench(args) => bench::run(args).await,
+            Command::Profile(args) => bench::profile::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::BenchQuality(args) => quality::run(&args),
             Command::Scale(args) => scale::run(args).await,
             Command::Demo(args) => demo::run(args).await,

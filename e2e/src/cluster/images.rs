@@ -10,6 +10,7 @@ use crate::cluster::progress::Progress;
 pub mod archive;
 pub(super) mod libraries;
 mod oci;
+pub mod optimised;
 pub mod product;
 pub mod release;
 mod sbom;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::binaries::workspace;
 use crate::cluster::images::archive::Image;
+use crate::cluster::images::optimised::{self, SIDECAR};
 use crate::cluster::images::{NEXT, PREFIX, libraries, reference};
 use crate::cluster::{process, progress::Progress};
 
@@ -14,7 +15,7 @@ const USER: &str = "65532:65532";
 pub const NVML_LIBRARY: &str = "/usr/local/lib/nvidia-sim/libnvidia-ml.so.1";
 
 /// Programs of the product, each of which becomes an image; the simulators' image follows its own rules.
-pub(super) const PROGRAMS: [&str; 3] = ["tidegate-operator", "tidegate-sidecar", "tidegate-agent"];
+pub(super) const PROGRAMS: [&str; 3] = ["tidegate-operator", SIDECAR, "tidegate-agent"];
 
 /// Compiles the programs and writes their images; returns the archives.
 pub async fn build(progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
@@ -58,22 +59,36 @@ fn target_directory() -> PathBuf {
 
 /// Compiles the programs as they are released: the paths of this machine are in none of them. Returns their folder.
 pub(super) async fn compile_release(progress: &Progress) -> anyhow::Result<PathBuf> {
+    let others: Vec<_> = PROGRAMS.into_iter().filter(|program| *program != SIDECAR).collect();
     let what = "compile the programs of the release (cargo, profile `release`)";
+    release_build(what, &others, &[], progress).await?;
+    optimised::compile(progress).await
+}
+
+/// Compiles programs with the flags of a release, and these. Returns their folder.
+pub(super) async fn release_build(
+    what: &str,
+    programs: &[&str],
+    flags: &[String],
+    progress: &Progress,
+) -> anyhow::Result<PathBuf> {
     progress.say(what);
     let home = std::env::var("CARGO_HOME")
         .unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap_or_default()));
     let remap = |from: &str, to: &str| format!("--remap-path-prefix={from}={to}");
-    let flags = [remap(&workspace().display().to_string(), "/tidegate"), remap(&home, "/cargo")].join(" ");
+    let mut all = vec![remap(&workspace().display().to_string(), "/tidegate"), remap(&home, "/cargo")];
+    // By a flag of the compiler: what cargo is told goes into the names of functions, by which a profile knows them.
+    all.push("-Cstrip=symbols".to_owned());
+    all.extend_from_slice(flags);
     // A folder of its own: other flags than those of other builds would compile everything anew each time.
     let target = workspace().join("target/reproducible");
     let mut command = process::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--quiet", "--locked", "--release"]);
-    for program in PROGRAMS {
+    for program in programs {
         command.args(["-p", program]);
     }
-    command.env("RUSTFLAGS", &flags).env("CARGO_TARGET_DIR", &target).env("CARGO_INCREMENTAL", "0");
-    command.env("CARGO_PROFILE_RELEASE_STRIP", "true").current_dir(workspace());
-    progress.during(what, process::visibly(&mut command)).await?;
+    command.env("RUSTFLAGS", all.join(" ")).env("CARGO_TARGET_DIR", &target).env("CARGO_INCREMENTAL", "0");
+    progress.during(what, process::visibly(command.current_dir(workspace()))).await?;
     Ok(target.join("release"))
 }
 
