@@ -1,11 +1,14 @@
-//! The chart's life under load: upgraded and rolled back.
+//! The chart's life under load: upgraded, rolled back, and its injection taken out of the cluster.
 
 use std::path::Path;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{ApiResource, DynamicObject, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tidegate_crds::{PodCounts, RateLimitPolicy};
 use tidegate_e2e::cluster::images;
@@ -161,6 +164,64 @@ async fn an_upgrade_and_a_rollback_of_the_chart_lose_no_request_and_list_old_sid
         outcome?;
         let tally = tally?;
         println!("{} requests during the upgrade, the rotation and the rollback", tally.all("medium"));
+        anyhow::ensure!(tally.lost.is_empty(), "{:?}", tally.lost);
+        anyhow::ensure!(tally.of("medium", 200) == tally.all("medium"), "{tally:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn clean(lab: &Lab, engine: &Engine) -> anyhow::Result<()> {
+    let planned = printed(lab, &["cleanup", "--restart", "--dry-run", "-o", "yaml"]).await?;
+    let planned: Value = serde_saphyr::from_str(&planned)?;
+    lab.ready_pods(&engine.selector(), 2).await?;
+    let text = printed(lab, &["cleanup", "--restart", "--timeout", "240", "-o", "json"]).await?;
+    let report: Value = serde_json::from_str(&text)?;
+    for (report, done) in [(&planned, Value::Null), (&report, Value::Bool(true))] {
+        let steps = report["steps"].as_array().context("steps")?;
+        let step = |action: &str, kind: &str, name: &str| {
+            steps.iter().any(|step| {
+                (&step["action"], &step["kind"], &step["name"])
+                    == (&json!(action), &json!(kind), &json!(name))
+                    && step["done"] == done
+            })
+        };
+        let is_whole = step("Delete", "MutatingWebhookConfiguration", "tidegate")
+            && step("Delete", "ValidatingWebhookConfiguration", "tidegate")
+            && step("Unlabel", "Namespace", &lab.namespace)
+            && step("Restart", "Deployment", engine.name())
+            && step("Delete", "ConfigMap", "tidegate-ca");
+        anyhow::ensure!(is_whole, "{report}");
+    }
+    let pods = lab.ready_pods(&engine.selector(), 2).await?;
+    anyhow::ensure!(pods.iter().all(|pod| sidecar(pod).is_none()), "a pod has a sidecar");
+    let namespace = Api::<Namespace>::all(lab.client.clone()).get(&lab.namespace).await?;
+    anyhow::ensure!(!namespace.labels().contains_key("tidegate.dev/injection"), "the label is there");
+    let mutating = Api::<MutatingWebhookConfiguration>::all(lab.client.clone()).get_opt("tidegate").await?;
+    let validating =
+        Api::<ValidatingWebhookConfiguration>::all(lab.client.clone()).get_opt("tidegate").await?;
+    anyhow::ensure!(mutating.is_none() && validating.is_none(), "a webhook is there");
+    anyhow::ensure!(lab.api::<ConfigMap>().get_opt("tidegate-ca").await?.is_none(), "the CA bundle is there");
+    lab.api::<RateLimitPolicy>().get("all").await.context("policies stay")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn cleanup_takes_every_sidecar_out_of_the_cluster_and_loses_no_request() -> anyhow::Result<()> {
+    alone(async |lab| {
+        lab.apply(&policy(1_000_000, "")).await?;
+        let engine = Engine::new("llama").replicas(2);
+        let pods = lab.engine(&engine).await?;
+        until_obeyed(lab, &pods, 1_000_000).await?;
+        let url = lab.service_url("llama").await?;
+        let traffic = Traffic::start(&url, &[Client { priority: "medium", rate: 40.0 }]);
+        let outcome = clean(lab, &engine).await;
+        let tally = traffic.stop().await;
+        // Whatever came out, the other tests need the chart.
+        release::install().await?;
+        outcome?;
+        let tally = tally?;
+        println!("{} requests during the cleanup", tally.all("medium"));
         anyhow::ensure!(tally.lost.is_empty(), "{:?}", tally.lost);
         anyhow::ensure!(tally.of("medium", 200) == tally.all("medium"), "{tally:?}");
         Ok(())

@@ -19,7 +19,7 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-async fn tidegate(lab: &Lab, arguments: &[&str]) -> anyhow::Result<Output> {
+pub(crate) async fn tidegate(lab: &Lab, arguments: &[&str]) -> anyhow::Result<Output> {
     let namespace = ["--namespace", lab.namespace.as_str()];
     Ok(Command::new(program()?).args(arguments).args(namespace).output().await?)
 }
@@ -39,6 +39,46 @@ const POLICIES: &str =
 ---
 {apiVersion: tidegate.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: llama}, spec: {
     selector: {matchLabels: {app: llama}}, tiers: {qps: {max: 2000}}}}";
+
+/// Conditions with their reasons, who goes before it and where, the counts, and what the limit comes to.
+async fn describe_tells_the_rest(lab: &Lab) -> anyhow::Result<()> {
+    let described = lab.kubectl(&["describe", "ratelimitpolicy", "all"]).await?;
+    let described = described.split_whitespace().collect::<Vec<_>>().join(" ");
+    for told in [
+        "Type: Accepted",
+        "Type: Programmed",
+        "RateLimitPolicy llama goes before it on 1 pod and decides tiers",
+        "Reason: PartiallyProgrammed",
+        "Enforced: 1/1",
+        "Matched: 1",
+        "Old Sidecar: 0",
+        "Tiers Tripped: Any: 0",
+        "Per Pod: 600",
+        "Total: 600",
+    ] {
+        anyhow::ensure!(described.contains(told), "no {told:?}: {described}");
+    }
+    Ok(())
+}
+
+async fn every_report_is_yaml_too(lab: &Lab, pod: &str) -> anyhow::Result<()> {
+    let commands: [&[&str]; 5] =
+        [&["status"], &["explain", pod], &["top", "--count", "1"], &["rotate", "--dry-run"], &["check"]];
+    for command in commands {
+        let in_form = async |form| {
+            // What is judged is the form: something of the others may be amiss meanwhile.
+            let output = tidegate(lab, &[command, &["-o", form]].concat()).await?;
+            anyhow::Ok(String::from_utf8(output.stdout)?)
+        };
+        let json: Value = serde_json::from_str(&in_form("json").await?)?;
+        let yaml: Value = serde_saphyr::from_str(&in_form("yaml").await?)?;
+        let [json, yaml] = [json, yaml].map(|value| {
+            value.as_object().into_iter().flat_map(|all| all.keys().cloned()).collect::<Vec<_>>()
+        });
+        anyhow::ensure!(!json.is_empty() && json == yaml, "{command:?}: {json:?} {yaml:?}");
+    }
+    Ok(())
+}
 
 #[tokio::test]
 async fn status_and_explain_say_what_acts_on_a_pod() -> anyhow::Result<()> {
@@ -67,6 +107,8 @@ async fn status_and_explain_say_what_acts_on_a_pod() -> anyhow::Result<()> {
             if programmed && connected { Ok(()) } else { Err(text) }
         })
         .await?;
+        describe_tells_the_rest(lab).await?;
+        every_report_is_yaml_too(lab, &name).await?;
         let top: Value = serde_json::from_str(&printed(lab, &["top", "--count", "1", "-o", "json"]).await?)?;
         anyhow::ensure!(top["pods"][0]["name"] == name.as_str(), "{top}");
         Ok(())

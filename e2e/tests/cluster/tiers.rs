@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_e2e::harness::{Client, Engine, Lab, Traffic, engine_url, in_namespace};
+use tidegate_crds::{RateLimitPolicy, TierCounts};
+use tidegate_e2e::harness::{Client, Engine, Lab, PATIENCE, Traffic, engine_url, eventually, in_namespace};
 use tidegate_policy::report::{Status, TierName, TierState, TierStatus};
 
 fn tier(status: &Status, name: TierName) -> Option<&TierStatus> {
@@ -12,6 +13,17 @@ fn tier(status: &Status, name: TierName) -> Option<&TierStatus> {
 
 fn is(status: &Status, name: TierName, state: TierState) -> bool {
     tier(status, name).is_some_and(|tier| tier.state == state)
+}
+
+/// Waits until the operator counts so many pods with a tripped tier.
+async fn until_counted(lab: &Lab, expected: TierCounts) -> anyhow::Result<()> {
+    let policies = lab.api::<RateLimitPolicy>();
+    eventually("the tripped tiers in the policy's status", PATIENCE, async || {
+        let status = policies.get("tiers").await.map_err(|error| error.to_string())?.status;
+        let counts = status.map(|status| status.tiers_tripped);
+        if counts == Some(expected) { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await
 }
 
 /// The claim of `high` is believed from everywhere.
@@ -83,6 +95,19 @@ async fn the_latency_tier_trips_after_three_bad_periods_and_recovers() -> anyhow
             .await?;
         let took = slow.elapsed();
         assert!(took > Duration::from_secs(4), "three periods of 2 s were not waited for: {took:?}");
+        // As long as the engine is slow.
+        let counts = TierCounts { latency: 1, any: 1, ..TierCounts::default() };
+        until_counted(lab, counts).await?;
+        let described = lab.kubectl(&["describe", "ratelimitpolicy", "tiers"]).await?;
+        let words: Vec<_> = described.split_whitespace().collect();
+        let told = |pair: [&str; 2]| words.windows(2).any(|window| window == pair);
+        assert!(
+            described.contains("Tiers Tripped:") && told(["Latency:", "1"]) && told(["Qps:", "0"]),
+            "{described}"
+        );
+        let listed = lab.kubectl(&["get", "rlp", "tiers"]).await?;
+        let line: Vec<_> = listed.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+        assert_eq!(line.get(4..6), Some(["1/1", "1"].as_slice()), "{listed}");
         let refusal = lab.complete(pod, &[("x-priority", "low")]).await?;
         assert_eq!(
             (refusal.status.as_u16(), refusal.header("x-tidegate-reason").starts_with("latency-tier;")),
@@ -96,6 +121,7 @@ async fn the_latency_tier_trips_after_three_bad_periods_and_recovers() -> anyhow
         .await?;
         traffic.stop().await?;
         assert_eq!(lab.complete(pod, &[("x-priority", "low")]).await?.status, 200);
+        until_counted(lab, TierCounts::default()).await?;
         Ok(())
     })
     .await

@@ -102,12 +102,13 @@ impl Chunk {
             match self {
                 Self::Size => match httparse::parse_chunk_size(received) {
                     Ok(httparse::Status::Complete((head, size))) => {
-                        no_bare_line_feed(&received[..head - 2])?;
+                        no_controls(&received[..head - 2])?;
                         received.advance(head);
                         *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
                     }
                     Ok(httparse::Status::Partial) => {
-                        no_bare_line_feed(received)?;
+                        // Its own end may have begun.
+                        no_controls(received.strip_suffix(b"\r").unwrap_or(received))?;
                         return need_more(received);
                     }
                     Err(_) => return Err(Broken("a chunk without a size")),
@@ -138,8 +139,13 @@ impl Chunk {
 
 /// An extension may hold anything for the parser. Others take a line feed in it for the end of the line, and find a chunk
 /// where this reader finds none (CVE-2025-22871 and its like).
-fn no_bare_line_feed(chunk_head: &[u8]) -> Result<(), Broken> {
-    if chunk_head.contains(&b'\n') { Err(Broken("a bare line feed in the head of a chunk")) } else { Ok(()) }
+fn no_controls(chunk_head: &[u8]) -> Result<(), Broken> {
+    let is_control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    if chunk_head.iter().any(is_control) {
+        Err(Broken("a control character in the head of a chunk"))
+    } else {
+        Ok(())
+    }
 }
 
 fn trailers(received: &mut Bytes) -> Result<Decoded, Broken> {
@@ -226,6 +232,7 @@ mod tests {
             b"5\nhello\r\n0\r\n\r\n",
             b"5;a\nb\r\nhello\r\n0\r\n\r\n",
             b"0;a\n\r\n\r\n",
+            b"5;a\0b\r\nhello\r\n0\r\n\r\n",
             b"0\r\na: b\n\r\n",
             b"0\r\n\n",
         ] {
