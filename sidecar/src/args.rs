@@ -104,7 +104,7 @@ pub struct RunArgs {
     /// The NVML library, a path or a name for the loader's search, where this container itself was given the pod's GPUs
     #[arg(long, value_name = "LIBRARY", env = "TIDEGATE_NVML", conflicts_with = "agent")]
     pub nvml: Option<PathBuf>,
-    /// A port of the engine with its own metrics at /metrics; default: the guarded ports are tried
+    /// A port of the engine with its own metrics at /metrics; default: the guarded ports that are not opaque are tried
     #[arg(long, value_name = "PORT", env = "TIDEGATE_ENGINE_METRICS", value_parser = port())]
     pub engine_metrics: Option<u16>,
     /// Which engine it is; default: the names of its metrics tell

@@ -40,7 +40,7 @@ const WORD: &str = "supervise";
 /// The variable that jemalloc is set by.
 const ALLOCATOR: &str = "_RJEM_MALLOC_CONF";
 /// In workers: memory that a burst of connections took goes back to the kernel within seconds.
-const OF_WORKERS: &str = "background_thread:true,dirty_decay_ms:1000,tcache_max:16384";
+const OF_WORKERS: &str = "background_thread:true,dirty_decay_ms:1000,tcache_max:2048";
 /// In the first process: the least that there is.
 const OF_SUPERVISOR: &str = "background_thread:false,narenas:1,tcache:false";
 

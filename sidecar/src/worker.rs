@@ -189,7 +189,8 @@ fn spawn_control(
 
 fn engine_metrics_source(run: &RunArgs) -> Source {
     let upstream = run.upstream.filter(|address| address.ip().is_loopback()).map(|address| address.port());
-    let guarded = run.guard.iter().copied().chain(upstream);
+    // What is opaque need not speak HTTP.
+    let guarded = run.guard.iter().copied().filter(|port| !run.opaque.contains(port)).chain(upstream);
     let ports = run.engine_metrics.map_or_else(|| guarded.collect(), |port| vec![port]);
     Source { ports, engine_type: run.engine_type }
 }
