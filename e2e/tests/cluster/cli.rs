@@ -47,7 +47,7 @@ async fn describe_tells_the_rest(lab: &Lab) -> anyhow::Result<()> {
     for told in [
         "Type: Accepted",
         "Type: Programmed",
-        "RateLimitPolicy llama goes before it on 1 pod and decides tiers",
+        "/llama goes before it on 1 pod and decides tiers",
         "Reason: PartiallyProgrammed",
         "Enforced: 1/1",
         "Matched: 1",
