@@ -100,6 +100,10 @@ impl Chunk {
     fn decode(&mut self, received: &mut Bytes) -> Result<Decoded, Broken> {
         loop {
             match self {
+                // For the parser no digit at all is a size of nothing, and thus the end.
+                Self::Size if received.first().is_some_and(|first| !first.is_ascii_hexdigit()) => {
+                    return Err(Broken("a chunk without a size"));
+                }
                 Self::Size => match httparse::parse_chunk_size(received) {
                     Ok(httparse::Status::Complete((head, size))) => {
                         no_controls(&received[..head - 2])?;
@@ -228,6 +232,10 @@ mod tests {
             b"fffffffffffffffff\r\n",
             b"5\r\nhel",
             b"\r\n",
+            b"\r\n\r\n",
+            b";a\r\n\r\n",
+            b" 0\r\n\r\n",
+            b"5\r\nhello\r\n\r\n\r\n",
             b"5 5\r\nhello\r\n0\r\n\r\n",
             b"5\nhello\r\n0\r\n\r\n",
             b"5;a\nb\r\nhello\r\n0\r\n\r\n",
