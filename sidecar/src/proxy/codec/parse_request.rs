@@ -112,9 +112,9 @@ fn fields(raw: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, Bad
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BadHead::Malformed)?;
         let value =
             HeaderValue::from_maybe_shared(raw.slice_ref(field.value)).map_err(|_| BadHead::Malformed)?;
-        // Several of these are equal, or nobody reads the body.
+        // Several of these are equal, or nobody reads the body: the first stays.
         if name == header::CONTENT_LENGTH {
-            fields.insert(name, value);
+            fields.entry(name).or_insert(value);
         } else {
             fields.append(name, value);
         }
