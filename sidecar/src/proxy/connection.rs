@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Method, StatusCode, Version};
+use http::{Method, Version};
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -188,7 +188,7 @@ impl Sending {
             outbox: Outbox::new(head),
             body: Some(body).filter(|_| goes_on),
             delimited,
-            keep_alive: keep_alive && parts.status != StatusCode::SWITCHING_PROTOCOLS,
+            keep_alive,
             takes_trailers: asked.takes_trailers,
             failed: false,
         };

@@ -14,7 +14,7 @@ use super::request::field;
 pub(in crate::proxy) struct AnswerHead<'a> {
     /// Its status.
     pub(in crate::proxy) status: StatusCode,
-    /// Its fields. A `Connection` field ends the connection, unless it goes with a switch of protocols.
+    /// Its fields. A `Connection` field ends the series of requests: the connection closes, or switches protocols.
     pub(in crate::proxy) headers: &'a HeaderMap,
     /// Bytes of its body, where that is known.
     pub(in crate::proxy) length: Option<u64>,

@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 
 use super::body::{BodyDecoder, Broken};
 use super::headers::{Nominated, has_option};
+use super::request::field;
 use super::{MAX_HEAD, length_of, values};
 
 /// What the head of a response says.
@@ -29,10 +30,7 @@ impl ResponseHead {
         let reason = self.status.canonical_reason().unwrap_or_default();
         out.put_slice(format!("HTTP/1.1 {} {reason}\r\n", self.status.as_str()).as_bytes());
         for (name, value) in self.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
-            out.put_slice(name.as_str().as_bytes());
-            out.put_slice(b": ");
-            out.put_slice(value.as_bytes());
-            out.put_slice(b"\r\n");
+            field(out, name.as_str(), value.as_bytes());
         }
         out.put_slice(b"\r\n");
     }
