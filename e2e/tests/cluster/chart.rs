@@ -147,26 +147,36 @@ async fn upgrade_and_rollback(lab: &Lab, engine: &Engine) -> anyhow::Result<()> 
     until_counted(lab, 2, Some(&rotate)).await
 }
 
+/// Does `work` to two engines under load, and puts the chart back. Every request has to be answered well.
+async fn without_loss(
+    lab: &Lab,
+    what: &str,
+    work: impl AsyncFnOnce(&Engine) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    lab.apply(&policy(1_000_000, "")).await?;
+    let engine = Engine::new("llama").replicas(2);
+    let pods = lab.engine(&engine).await?;
+    until_obeyed(lab, &pods, 1_000_000).await?;
+    let url = lab.service_url("llama").await?;
+    let traffic = Traffic::start(&url, &[Client { priority: "medium", rate: 40.0 }]);
+    let outcome = work(&engine).await;
+    let tally = traffic.stop().await;
+    // Whatever came out, the other tests need the chart as it was.
+    release::install().await?;
+    outcome?;
+    let tally = tally?;
+    println!("{} requests during {what}", tally.all("medium"));
+    anyhow::ensure!(tally.lost.is_empty(), "{:?}", tally.lost);
+    anyhow::ensure!(tally.of("medium", 200) == tally.all("medium"), "{tally:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_upgrade_and_a_rollback_of_the_chart_lose_no_request_and_list_old_sidecars() -> anyhow::Result<()>
 {
     alone(async |lab| {
-        lab.apply(&policy(1_000_000, "")).await?;
-        let engine = Engine::new("llama").replicas(2);
-        let pods = lab.engine(&engine).await?;
-        until_obeyed(lab, &pods, 1_000_000).await?;
-        let url = lab.service_url("llama").await?;
-        let traffic = Traffic::start(&url, &[Client { priority: "medium", rate: 40.0 }]);
-        let outcome = upgrade_and_rollback(lab, &engine).await;
-        let tally = traffic.stop().await;
-        // Whatever came out, the other tests need the chart as it was.
-        release::install().await?;
-        outcome?;
-        let tally = tally?;
-        println!("{} requests during the upgrade, the rotation and the rollback", tally.all("medium"));
-        anyhow::ensure!(tally.lost.is_empty(), "{:?}", tally.lost);
-        anyhow::ensure!(tally.of("medium", 200) == tally.all("medium"), "{tally:?}");
-        Ok(())
+        let what = "the upgrade, the rotation and the rollback";
+        without_loss(lab, what, async |engine| upgrade_and_rollback(lab, engine).await).await
     })
     .await
 }
@@ -208,23 +218,5 @@ async fn clean(lab: &Lab, engine: &Engine) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn cleanup_takes_every_sidecar_out_of_the_cluster_and_loses_no_request() -> anyhow::Result<()> {
-    alone(async |lab| {
-        lab.apply(&policy(1_000_000, "")).await?;
-        let engine = Engine::new("llama").replicas(2);
-        let pods = lab.engine(&engine).await?;
-        until_obeyed(lab, &pods, 1_000_000).await?;
-        let url = lab.service_url("llama").await?;
-        let traffic = Traffic::start(&url, &[Client { priority: "medium", rate: 40.0 }]);
-        let outcome = clean(lab, &engine).await;
-        let tally = traffic.stop().await;
-        // Whatever came out, the other tests need the chart.
-        release::install().await?;
-        outcome?;
-        let tally = tally?;
-        println!("{} requests during the cleanup", tally.all("medium"));
-        anyhow::ensure!(tally.lost.is_empty(), "{:?}", tally.lost);
-        anyhow::ensure!(tally.of("medium", 200) == tally.all("medium"), "{tally:?}");
-        Ok(())
-    })
-    .await
+    alone(async |lab| without_loss(lab, "the cleanup", async |engine| clean(lab, engine).await).await).await
 }
