@@ -43,6 +43,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ipnet",
             "jsonwebtoken",
             "libc",
+            "memchr",
             "prometheus-client",
             // The few messages of OTLP that spans need.
             "prost",

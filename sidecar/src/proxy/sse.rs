@@ -1,5 +1,7 @@
 //! Counts the events of a `text/event-stream` while it passes.
 
+use memchr::memchr2;
+
 /// An event is what a blank line ends, if it had a `data` field: comments that only keep a connection alive are
 /// none.
 #[derive(Debug, Default)]
@@ -25,26 +27,20 @@ enum Line {
 impl EventCounter {
     /// Takes the next bytes of the stream, cut anywhere.
     pub(super) fn feed(&mut self, data: &[u8]) {
-        for part in data.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
-            let returned = std::mem::take(&mut self.returned);
-            if returned && part == b"\n" {
+        let mut rest = data;
+        while let Some(first) = rest.first() {
+            if std::mem::take(&mut self.returned) && *first == b'\n' {
+                rest = &rest[1..];
                 continue;
             }
-            let (line, end) = match part {
-                [line @ .., end @ (b'\n' | b'\r')] => (line, Some(*end)),
-                line => (line, None),
-            };
-            if self.line == Line::Blank {
-                self.line = match line.first() {
-                    None => Line::Blank,
-                    Some(b'd') => Line::Data,
-                    Some(_) => Line::Other,
-                };
+            let end = memchr2(b'\n', b'\r', rest);
+            if self.line == Line::Blank && end != Some(0) {
+                self.line = if *first == b'd' { Line::Data } else { Line::Other };
             }
-            if end.is_some() {
-                self.end_line();
-            }
-            self.returned = end == Some(b'\r');
+            let Some(end) = end else { return };
+            self.returned = rest[end] == b'\r';
+            self.end_line();
+            rest = &rest[end + 1..];
         }
     }
 

@@ -1,5 +1,7 @@
 //! The data of a `text/event-stream`, as it passes.
 
+use memchr::memchr2;
+
 use super::usage::UsageReader;
 
 /// Takes a stream apart, as the HTML standard says (9.2.6), and hands its data on.
@@ -49,7 +51,7 @@ impl EventReader {
         let mut at = 0;
         while at < data.len() {
             if self.line == Line::Data {
-                let length = data[at..].iter().position(|b| matches!(b, b'\n' | b'\r'));
+                let length = memchr2(b'\n', b'\r', &data[at..]);
                 let end = length.map_or(data.len(), |length| at + length);
                 usage.feed(&data[at..end]);
                 at = end;

@@ -7,7 +7,7 @@
 mod text;
 
 pub use text::Chars;
-use text::Text;
+use text::{Text, plain};
 
 /// Deeper values are not followed: no interface of an inference engine nests nearly as deep.
 const MAX_DEPTH: usize = 96;
@@ -17,11 +17,6 @@ const MAX_BARE: usize = 32;
 
 /// A key that a visitor knows, by a number that it gives; 0 is any other.
 pub type Name = u8;
-
-/// The number of a key in a table of those that matter, else 0.
-pub fn name_in(table: &[(&[u8], Name)], key: &[u8]) -> Name {
-    table.iter().find(|(name, _)| *name == key).map_or(0, |(_, number)| *number)
-}
 
 /// Where a value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +34,8 @@ pub enum Value<'a> {
     Text {
         /// How many characters of which kind it has.
         chars: Chars,
-        /// All of it, when it is short and sound.
-        short: Option<&'a str>,
+        /// All of it, when it is short; UTF-8, if who wrote it made no mistake.
+        short: Option<&'a [u8]>,
         /// Where it begins and ends, quotes included, counted from the first byte that was read.
         at: (u64, u64),
     },
@@ -88,9 +83,9 @@ enum State {
     Colon,
     /// A comma has to come, or an end.
     Behind,
-    InKey,
     InText {
         since: u64,
+        is_key: bool,
     },
     InBare,
     Over,
@@ -111,8 +106,6 @@ impl Reader {
     /// Begins anew, and keeps its memory.
     pub fn reset(&mut self) {
         self.path.clear();
-        self.text.clear();
-        self.bare.clear();
         self.state = State::Value;
         self.at = 0;
     }
@@ -120,42 +113,34 @@ impl Reader {
     /// Reads the next bytes.
     pub fn feed(&mut self, data: &[u8], visitor: &mut impl Visitor) {
         let mut rest = data;
-        while let Some((byte, behind)) = rest.split_first() {
-            match self.state {
+        while let Some(byte) = rest.first() {
+            let taken = match self.state {
                 State::Over | State::Lost => return,
-                State::InKey | State::InText { .. } => {
-                    let taken = self.text.feed(rest);
-                    self.at += taken as u64;
-                    rest = &rest[taken..];
-                    if self.text.is_over() {
-                        self.end_text(visitor);
+                State::InText { since, is_key } => self.feed_text(rest, since, is_key, visitor),
+                State::InBare => self.feed_bare(rest, visitor),
+                State::Value if !ends_bare(*byte) => {
+                    self.bare.clear();
+                    self.state = State::InBare;
+                    0
+                }
+                _ => {
+                    if !is_space(*byte) {
+                        self.step(*byte, visitor);
                     }
-                    continue;
+                    self.at += 1;
+                    1
                 }
-                State::InBare if !ends_bare(*byte) => self.bare.push(*byte),
-                State::InBare => {
-                    // The byte behind it is looked at again.
-                    self.end_bare(visitor);
-                    continue;
-                }
-                _ if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') => {}
-                _ => self.step(*byte, visitor),
-            }
-            if self.bare.len() > MAX_BARE {
-                self.state = State::Lost;
-            }
-            self.at += 1;
-            rest = behind;
+            };
+            rest = &rest[taken..];
         }
     }
 
     /// No more comes: shows the string that was cut off.
     pub fn finish(&mut self, visitor: &mut impl Visitor) {
-        if let State::InText { since } = self.state {
-            visitor.value(
-                &self.path,
-                Value::Text { chars: self.text.chars(), short: None, at: (since, self.at) },
-            );
+        if let State::InText { since, is_key: false } = self.state {
+            // Nothing of it was taken yet where it has only begun.
+            let chars = if self.at == since + 1 { Chars::default() } else { self.text.chars() };
+            visitor.value(&self.path, Value::Text { chars, short: None, at: (since, self.at) });
             self.state = State::Lost;
         }
     }
@@ -167,19 +152,9 @@ impl Reader {
                 visitor.list(&self.path);
                 self.open(Level::Item, State::Value)
             }
-            (State::Value, b'"') => {
-                self.text.clear();
-                State::InText { since: self.at }
-            }
+            (State::Value, b'"') => State::InText { since: self.at, is_key: false },
             (State::Value | State::Behind, b']') => self.close(Level::Item),
-            (State::Value, byte) if !matches!(byte, b'}' | b':' | b',') => {
-                self.bare.push(byte);
-                State::InBare
-            }
-            (State::Key, b'"') => {
-                self.text.clear();
-                State::InKey
-            }
+            (State::Key, b'"') => State::InText { since: self.at, is_key: true },
             (State::Key | State::Behind, b'}') => self.close(Level::Key(0)),
             (State::Colon, b':') => State::Value,
             (State::Behind, b',') => match self.path.last() {
@@ -210,37 +185,85 @@ impl Reader {
         if self.path.is_empty() { State::Over } else { State::Behind }
     }
 
-    fn end_text(&mut self, visitor: &mut impl Visitor) {
-        match self.state {
-            State::InKey => {
-                let outside = self.path.len().saturating_sub(1);
-                visitor.key(&self.path[..outside], self.text.chars());
-                let name = self.text.short().map_or(0, |key| visitor.name(key.as_bytes()));
-                if let Some(level) = self.path.last_mut() {
-                    *level = Level::Key(name);
-                }
-                self.state = State::Colon;
+    /// Takes what belongs to the string that has begun at `since`. How much that was.
+    fn feed_text(&mut self, data: &[u8], since: u64, is_key: bool, visitor: &mut impl Visitor) -> usize {
+        let is_new = self.at == since + 1;
+        // Most strings come whole, and stand there as they are meant.
+        if is_new && let Some(text) = plain(data) {
+            let taken = text.len() + 1;
+            self.at += taken as u64;
+            self.end_text(since, is_key, Chars::of(text), Some(text), visitor);
+            return taken;
+        }
+        let mut text = std::mem::take(&mut self.text);
+        if is_new {
+            text.clear();
+        }
+        let taken = text.feed(data);
+        self.at += taken as u64;
+        if text.is_over() {
+            self.end_text(since, is_key, text.chars(), text.short(), visitor);
+        }
+        self.text = text;
+        taken
+    }
+
+    fn end_text(
+        &mut self,
+        since: u64,
+        is_key: bool,
+        chars: Chars,
+        short: Option<&[u8]>,
+        visitor: &mut impl Visitor,
+    ) {
+        if is_key {
+            let outside = self.path.len().saturating_sub(1);
+            visitor.key(&self.path[..outside], chars);
+            let name = short.map_or(0, |key| visitor.name(key));
+            if let Some(level) = self.path.last_mut() {
+                *level = Level::Key(name);
             }
-            State::InText { since } => {
-                let (chars, short) = (self.text.chars(), self.text.short());
-                visitor.value(&self.path, Value::Text { chars, short, at: (since, self.at) });
-                self.state = self.behind();
-            }
-            _ => self.state = State::Lost,
+            self.state = State::Colon;
+        } else {
+            visitor.value(&self.path, Value::Text { chars, short, at: (since, self.at) });
+            self.state = self.behind();
         }
     }
 
-    fn end_bare(&mut self, visitor: &mut impl Visitor) {
-        let word = std::str::from_utf8(&self.bare).unwrap_or_default();
-        let value = match word {
-            "true" => Value::Bool(true),
-            "false" => Value::Bool(false),
-            word => word.parse().map_or(Value::Null, Value::Number),
-        };
-        visitor.value(&self.path, value);
-        self.bare.clear();
-        self.state = self.behind();
+    /// Takes what belongs to a bare value. How much that was: what ends it is looked at again.
+    fn feed_bare(&mut self, data: &[u8], visitor: &mut impl Visitor) -> usize {
+        let end = data.iter().position(|byte| ends_bare(*byte));
+        let part = &data[..end.unwrap_or(data.len())];
+        self.at += part.len() as u64;
+        if self.bare.len() + part.len() > MAX_BARE {
+            self.state = State::Lost;
+        } else if end.is_none() || !self.bare.is_empty() {
+            self.bare.extend_from_slice(part);
+        }
+        if self.state == State::InBare && end.is_some() {
+            let word = if self.bare.is_empty() { part } else { &self.bare };
+            visitor.value(&self.path, bare(word));
+            self.state = self.behind();
+        }
+        part.len()
     }
+}
+
+/// What a bare value means.
+fn bare(word: &[u8]) -> Value<'static> {
+    match word {
+        b"true" => Value::Bool(true),
+        b"false" => Value::Bool(false),
+        b"null" => Value::Null,
+        word => std::str::from_utf8(word)
+            .ok()
+            .and_then(|word| word.parse().ok())
+            .map_or(Value::Null, Value::Number),
+    }
+}
+
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 const fn ends_bare(byte: u8) -> bool {

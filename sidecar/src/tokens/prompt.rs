@@ -1,45 +1,31 @@
 //! What a request asks of its engine, as far as the begin of its body tells.
 
 use super::estimate;
-use super::json::{Chars, Level, Name, Reader, Value, Visitor, name_in};
+use super::json::{Chars, Level, Name, Reader, Value, Visitor};
 
 /// The dialects of OpenAI (chat, completions, responses, embeddings), Anthropic (messages), Triton (generate), `KServe`
 /// v2 (infer), TGI and `SGLang` differ in their names and not in their shape; one table serves them all.
-const NAMES: &[(&[u8], Name)] = &[
-    (b"model", MODEL),
-    (b"service_tier", SERVICE_TIER),
-    (b"max_tokens", MOST),
-    (b"max_completion_tokens", MOST),
-    (b"max_output_tokens", MOST),
-    (b"max_new_tokens", MOST),
-    (b"n", COPIES),
-    (b"best_of", COPIES),
-    (b"stream", STREAM),
-    (b"stream_options", STREAM_OPTIONS),
-    (b"include_usage", INCLUDE_USAGE),
-    (b"parameters", PARAMETERS),
-    (b"sampling_params", PARAMETERS),
-    (b"messages", TEXT),
-    (b"system", TEXT),
-    (b"instructions", TEXT),
-    (b"text_input", TEXT),
-    (b"text", TEXT),
-    (b"suffix", TEXT),
-    (b"query", TEXT),
-    (b"documents", TEXT),
-    (b"content", TEXT),
-    (b"prompt", PROMPTS),
-    (b"input", PROMPTS),
-    (b"input_ids", PROMPTS),
-    (b"inputs", INPUTS),
-    (b"tools", TOOLS),
-    (b"functions", TOOLS),
-    (b"name", NAME),
-    (b"data", DATA),
-    (b"url", URL),
-    (b"image_url", URL),
-    (b"file_data", URL),
-];
+fn name_of(key: &[u8]) -> Name {
+    match key {
+        b"model" => MODEL,
+        b"service_tier" => SERVICE_TIER,
+        b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" | b"max_new_tokens" => MOST,
+        b"n" | b"best_of" => COPIES,
+        b"stream" => STREAM,
+        b"stream_options" => STREAM_OPTIONS,
+        b"include_usage" => INCLUDE_USAGE,
+        b"parameters" | b"sampling_params" => PARAMETERS,
+        b"messages" | b"system" | b"instructions" | b"text_input" | b"text" | b"suffix" | b"query"
+        | b"documents" | b"content" => TEXT,
+        b"prompt" | b"input" | b"input_ids" => PROMPTS,
+        b"inputs" => INPUTS,
+        b"tools" | b"functions" => TOOLS,
+        b"name" => NAME,
+        b"data" => DATA,
+        b"url" | b"image_url" | b"file_data" => URL,
+        _ => 0,
+    }
+}
 
 const MODEL: Name = 1;
 const MOST: Name = 2;
@@ -177,8 +163,8 @@ impl Found {
 
     fn model(&mut self, value: Value<'_>) {
         if let Value::Text { short, at, .. } = value {
-            self.model = short.map(Box::from);
-            self.model_at = short.map(|_| at);
+            self.model = short.and_then(sound);
+            self.model_at = self.model.as_ref().map(|_| at);
         }
     }
 
@@ -213,18 +199,23 @@ impl Found {
 
 impl Tensor {
     /// By the names that TensorRT-LLM and vLLM give to theirs.
-    fn named(name: &str) -> Self {
+    fn named(name: &[u8]) -> Self {
         match name {
-            "max_tokens" | "max_new_tokens" | "request_output_len" => Self::Most,
-            name if name.ends_with("ids") => Self::Tokens,
+            b"max_tokens" | b"max_new_tokens" | b"request_output_len" => Self::Most,
+            name if name.ends_with(b"ids") => Self::Tokens,
             _ => Self::Other,
         }
     }
 }
 
+/// A string, unless who wrote it made a mistake.
+fn sound(text: &[u8]) -> Option<Box<str>> {
+    std::str::from_utf8(text).ok().map(Box::from)
+}
+
 impl Visitor for Found {
     fn name(&self, key: &[u8]) -> Name {
-        name_in(NAMES, key)
+        name_of(key)
     }
 
     fn key(&mut self, path: &[Level], chars: Chars) {
@@ -245,7 +236,7 @@ impl Visitor for Found {
             [Level::Key(MODEL)] => self.model(value),
             [Level::Key(SERVICE_TIER)] => {
                 if let Value::Text { short, .. } = value {
-                    self.service_tier = short.map(Box::from);
+                    self.service_tier = short.and_then(sound);
                 }
             }
             [Level::Key(STREAM_OPTIONS), Level::Key(INCLUDE_USAGE)] => {

@@ -3,47 +3,35 @@
 use tidegate_core::Tokens;
 
 use super::estimate;
-use super::json::{Chars, Level, Name, Reader, Value, Visitor, name_in};
+use super::json::{Chars, Level, Name, Reader, Value, Visitor};
 
 /// The dialects have one table: their names do not contradict each other.
-const NAMES: &[(&[u8], Name)] = &[
-    (b"usage", USAGE),
-    (b"meta_info", USAGE),
-    (b"message", INNER),
-    (b"response", RESPONSE),
-    (b"delta", INNER_TEXT),
-    (b"prompt_tokens", INPUT),
-    (b"input_tokens", INPUT),
-    (b"completion_tokens", OUTPUT),
-    (b"output_tokens", OUTPUT),
-    (b"generated_tokens", OUTPUT),
-    (b"prompt_tokens_details", DETAILS),
-    (b"input_tokens_details", DETAILS),
-    (b"details", GENERATED),
-    (b"cached_tokens", CACHED),
-    (b"cache_read_input_tokens", CACHE_READ),
-    (b"cache_creation_input_tokens", CACHE_WRITE),
-    (b"choices", CHOICES),
-    (b"content", TEXT),
-    (b"text", TEXT),
-    (b"reasoning_content", TEXT),
-    (b"reasoning", TEXT),
-    (b"refusal", TEXT),
-    (b"thinking", TEXT),
-    (b"partial_json", TEXT),
-    (b"text_output", TEXT),
-    (b"tool_calls", CALLS),
-    (b"function", CALLS),
-    (b"name", CALLS),
-    (b"arguments", CALLS),
-    (b"token", TOKEN),
-    (b"generated_text", WHOLE),
-    (b"outputs", OUTPUTS),
-    (b"output", OUTPUTS),
-    (b"data", DATA),
-    (b"num_input_tokens", PROMPT_COUNT),
-    (b"num_output_tokens", PIECE_COUNT),
-];
+fn name_of(key: &[u8]) -> Name {
+    match key {
+        b"usage" | b"meta_info" => USAGE,
+        b"message" => INNER,
+        b"response" => RESPONSE,
+        b"delta" => INNER_TEXT,
+        b"prompt_tokens" | b"input_tokens" => INPUT,
+        b"completion_tokens" | b"output_tokens" | b"generated_tokens" => OUTPUT,
+        b"prompt_tokens_details" | b"input_tokens_details" => DETAILS,
+        b"details" => GENERATED,
+        b"cached_tokens" => CACHED,
+        b"cache_read_input_tokens" => CACHE_READ,
+        b"cache_creation_input_tokens" => CACHE_WRITE,
+        b"choices" => CHOICES,
+        b"content" | b"text" | b"reasoning_content" | b"reasoning" | b"refusal" | b"thinking"
+        | b"partial_json" | b"text_output" => TEXT,
+        b"tool_calls" | b"function" | b"name" | b"arguments" => CALLS,
+        b"token" => TOKEN,
+        b"generated_text" => WHOLE,
+        b"outputs" | b"output" => OUTPUTS,
+        b"data" => DATA,
+        b"num_input_tokens" => PROMPT_COUNT,
+        b"num_output_tokens" => PIECE_COUNT,
+        _ => 0,
+    }
+}
 
 const USAGE: Name = 1;
 /// An object that has the rest in it: of an event of Anthropic's, or of a choice.
@@ -205,7 +193,7 @@ fn is_generated(path: &[Level], streams: bool) -> bool {
 
 impl Visitor for Found {
     fn name(&self, key: &[u8]) -> Name {
-        name_in(NAMES, key)
+        name_of(key)
     }
 
     fn list(&mut self, path: &[Level]) {
@@ -233,7 +221,7 @@ impl Visitor for Found {
                 Value::Number(number),
             ) => self.count(*name, number as u32),
             ([Key(OUTPUTS), Item, Key(CALLS)], Value::Text { short, .. }) => {
-                let name = self.name(short.unwrap_or_default().as_bytes());
+                let name = name_of(short.unwrap_or_default());
                 match self.tensor.held.take() {
                     Some(sum) => self.count(name, sum),
                     None => self.tensor.name = Some(name),

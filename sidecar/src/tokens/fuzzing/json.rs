@@ -16,7 +16,7 @@ const LONGEST_NUMBER: usize = 32;
 enum Seen {
     Key(usize, Chars),
     List(usize),
-    Text(Vec<Level>, Chars, Option<String>),
+    Text(Vec<Level>, Chars, Option<Vec<u8>>),
     Number(Vec<Level>, f64),
     Bool(Vec<Level>, bool),
     Null(Vec<Level>),
@@ -67,7 +67,7 @@ impl Visitor for Recorder {
     fn value(&mut self, path: &[Level], value: Value<'_>) {
         let path = path.to_vec();
         self.0.push(match value {
-            Value::Text { chars, short, .. } => Seen::Text(path, chars, short.map(str::to_owned)),
+            Value::Text { chars, short, .. } => Seen::Text(path, chars, short.map(<[u8]>::to_vec)),
             Value::Number(number) => Seen::Number(path, number),
             Value::Bool(value) => Seen::Bool(path, value),
             Value::Null => Seen::Null(path),
@@ -181,7 +181,7 @@ impl<'de> SerdeVisitor<'de> for Seed<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        let short = (text.len() <= 256).then(|| text.to_owned());
+        let short = (text.len() <= 256).then(|| text.as_bytes().to_vec());
         self.0.see(|path| Seen::Text(path, Chars::of(text.as_bytes()), short));
         Ok(())
     }

@@ -74,7 +74,7 @@ fn expected(value: &serde_json::Value, path: &mut Vec<Level>, log: &mut Vec<Stri
             }
         }
         serde_json::Value::String(text) => {
-            let short = Some(text.as_str()).filter(|text| text.len() <= 256);
+            let short = Some(text.as_bytes()).filter(|text| text.len() <= 256);
             log.push(format!("{path:?} {:?} {short:?}", chars(text)));
         }
         serde_json::Value::Number(number) => {
@@ -186,7 +186,7 @@ impl Visitor for Texts {
 
     fn value(&mut self, _: &[Level], value: Value<'_>) {
         if let Value::Text { short, at, .. } = value {
-            self.0.push((short.map(str::to_owned), at));
+            self.0.push((short.map(|text| String::from_utf8(text.to_vec()).unwrap()), at));
         }
     }
 }

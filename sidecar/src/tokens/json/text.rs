@@ -1,5 +1,7 @@
 //! A string of JSON, decoded as it passes.
 
+use memchr::memchr2;
+
 /// What is kept of a string. A longer one has no name that anybody gave to a model or a field.
 const SHORT: usize = 256;
 
@@ -41,6 +43,10 @@ impl Chars {
     }
 
     fn see(&mut self, text: &[u8]) {
+        if text.is_ascii() {
+            self.one += text.len() as u64;
+            return;
+        }
         for byte in text {
             match byte {
                 0x00..=0x7f => self.one += 1,
@@ -52,6 +58,12 @@ impl Chars {
             }
         }
     }
+}
+
+/// A short string with its end in these bytes, of which nothing has to be decoded. Without its closing quote.
+pub(super) fn plain(data: &[u8]) -> Option<&[u8]> {
+    let end = memchr2(b'"', b'\\', data)?;
+    (data[end] == b'"' && end <= SHORT).then(|| &data[..end])
 }
 
 /// The string that is being read.
@@ -93,9 +105,9 @@ impl Text {
         self.over
     }
 
-    /// All of it, when it is short and sound.
-    pub(super) fn short(&self) -> Option<&str> {
-        if self.long { None } else { std::str::from_utf8(&self.short).ok() }
+    /// All of it, when it is short.
+    pub(super) fn short(&self) -> Option<&[u8]> {
+        if self.long { None } else { Some(&self.short) }
     }
 
     /// Takes what belongs to the string, with its closing quote. How much that was.
@@ -112,7 +124,7 @@ impl Text {
     }
 
     fn feed_plain(&mut self, data: &[u8]) -> usize {
-        let end = data.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+        let end = memchr2(b'"', b'\\', data);
         let plain = &data[..end.unwrap_or(data.len())];
         if !plain.is_empty() {
             self.push(plain);
