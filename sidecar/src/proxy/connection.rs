@@ -21,7 +21,7 @@ use super::detect::{Spoken, detect};
 use super::exchange::Failure;
 use super::http2::{self, Origin};
 use super::outbox::Outbox;
-use super::request_body::RequestBody;
+use super::request_body::{BodyError, RequestBody};
 use super::wire::{NoRequest, Wire};
 use super::{handler, splice};
 use crate::clock::Moment;
@@ -124,10 +124,16 @@ async fn answer(wire: &Rc<Wire>, client: &Rc<Client>, head: ReceivedHead) -> Res
             wire.poll_interim(cx)?;
             wire.poll_left(cx)?;
         }
-        answered.map_err(Ended::from)
+        answered.map(Ok::<_, Ended>)
     })
     .await?;
-    Ok(Sending::new(client, &asked, answer))
+    match answer {
+        Ok(answer) => Ok(Sending::new(client, &asked, answer)),
+        Err(Failure::Client(BodyError::Broken(_))) => {
+            Err(Box::pin(turn_down(wire, client, BadHead::Malformed)).await)
+        }
+        Err(_) => Err(Ended::Broken),
+    }
 }
 
 /// What is not understood is answered, and is the last.
@@ -260,12 +266,6 @@ enum Ended {
 
 impl From<io::Error> for Ended {
     fn from(_: io::Error) -> Self {
-        Self::Broken
-    }
-}
-
-impl From<Failure> for Ended {
-    fn from(_: Failure) -> Self {
         Self::Broken
     }
 }

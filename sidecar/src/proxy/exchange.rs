@@ -22,7 +22,7 @@ const MOST_INTERIM: u16 = 1000;
 
 /// What is read at once of an answer whose head is not there. With the head comes what the engine has sent behind it,
 /// and is kept while the client takes none of it: with more, stalled streams would cost more.
-const HEAD_READ: usize = 20 * 1024;
+const HEAD_READ: usize = 8 * 1024;
 
 /// Why there is no response, or no more of it.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +191,7 @@ impl Exchange {
         match self.body {
             BodyDecoder::Done => Some(0),
             BodyDecoder::Length(length) => Some(length),
-            BodyDecoder::Chunked(_) | BodyDecoder::UntilClose => None,
+            BodyDecoder::Chunked { .. } | BodyDecoder::UntilClose => None,
         }
     }
 

@@ -222,7 +222,7 @@ impl Body for WireBody {
         match *self.0.body.borrow() {
             BodyDecoder::Done => SizeHint::with_exact(0),
             BodyDecoder::Length(length) => SizeHint::with_exact(length),
-            BodyDecoder::Chunked(_) | BodyDecoder::UntilClose => SizeHint::new(),
+            BodyDecoder::Chunked { .. } | BodyDecoder::UntilClose => SizeHint::new(),
         }
     }
 }

@@ -81,6 +81,11 @@ fn chunks() -> Vec<Payload> {
             post("Transfer-Encoding: chunked", "f0000000000000003\r\nabc\r\n0\r\n\r\n"),
             Refused,
         ),
+        (
+            "CVE-2023-39326: more extensions than body",
+            post("Transfer-Encoding: chunked", &format!("5;{}\r\nhello\r\n0\r\n\r\n", "e".repeat(17 * 1024))),
+            Refused,
+        ),
         ("negative chunk size", post("Transfer-Encoding: chunked", "-1\r\nabc\r\n0\r\n\r\n"), Refused),
         ("signed chunk size", post("Transfer-Encoding: chunked", "+3\r\nabc\r\n0\r\n\r\n"), Refused),
         ("chunk size with a prefix", post("Transfer-Encoding: chunked", "0x3\r\nabc\r\n0\r\n\r\n"), Refused),

@@ -6,6 +6,13 @@ use http::HeaderMap;
 use super::MAX_HEAD;
 use super::response::fields;
 
+/// What all heads of the chunks of one body may hold beside sizes: else a sender could have 64 KiB read for each byte of a
+/// body (CVE-2023-39326). As much as hyper takes.
+const MAX_EXTENSIONS: usize = 16 * 1024;
+
+/// The longest head of a chunk without an extension: 16 digits and the end of the line.
+const SIZE_LINE: usize = 18;
+
 /// What came in place of HTTP/1.1.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
@@ -19,7 +26,12 @@ pub(in crate::proxy) enum BodyDecoder {
     /// So many bytes are still to come.
     Length(u64),
     /// Chunks.
-    Chunked(Chunk),
+    Chunked {
+        /// What comes next.
+        next: Chunk,
+        /// Bytes in the heads of chunks so far that were no sizes.
+        extensions: usize,
+    },
     /// Everything until the sender closes.
     UntilClose,
 }
@@ -52,7 +64,7 @@ pub(in crate::proxy) enum Decoded {
 
 impl BodyDecoder {
     pub(in crate::proxy) fn chunked() -> Self {
-        Self::Chunked(Chunk::Size)
+        Self::Chunked { next: Chunk::Size, extensions: 0 }
     }
 
     pub(in crate::proxy) fn length(length: u64) -> Self {
@@ -74,8 +86,8 @@ impl BodyDecoder {
                 *self = Self::length(*left - data.len() as u64);
                 Ok(Decoded::Data(data))
             }
-            Self::Chunked(chunk) => {
-                let decoded = chunk.decode(received)?;
+            Self::Chunked { next, extensions } => {
+                let decoded = next.decode(received, extensions)?;
                 if matches!(decoded, Decoded::End | Decoded::Trailers(_)) {
                     *self = Self::Done;
                 }
@@ -91,13 +103,13 @@ impl BodyDecoder {
                 *self = Self::Done;
                 Ok(())
             }
-            Self::Length(_) | Self::Chunked(_) => Err(Broken("an end in the middle of a body")),
+            Self::Length(_) | Self::Chunked { .. } => Err(Broken("an end in the middle of a body")),
         }
     }
 }
 
 impl Chunk {
-    fn decode(&mut self, received: &mut Bytes) -> Result<Decoded, Broken> {
+    fn decode(&mut self, received: &mut Bytes, extensions: &mut usize) -> Result<Decoded, Broken> {
         loop {
             match self {
                 // For the parser no digit at all is a size of nothing, and thus the end.
@@ -107,13 +119,15 @@ impl Chunk {
                 Self::Size => match httparse::parse_chunk_size(received) {
                     Ok(httparse::Status::Complete((head, size))) => {
                         no_controls(&received[..head - 2])?;
+                        *extensions = extended(*extensions, head)?;
                         received.advance(head);
                         *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
                     }
                     Ok(httparse::Status::Partial) => {
                         // Its own end may have begun.
                         no_controls(received.strip_suffix(b"\r").unwrap_or(received))?;
-                        return need_more(received);
+                        extended(*extensions, received.len())?;
+                        return Ok(Decoded::NeedMore);
                     }
                     Err(_) => return Err(Broken("a chunk without a size")),
                 },
@@ -152,6 +166,12 @@ fn no_controls(chunk_head: &[u8]) -> Result<(), Broken> {
     }
 }
 
+/// What chunks have had of extensions with a head of so many bytes.
+fn extended(before: usize, head: usize) -> Result<usize, Broken> {
+    let extensions = before + head.saturating_sub(SIZE_LINE);
+    if extensions > MAX_EXTENSIONS { Err(Broken("chunk extensions over 16 KiB")) } else { Ok(extensions) }
+}
+
 fn trailers(received: &mut Bytes) -> Result<Decoded, Broken> {
     let mut slots = [httparse::EMPTY_HEADER; 64];
     let (length, decoded) = match httparse::parse_headers(received, &mut slots) {
@@ -159,7 +179,10 @@ fn trailers(received: &mut Bytes) -> Result<Decoded, Broken> {
         Ok(httparse::Status::Complete((length, parsed))) => {
             (length, Decoded::Trailers(fields(received, parsed)?))
         }
-        Ok(httparse::Status::Partial) => return need_more(received),
+        Ok(httparse::Status::Partial) if received.len() > MAX_HEAD => {
+            return Err(Broken("trailers over 64 KiB"));
+        }
+        Ok(httparse::Status::Partial) => return Ok(Decoded::NeedMore),
         Err(_) => return Err(Broken("malformed trailers")),
     };
     let section = received.split_to(length);
@@ -168,13 +191,6 @@ fn trailers(received: &mut Bytes) -> Result<Decoded, Broken> {
         return Err(Broken("a bare line feed in trailers"));
     }
     Ok(decoded)
-}
-
-fn need_more(received: &Bytes) -> Result<Decoded, Broken> {
-    if received.len() > MAX_HEAD {
-        return Err(Broken("a chunk head or trailers over 64 KiB"));
-    }
-    Ok(Decoded::NeedMore)
 }
 
 fn take(received: &mut Bytes, at_most: u64) -> Bytes {
@@ -262,9 +278,15 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_head_without_end_is_refused_before_it_fills_memory() {
-        let wire = [b"1;".to_vec(), vec![b'x'; 2 * MAX_HEAD]].concat();
-        assert!(decode(BodyDecoder::chunked(), &wire, 8192).is_err());
+    fn extensions_are_refused_before_they_are_more_than_the_body() {
+        let endless = [b"1;".to_vec(), vec![b'x'; 2 * MAX_EXTENSIONS]].concat();
+        let error = decode(BodyDecoder::chunked(), &endless, 512).unwrap_err();
+        assert_eq!(error, Broken("chunk extensions over 16 KiB"));
+        let chunk = |extension: usize| format!("1;{}\r\nx\r\n", "e".repeat(extension));
+        let body = |chunk: String, number: usize| chunk.repeat(number) + "0\r\n\r\n";
+        assert!(decode(BodyDecoder::chunked(), body(chunk(1000), 16).as_bytes(), 512).is_ok());
+        assert!(decode(BodyDecoder::chunked(), body(chunk(1000), 17).as_bytes(), 512).is_err());
+        assert!(decode(BodyDecoder::chunked(), body(chunk(14), 5000).as_bytes(), 512).is_ok());
     }
 
     proptest::proptest! {
