@@ -16,7 +16,7 @@ const FIRST: Duration = Duration::from_secs(1);
 
 /// Later only what is in use comes back: a load that has ended, a policy that was read. Some dozens of windows in so
 /// long a time are nothing.
-const AGAIN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Less is not worth a system call. It also leaves out what the kernel maps into every process.
 const WORTH: usize = 16 * 1024;
