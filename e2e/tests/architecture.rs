@@ -58,6 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "signal-hook",
             "socket2",
             "thiserror",
+            "tikv-jemalloc-sys",
             "tikv-jemallocator",
             "tokio",
             "tokio-rustls",

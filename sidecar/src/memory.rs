@@ -1,11 +1,15 @@
-//! Gives back what is resident of the program's own file.
+//! Gives back what is resident and not needed: of the program's own file, and of what the allocator holds ready.
 //!
 //! Starting up reads a document, opens sockets and asks others once, and the kernel maps 64 KiB of the program around
 //! everything that is touched. All of that stays resident beside an engine whose memory is scarce. What a segment
 //! holds that the program may not write is in its file, word for word: it can be let go of at any time, and what is
 //! used comes back from the page cache, at a microsecond for each window.
+//!
+//! The allocator keeps for each thread what it has freed last. It lets go of it as the thread goes on to allocate, so a
+//! thread that rests after a burst would hold it for ever, and with each small object its page.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::null_mut;
 use std::slice;
 use std::time::Duration;
 
@@ -21,14 +25,40 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Less is not worth a system call. It also leaves out what the kernel maps into every process.
 const WORTH: usize = 16 * 1024;
 
-/// Gives back after the start, and from time to time.
-pub async fn keep_small() {
+/// Gives back what the process and this thread hold, after the start and from time to time.
+pub async fn keep_process_small() {
+    from_time_to_time(|| {
+        give_back();
+        flush_cache();
+    })
+    .await;
+}
+
+/// Gives back what this thread holds, from time to time.
+pub async fn keep_thread_small() {
+    from_time_to_time(flush_cache).await;
+}
+
+async fn from_time_to_time(give_back: fn()) {
     let mut ticks = interval_at(tokio::time::Instant::now() + FIRST, AGAIN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         give_back();
     }
+}
+
+/// Gives back what the allocator holds ready for this thread: to where the others take it from, and the kernel.
+fn flush_cache() {
+    // A thread that holds nothing ready has nothing to give back.
+    let _ = command(c"thread.tcache.flush");
+}
+
+/// Has the allocator do something that takes and gives nothing. Zero, or what went wrong.
+#[allow(unsafe_code, reason = "the allocator is told by a C function only")]
+fn command(name: &CStr) -> c_int {
+    // SAFETY: the name is a C string, and null pointers say that nothing is read and nothing written.
+    unsafe { tikv_jemalloc_sys::mallctl(name.as_ptr(), null_mut(), null_mut(), null_mut(), 0) }
 }
 
 /// Gives back everything of the program and its libraries that cannot have been written. Nothing is lost: who uses it
@@ -107,6 +137,12 @@ mod tests {
         assert_eq!(at(libc::PF_R, 0x2000, 0x1000), None, "too little");
         assert_eq!(unwritten(0, &header(libc::PT_GNU_RELRO, libc::PF_R, 0, 0x2_0000), PAGE), None);
         assert_eq!(unwritten(u64::MAX, &header(libc::PT_LOAD, libc::PF_R, 1, 0x2_0000), PAGE), None);
+    }
+
+    #[test]
+    fn the_allocator_knows_what_it_is_told() {
+        assert_eq!(command(c"thread.tcache.flush"), 0);
+        assert_ne!(command(c"thread.tcache.flush_all"), 0);
     }
 
     #[test]
