@@ -197,11 +197,11 @@ impl Limit {
     const LINE: u64 = 8;
 
     /// The buckets of eight keys that a rule makes room for, one generation after another: for 128 keys, which have whole
-    /// cache lines, for 2048 more, and for all others.
+    /// cache lines, for 4096 more, of which a thousand keys fill so little that nearly all are at home, and for all others.
     pub fn buckets(&self) -> [u32; Self::GENERATIONS] {
         let usual = if self.algorithm == Algorithm::SlidingLog { Self::LOGGED_KEYS } else { Self::KEYS };
         let wanted = self.max_keys.unwrap_or(usual).div_ceil(Self::BUCKET).max(16);
-        let second = (wanted - 16).min(256);
+        let second = (wanted - 16).min(512);
         [16, second, wanted - 16 - second]
     }
 
@@ -236,7 +236,9 @@ impl Limit {
         }
         let [first, second, others] = self.buckets().map(|buckets| u64::from(buckets * Self::BUCKET));
         let (bytes, line) = (self.key_bytes(), 8 * Self::LINE);
-        bytes.saturating_mul(second + others).saturating_add(bytes.max(line).saturating_mul(first))
+        // The hashes of the first lie beside their lines.
+        let apart = bytes.max(line).saturating_add(8);
+        bytes.saturating_mul(second + others).saturating_add(apart.saturating_mul(first))
     }
 }
 

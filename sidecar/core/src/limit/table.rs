@@ -1,14 +1,15 @@
 //! The states of many keys: found without a lock, bounded, and never taken from a key that is in use.
 //!
-//! A key's tag and its state lie side by side, so that to find a key is to have its state: in one cache line, for all
-//! algorithms but the exact log and windows of very many parts. Keys live in buckets of [`WAYS`], each at home in one
-//! way of its bucket, where the search for it begins.
+//! Keys live in buckets of [`WAYS`], each at home in one way of its bucket, where the search for it begins. There are
+//! up to three generations of buckets: a pod with few keys touches little memory, and one with many finds nearly all of
+//! them in the last, where it looks first. The memory of the last is the system's until a key comes to lie there. A key
+//! that finds no room in a generation has a second bucket to choose in the last one.
 //!
-//! There are up to three generations of buckets: a pod with few keys touches little memory, and one with many finds
-//! nearly all of them in the last, where it looks first. The memory of the last is the system's until a key comes to
-//! lie there. A key that finds no room in a generation has a second bucket to choose in the last one. The few keys of
-//! the first have a cache line each, since each of them may be hot, and threads that write to one line wait for each
-//! other whatever they write there; of many keys as many share a line as there is room for.
+//! Of many keys each misses the processor's caches. There a key's tag and its state lie side by side, so that to find a
+//! key is to have its state: in one cache line, for all algorithms but the exact log and windows of very many parts. Few
+//! keys are in the caches anyway, but each may be hot, and a line that one thread writes to has to be fetched anew by
+//! all others that only read in it. So in the first two generations tags lie by themselves, and whoever looks for a key
+//! in vain, or finds it behind others, touches no state but its own; in the first each state has a line of its own.
 //!
 //! A key may take the place of one whose state says no more than that of a key never seen; nobody else is ever put
 //! out. As long as there is room, that state must have said so for a while, so that keys in use stay where they are.
@@ -344,7 +345,11 @@ impl Table {
     }
 
     fn generation_or_new(&self, g: usize) -> &Generation {
-        let layout = if g == 0 { Layout::apart(self.words) } else { Layout::packed(self.words) };
+        let layout = match g {
+            0 => Layout::apart(self.words),
+            1 => Layout::aside(self.words),
+            _ => Layout::beside(self.words),
+        };
         self.generations[g].get_or_init(|| Generation::new(self.buckets[g].max(1), layout))
     }
 

@@ -7,13 +7,15 @@ use crate::sync::{AtomicU64, Ordering};
 /// Words of a cache line.
 const LINE: usize = 8;
 
-/// How a key lies in memory: its tag, its state, and what is left free so that it ends with a cache line.
+/// How the tags and the states of keys lie in memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    /// Words of the tag and the state.
-    entry: usize,
-    /// Words from one key to the next.
+    /// Words of a state.
+    state: usize,
+    /// Words from one state to the next.
     pub(super) stride: usize,
+    /// Words from one tag to the next: as many where each lies before its state, or one.
+    pub(super) tags: usize,
 }
 
 /// So many buckets.
@@ -21,8 +23,10 @@ pub(super) struct Generation {
     pub(super) buckets: u32,
     layout: Layout,
     words: Box<[AtomicU64]>,
-    /// Where the first cache line begins.
-    start: usize,
+    /// Where the first tag lies, at the beginning of a cache line.
+    tags: usize,
+    /// Where the first state lies.
+    states: usize,
 }
 
 /// A key where it was found.
@@ -56,16 +60,26 @@ pub(super) fn zeroes(n: usize) -> Box<[AtomicU64]> {
 }
 
 impl Layout {
-    /// As many keys in a cache line as there is room for.
-    pub(super) fn packed(words: usize) -> Self {
+    /// Each tag before its state, as many of both in a cache line as there is room for: one line tells all of a key.
+    pub(super) fn beside(words: usize) -> Self {
         let entry = words + 1;
         let stride = if entry > LINE { entry.next_multiple_of(LINE) } else { entry.next_power_of_two() };
-        Self { entry, stride }
+        Self { state: words, stride, tags: stride }
     }
 
-    /// A line for each key: threads that have keys of their own do not meet in one.
+    /// Tags by themselves: whoever looks for a key reads no line that another thread writes to.
+    pub(super) fn aside(words: usize) -> Self {
+        Self { state: words, stride: words, tags: 1 }
+    }
+
+    /// The same with a line for each state: threads that have keys of their own do not meet in one.
     pub(super) fn apart(words: usize) -> Self {
-        Self { entry: words + 1, stride: (words + 1).next_multiple_of(LINE) }
+        Self { state: words, stride: words.next_multiple_of(LINE), tags: 1 }
+    }
+
+    /// From the first tag to the first state, of so many ways.
+    fn lead(self, ways: usize) -> usize {
+        if self.tags == 1 { ways.next_multiple_of(LINE) } else { 1 }
     }
 }
 
@@ -79,10 +93,11 @@ fn ways(key: Key) -> impl Iterator<Item = usize> + Clone {
 
 impl Generation {
     pub(super) fn new(buckets: u32, layout: Layout) -> Self {
-        let words = zeroes(buckets as usize * WAYS * layout.stride + LINE - 1);
+        let ways = buckets as usize * WAYS;
+        let words = zeroes(layout.lead(ways) + ways * layout.stride + LINE - 1);
         // Where lines cannot be had, keys lie across them.
-        let start = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
-        Self { buckets, layout, words, start }
+        let tags = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
+        Self { buckets, layout, words, tags, states: tags + layout.lead(ways) }
     }
 
     /// The bucket of a key, by the upper bits of its hash turned so far.
@@ -101,8 +116,9 @@ impl Generation {
     /// The tag and the state of a way.
     #[inline]
     pub(super) fn entry(&self, way: u32) -> Option<(&AtomicU64, &[AtomicU64])> {
-        let at = self.start + way as usize * self.layout.stride;
-        self.words.get(at..at + self.layout.entry)?.split_first()
+        let tag = self.words.get(self.tags + way as usize * self.layout.tags)?;
+        let at = self.states + way as usize * self.layout.stride;
+        Some((tag, self.words.get(at..at + self.layout.state)?))
     }
 
     /// Whoever is at home where the key is.
@@ -121,7 +137,7 @@ impl Generation {
 
     #[inline]
     pub(super) fn tag(&self, way: u32) -> &AtomicU64 {
-        &self.words[self.start + way as usize * self.layout.stride]
+        &self.words[self.tags + way as usize * self.layout.tags]
     }
 
     #[inline(never)]
@@ -145,8 +161,6 @@ impl Generation {
     /// way to say so.
     #[inline]
     pub(super) fn send_for(&self, key: Key) {
-        if let Some(word) = self.words.get(self.start + self.home(key) as usize * self.layout.stride) {
-            _ = word.load(Ordering::Relaxed);
-        }
+        _ = self.tag(self.home(key)).load(Ordering::Relaxed);
     }
 }

@@ -53,7 +53,7 @@ fn every_mistake_of_a_limit_says_where_it_is_and_what_to_write() {
          limits[7].maxKeys: 0 is out of range: write 1 to 4000000\n\
          limits[8].maxKeys: 4000001 is out of range: write 1 to 4000000\n\
          limits[9].name: \"r8\" is there twice: give every limit a name of its own\n\
-         limits[8]: 156395648 bytes for the keys of this limit and those before it are too many: write a lower \
+         limits[8]: 156399744 bytes for the keys of this limit and those before it are too many: write a lower \
          limit or maxKeys, or a limitMemoryBytes over 134217728"
     );
 }
