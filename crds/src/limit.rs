@@ -70,7 +70,7 @@ pub struct Limit {
     /// wait longer than this is refused. When left out nobody waits, and what the bucket cannot hold is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_wait: Option<Duration>,
-    /// Only for `SlidingWindow`: the number of slots the window moves by; 10 when left out.
+    /// Only for `SlidingWindow`: the number of slots the window moves by; 10 when left out, 6 of very high limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 60))]
     pub sub_windows: Option<i32>,

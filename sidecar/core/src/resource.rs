@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use tidegate_policy::{Algorithm, Cost, Limit, Mode, Quota, ResourceLimits};
+use tidegate_policy::{Algorithm, Cost, Limit, Millis, Mode, Quota, ResourceLimits, Ring};
 
 use crate::Tick;
 use crate::limit::{Hasher, Hold, Key, LimitRule};
@@ -195,7 +195,11 @@ fn in_thousandths(quota: Quota) -> Limit {
             Algorithm::LeakyBucket { burst: thousandths(burst), max_wait_millis: None }
         }
         // A log knows no amounts.
-        Algorithm::SlidingLog => Algorithm::SlidingWindow { sub_windows: 10 },
+        Algorithm::SlidingLog => {
+            let window = quota.window_millis.map_or(Duration::MAX, Millis::duration);
+            let sub_windows = Ring::usual_parts(thousandths(quota.limit), window);
+            Algorithm::SlidingWindow { sub_windows }
+        }
         other => other,
     };
     Limit {

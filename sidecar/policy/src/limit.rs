@@ -262,6 +262,14 @@ impl Ring {
     /// Until a number of a round comes again, at least: 200 days.
     const AGAIN_NANOS: u128 = 200 * 86_400 * 1_000_000_000;
 
+    /// Sub-windows of a window for which nobody says how many: ten, or as many as fit into the cache line of a key where
+    /// the limit is so high that each count needs a word for itself.
+    pub fn usual_parts(limit: u64, window: Duration) -> u32 {
+        let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+        let fits = |parts: &u32| Self::new(limit, window, *parts).words() < Limit::LINE;
+        [10, 6].into_iter().find(fits).unwrap_or(1)
+    }
+
     /// The ring of a window of so many nanoseconds.
     pub fn new(limit: u64, window: u64, sub_windows: u32) -> Self {
         let parts = u64::from(sub_windows).min(window / Self::SHORTEST_NANOS).max(1);

@@ -213,6 +213,21 @@ fn every_field_of_the_priority_reaches_the_document() {
 }
 
 #[test]
+fn a_window_that_nobody_divides_takes_one_cache_line_for_each_key() {
+    let compiled = rate_limit_of(
+        "
+  limits:
+  - {name: usual, key: [{header: a}], algorithm: SlidingWindow, limit: 2000000, window: 1m}
+  - {name: high, key: [{header: b}], algorithm: SlidingWindow, limit: 5000000, window: 1m}
+  - {name: fine, key: [{header: c}], algorithm: SlidingWindow, limit: 5000000, window: 1m, subWindows: 10}",
+    );
+    let limits = compiled.unwrap().parts.limits;
+    let seen: Vec<_> = limits.iter().map(|limit| (limit.algorithm, limit.key_bytes())).collect();
+    let parts = |sub_windows| Algorithm::SlidingWindow { sub_windows };
+    assert_eq!(seen, [(parts(10), 64), (parts(6), 64), (parts(10), 128)]);
+}
+
+#[test]
 fn limits_count_by_their_keys() {
     let compiled = rate_limit_of(
         "

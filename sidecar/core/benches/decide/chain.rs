@@ -14,12 +14,37 @@ const TABLE_LINES: usize = 2_097_152;
 /// Decisions of one round.
 const ROUND: usize = 50_000;
 const ROUNDS: usize = 20;
+/// Decisions that are timed as one.
+const ROW: usize = 50;
 
 pub(crate) fn run() -> Vec<Figure> {
     let one = measure("1 key", 1, &vec![0; ROUND]);
     let uniform = measure("10^6 keys, uniform", CALLERS, &uniform(CALLERS, ROUND * ROUNDS));
     let zipf = measure("10^6 keys, Zipf", CALLERS, &zipf(CALLERS, ROUND * ROUNDS));
-    one.into_iter().chain(uniform).chain(zipf).chain(load()).collect()
+    one.into_iter().chain([in_a_row()]).chain(uniform).chain(zipf).chain(load()).collect()
+}
+
+/// Where the counter moves in steps of many cycles, one decision is as long as one step more or less: so the mean of many
+/// that come one after another and do not end, of which there is room for enough.
+fn in_a_row() -> Figure {
+    let engine = engine(FULL);
+    let mut clock = Clock::new();
+    introduce(&engine, &mut clock, 1);
+    let request = Request::of(0);
+    let calm = calm::rounds(ROUNDS, || {
+        engine.tick(clock.next());
+        let round = (0..ROUND / ROW).map(|_| {
+            let start = cycles::start();
+            for _ in 0..ROW {
+                drop(black_box(engine.admit(clock.next(), &request.facts())));
+            }
+            cycles::end() - start
+        });
+        round.collect::<Vec<u64>>()
+    });
+    let name = format!("full decision, 1 key: mean of {ROW} in a row, median");
+    let whole = figure(name, &calm, 0.5);
+    Figure { value: whole.value / ROW as f64, ..whole }
 }
 
 /// What nobody can do without who looks up one of 10⁶ keys: one load from as much memory as the window's table has.

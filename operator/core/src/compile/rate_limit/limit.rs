@@ -7,8 +7,6 @@ use super::super::problems::Problems;
 use super::super::scalar::{count, count32, millis, weight};
 use super::MOST_REQUESTS;
 
-const DEFAULT_SUB_WINDOWS: i32 = 10;
-
 /// The algorithm with its parameters, or which of the fields does not go with it.
 pub(super) fn algorithm(spec: &Limit) -> Result<document::Algorithm, String> {
     check_fields(spec)?;
@@ -27,8 +25,11 @@ pub(super) fn algorithm(spec: &Limit) -> Result<document::Algorithm, String> {
             document::Algorithm::LeakyBucket { burst: burst(spec)?, max_wait_millis: wait }
         }
         Algorithm::SlidingWindow => {
-            let slots = count32(spec.sub_windows.unwrap_or(DEFAULT_SUB_WINDOWS), 1, 60);
-            document::Algorithm::SlidingWindow { sub_windows: slots.map_err(|e| format!("subWindows {e}"))? }
+            let written = spec.sub_windows.map(|slots| count32(slots, 1, 60)).transpose();
+            let sub_windows = written.map_err(|e| format!("subWindows {e}"))?;
+            document::Algorithm::SlidingWindow {
+                sub_windows: sub_windows.unwrap_or_else(|| usual_parts(spec)),
+            }
         }
         Algorithm::SlidingLog if spec.limit > document::Limit::MOST_LOGGED.cast_signed() => {
             return Err(Limit::LOG.to_owned());
@@ -37,6 +38,12 @@ pub(super) fn algorithm(spec: &Limit) -> Result<document::Algorithm, String> {
         Algorithm::FixedWindow => document::Algorithm::FixedWindow,
         Algorithm::Concurrency => document::Algorithm::Concurrency,
     })
+}
+
+/// Slots of a window that is not divided by its author. What is wrong about the limit or the window is told elsewhere.
+fn usual_parts(spec: &Limit) -> u32 {
+    let window = spec.window.as_ref().and_then(|window| millis(window).ok()).map(document::Millis::duration);
+    document::Ring::usual_parts(spec.limit.try_into().unwrap_or_default(), window.unwrap_or_default())
 }
 
 /// What is counted, or what is wrong about it.
