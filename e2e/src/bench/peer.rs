@@ -27,6 +27,8 @@ pub enum Peer {
     HaProxy,
     /// One worker thread of work.
     Envoy(PathBuf),
+    /// One thread; a program of some lines.
+    Pingora(PathBuf),
     /// One worker thread; the full policy is in force.
     Tidegate(PathBuf),
     /// The same without a policy.
@@ -60,6 +62,7 @@ impl Peer {
             Self::Nginx => "nginx",
             Self::HaProxy => "haproxy",
             Self::Envoy(_) => "envoy",
+            Self::Pingora(_) => "pingora",
             Self::Tidegate(_) => Self::OURS,
             Self::Unlimited(_) => Self::OURS_UNLIMITED,
             Self::Counting(_) => Self::OURS_COUNTING,
@@ -73,6 +76,7 @@ impl Peer {
             Self::Nginx => (program("nginx")?, "-v"),
             Self::HaProxy => (program("haproxy")?, "-v"),
             Self::Envoy(binary)
+            | Self::Pingora(binary)
             | Self::Tidegate(binary)
             | Self::Unlimited(binary)
             | Self::Counting(binary)
@@ -100,6 +104,7 @@ impl Peer {
             Self::Nginx => nginx(address, backend, directory, protocol)?,
             Self::HaProxy => haproxy(address, backend, directory, protocol)?,
             Self::Envoy(binary) => envoy(binary, address, backend, directory)?,
+            Self::Pingora(binary) => pingora(binary, address, backend),
             Self::Tidegate(binary) => tidegate_with(&policy::full()?, binary, address, backend, directory)?,
             Self::Counting(binary) => {
                 tidegate_with(&policy::counting()?, binary, address, backend, directory)?
@@ -202,6 +207,12 @@ fn envoy(
     let mut command = process::command(binary);
     command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]).arg(file);
     Ok(command)
+}
+
+fn pingora(binary: &Path, listen: SocketAddr, backend: SocketAddr) -> Command {
+    let mut command = process::command(binary);
+    command.args([listen, backend].map(|address| address.to_string()));
+    command
 }
 
 fn tidegate(binary: &Path, listen: SocketAddr, backend: SocketAddr) -> anyhow::Result<Command> {
