@@ -18,7 +18,10 @@ FUZZ_VERSION := 0.13.2
 FUZZ := $(CACHE)/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 FUZZ_TARGETS := $(or $(TARGET),policy events answers requests stream usage prompts headers metrics calls timings)
 
+# An empty name would be taken for one.
+ifneq ($(TRACE),)
 export TIDEGATE_TRACE := $(TRACE)
+endif
 
 .PHONY: help demo demo-standalone test check deny advisories unit golden laws loom miri fuzz apiserver clients protocol alerts chart e2e smoke chaos scale bench profile bench-core bench-quality gen images release clean-clusters
 
