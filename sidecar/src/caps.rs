@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::memory;
+
 /// Caps of one worker process, all threads together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
@@ -61,6 +63,7 @@ impl Places {
     /// Takes a place, unless `most` are taken.
     pub fn take(&self, most: usize) -> Option<Place> {
         let place = Place(self.clone());
+        memory::opened();
         // Counted first, so that threads which look at the same time do not all find the last one.
         (self.0.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
     }
@@ -74,6 +77,7 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
+        memory::closed();
     }
 }
 

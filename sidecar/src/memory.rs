@@ -5,9 +5,10 @@
 //! holds that the program may not write is in its file, word for word: it can be let go of at any time, and what is
 //! used comes back from the page cache, at a microsecond for each window.
 //!
-//! The allocator keeps for each thread what it has freed last. It lets go of it as the thread goes on to allocate, so a
-//! thread that rests after a burst would hold it for ever, and with each small object its page.
+//! The allocator keeps for each thread what it has freed last. It lets go of it as the thread goes on to allocate: a
+//! thread that rests after a crowd has left would hold it for ever, and with each small object its page.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
 use std::slice;
@@ -25,26 +26,60 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Less is not worth a system call. It also leaves out what the kernel maps into every process.
 const WORTH: usize = 16 * 1024;
 
-/// Gives back what the process and this thread hold, after the start and from time to time.
-pub async fn keep_process_small() {
-    from_time_to_time(|| {
-        give_back();
-        flush_cache();
-    })
-    .await;
-}
-
-/// Gives back what this thread holds, from time to time.
-pub async fn keep_thread_small() {
-    from_time_to_time(flush_cache).await;
-}
-
-async fn from_time_to_time(give_back: fn()) {
+/// Gives back of the program's file after the start, and from time to time.
+pub async fn keep_small() {
     let mut ticks = interval_at(tokio::time::Instant::now() + FIRST, AGAIN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         give_back();
+    }
+}
+
+thread_local! {
+    static CROWD: Cell<Crowd> = const { Cell::new(Crowd { now: 0, most: 0 }) };
+}
+
+/// Connections of a thread.
+#[derive(Debug, Clone, Copy)]
+struct Crowd {
+    now: usize,
+    /// The most since the allocator gave back what it held ready.
+    most: usize,
+}
+
+/// A connection of this thread was opened.
+pub fn opened() {
+    let crowd = CROWD.get();
+    CROWD.set(crowd.with_one_more());
+}
+
+/// A connection of this thread is over. When half of a crowd has left, so does what the allocator holds ready for it.
+pub fn closed() {
+    let (crowd, half_has_left) = CROWD.get().with_one_less();
+    CROWD.set(crowd);
+    if half_has_left {
+        flush_cache();
+    }
+}
+
+impl Crowd {
+    /// Fewer connections leave little behind.
+    const LEAST: usize = 64;
+
+    fn with_one_more(self) -> Self {
+        let now = self.now + 1;
+        Self { now, most: self.most.max(now) }
+    }
+
+    /// Also whether half of them have left since that was said last.
+    fn with_one_less(self) -> (Self, bool) {
+        let now = self.now.saturating_sub(1);
+        if self.most >= Self::LEAST && now <= self.most / 2 {
+            (Self { now, most: now }, true)
+        } else {
+            (Self { now, ..self }, false)
+        }
     }
 }
 
@@ -137,6 +172,23 @@ mod tests {
         assert_eq!(at(libc::PF_R, 0x2000, 0x1000), None, "too little");
         assert_eq!(unwritten(0, &header(libc::PT_GNU_RELRO, libc::PF_R, 0, 0x2_0000), PAGE), None);
         assert_eq!(unwritten(u64::MAX, &header(libc::PT_LOAD, libc::PF_R, 1, 0x2_0000), PAGE), None);
+    }
+
+    #[test]
+    fn a_crowd_that_leaves_is_noticed_at_each_half_and_few_who_come_and_go_are_not() {
+        let leave = |from: usize, to: usize| {
+            let mut crowd = (0..from).fold(Crowd { now: 0, most: 0 }, |crowd, _| crowd.with_one_more());
+            let mut at = Vec::new();
+            for left in (to..from).rev() {
+                let (less, half_has_left) = crowd.with_one_less();
+                crowd = less;
+                at.extend(half_has_left.then_some(left));
+            }
+            at
+        };
+        assert_eq!(leave(1000, 0), [500, 250, 125, 62]);
+        assert!(leave(1000, 501).is_empty());
+        assert!(leave(63, 0).is_empty());
     }
 
     #[test]

@@ -52,7 +52,6 @@ use anyhow::Context as _;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::JoinSet;
 
-use crate::memory;
 use crate::shared::Shared;
 use accept::Door;
 
@@ -86,7 +85,6 @@ pub fn serve(listeners: Vec<TcpListener>, config: &Arc<Config>, shared: &Arc<Sha
         .build_local(LocalOptions::default())
         .context("cannot build the runtime of a worker thread")?;
     runtime.block_on(async {
-        tokio::task::spawn_local(memory::keep_thread_small());
         let mut accepting = JoinSet::new();
         for listener in listeners {
             let door = Door::open(listener, config).context("cannot use the listening socket")?;

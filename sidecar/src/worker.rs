@@ -162,7 +162,7 @@ fn spawn_control(
     };
     tokio::spawn(admin::serve(listener, Arc::new(admin)));
     tokio::spawn(tick(Arc::clone(shared), Arc::clone(keeper)));
-    tokio::spawn(memory::keep_process_small());
+    tokio::spawn(memory::keep_small());
     tokio::spawn(identity::follow(Arc::clone(shared)));
     tokio::spawn(identity::follow_files(run.jwks.clone(), Arc::clone(shared)));
     if let Some(folder) = run.api_keys.clone() {
