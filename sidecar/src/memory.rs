@@ -65,7 +65,7 @@ pub fn closed() {
 
 impl Crowd {
     /// Fewer connections leave little behind.
-    const LEAST: usize = 64;
+    const LEAST: usize = 16;
 
     fn with_one_more(self) -> Self {
         let now = self.now + 1;
@@ -186,9 +186,9 @@ mod tests {
             }
             at
         };
-        assert_eq!(leave(1000, 0), [500, 250, 125, 62]);
+        assert_eq!(leave(1000, 0), [500, 250, 125, 62, 31, 15]);
         assert!(leave(1000, 501).is_empty());
-        assert!(leave(63, 0).is_empty());
+        assert!(leave(15, 0).is_empty());
     }
 
     #[test]
