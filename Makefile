@@ -137,8 +137,8 @@ scale: ## The operator with 1000 pods on 100 nodes and 200 policies: report/scal
 	cargo build --quiet --profile image -p tidegate-operator -p tidegate-e2e
 	$(or $(CARGO_TARGET_DIR),target)/image/tidegate-e2e scale --operator $(or $(CARGO_TARGET_DIR),target)/image/tidegate-operator $(if $(SCALE_PODS),--pods $(SCALE_PODS)) $(if $(filter webhook,$(SECTION)),--webhook)
 
-bench: ## CPU, streams, memory beside nginx, HAProxy and Envoy, floods, decisions beside peers: report/bench.md; SECTION=cpu for one
-	cargo run --quiet --profile image -p tidegate-e2e -- bench $(if $(SECTION),--section $(SECTION)) $(if $(ROUNDS),--rounds $(ROUNDS))
+bench: ## CPU, streams, memory beside nginx, HAProxy and Envoy, floods, decisions beside peers: report/bench.md; SECTION=cpu for one, PEERS=pingora,tidegate for others
+	cargo run --quiet --profile image -p tidegate-e2e -- bench $(if $(SECTION),--section $(SECTION)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers $(PEERS))
 
 profile: ## The profile by which the sidecar's release is compiled: sidecar/profile. Needs rustup's component llvm-tools
 	cargo run --quiet --profile image -p tidegate-e2e -- profile
