@@ -22,7 +22,10 @@ const MOST_INTERIM: u16 = 1000;
 
 /// What is read at once of an answer whose head is not there. With the head comes what the engine has sent behind it,
 /// and is kept while the client takes none of it: with more, stalled streams would cost more.
-const HEAD_READ: usize = 8 * 1024;
+const HEAD_READ: usize = 20 * 1024;
+
+/// The same for a stream of HTTP/2: a client has a hundred of them on one connection, and stalls all by opening no window.
+const HEAD_READ_OF_STREAM: usize = 8 * 1024;
 
 /// Why there is no response, or no more of it.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +90,7 @@ pub(super) struct Exchange {
     interim: Option<BytesMut>,
     /// How many there were.
     announced: u16,
+    head_read: usize,
 }
 
 impl Exchange {
@@ -102,12 +106,18 @@ impl Exchange {
             send_failed: false,
             interim: None,
             announced: 0,
+            head_read: HEAD_READ,
         }
     }
 
     /// The client understands interim responses.
     pub(super) fn pass_interim_on(&mut self) {
         self.interim = Some(BytesMut::new());
+    }
+
+    /// The client has other streams on the same connection.
+    pub(super) fn is_for_stream(&mut self) {
+        self.head_read = HEAD_READ_OF_STREAM;
     }
 
     /// 100 answers an expectation, and those are not passed on; the client's is answered before the engine has one to answer.
@@ -154,7 +164,7 @@ impl Exchange {
                     None => {}
                 }
             }
-            match ready!(self.upstream.poll_receive(cx, HEAD_READ)) {
+            match ready!(self.upstream.poll_receive(cx, self.head_read)) {
                 Ok(0) if self.upstream.received.is_empty() => {
                     return Poll::Ready(Err(Failure::ClosedUnanswered));
                 }

@@ -198,6 +198,9 @@ impl Arrived {
             if self.parts.version == Version::HTTP_11 {
                 exchange.pass_interim_on();
             }
+            if client.is_stream {
+                exchange.is_for_stream();
+            }
             match wait_for_head(&client, &mut *exchange, limits).await {
                 Ok(head) => return Ok(Answered::Http1(exchange, head)),
                 Err(NoHead::Failed(Failure::ClosedUnanswered))
