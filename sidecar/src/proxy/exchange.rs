@@ -116,7 +116,7 @@ impl Exchange {
     }
 
     /// The client has other streams on the same connection.
-    pub(super) fn is_for_stream(&mut self) {
+    pub(super) fn read_little_at_first(&mut self) {
         self.head_read = HEAD_READ_OF_STREAM;
     }
 

@@ -199,7 +199,7 @@ impl Arrived {
                 exchange.pass_interim_on();
             }
             if client.is_stream {
-                exchange.is_for_stream();
+                exchange.read_little_at_first();
             }
             match wait_for_head(&client, &mut *exchange, limits).await {
                 Ok(head) => return Ok(Answered::Http1(exchange, head)),

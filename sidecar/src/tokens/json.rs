@@ -267,7 +267,7 @@ const fn is_space(byte: u8) -> bool {
 }
 
 const fn ends_bare(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b']' | b'}' | b':' | b'"' | b'{' | b'[')
+    is_space(byte) || matches!(byte, b',' | b']' | b'}' | b':' | b'"' | b'{' | b'[')
 }
 
 #[cfg(test)]

@@ -62,8 +62,9 @@ impl Chars {
 
 /// A short string with its end in these bytes, of which nothing has to be decoded. Without its closing quote.
 pub(super) fn plain(data: &[u8]) -> Option<&[u8]> {
-    let end = memchr2(b'"', b'\\', data)?;
-    (data[end] == b'"' && end <= SHORT).then(|| &data[..end])
+    // No further: what is longer is looked through where it is decoded.
+    let end = memchr2(b'"', b'\\', &data[..data.len().min(SHORT + 1)])?;
+    (data[end] == b'"').then(|| &data[..end])
 }
 
 /// The string that is being read.
