@@ -36,7 +36,7 @@ use crate::cluster::{
     binaries, cache,
     images::optimised::{self, SIDECAR},
     packages,
-    process::{command, output},
+    process::{cargo, command, output},
     progress::Progress,
 };
 
@@ -282,10 +282,10 @@ async fn envoy(progress: &Progress) -> anyhow::Result<PathBuf> {
 
 async fn pingora(progress: &Progress) -> anyhow::Result<PathBuf> {
     let target = binaries::workspace().join("target/pingora");
-    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--locked", "--release", "--manifest-path", "e2e/pingora/Cargo.toml"]);
-    cargo.current_dir(binaries::workspace()).env("CARGO_TARGET_DIR", &target);
-    progress.during("compiling a proxy by Pingora", output(&mut cargo)).await?;
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--locked", "--release", "--manifest-path", "e2e/pingora/Cargo.toml"]);
+    build.current_dir(binaries::workspace()).env("CARGO_TARGET_DIR", &target);
+    progress.during("compiling a proxy by Pingora", output(&mut build)).await?;
     Ok(target.join("release/tidegate-bench-pingora"))
 }
 

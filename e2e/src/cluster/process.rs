@@ -14,6 +14,11 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// The cargo that runs this program, where one does.
+pub fn cargo() -> Command {
+    command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
 /// Runs a program by name and arguments; see [`output`].
 pub async fn run(program: &str, args: &[&str]) -> anyhow::Result<String> {
     output(command(program).args(args)).await

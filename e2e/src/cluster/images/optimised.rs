@@ -74,7 +74,7 @@ fn crates_of(profile: &Path) -> PathBuf {
 
 /// What the sidecar is made of, a crate with its version and features in each line. Names of functions follow from it.
 async fn crates() -> anyhow::Result<String> {
-    let mut tree = process::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut tree = process::cargo();
     tree.args(["tree", "--locked", "-p", SIDECAR, "-e", "normal", "--prefix", "none", "--no-dedupe"]);
     let text = process::output(tree.args(["-f", "{p} [{f}]"]).current_dir(workspace())).await?;
     Ok(lines(&text))

@@ -34,7 +34,7 @@ pub async fn build(progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
 async fn compile(progress: &Progress) -> anyhow::Result<()> {
     let what = "compile the programs of the images (cargo, profile `image`)";
     progress.say(what);
-    let mut command = process::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = process::cargo();
     command.args([
         "build",
         "--quiet",
@@ -82,7 +82,7 @@ pub(super) async fn release_build(
     all.extend_from_slice(flags);
     // A folder of its own: other flags than those of other builds would compile everything anew each time.
     let target = workspace().join("target/reproducible");
-    let mut command = process::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = process::cargo();
     command.args(["build", "--quiet", "--locked", "--release"]);
     for program in programs {
         command.args(["-p", program]);

@@ -17,7 +17,7 @@ use crate::cluster::{cache, process};
 
 /// Crates that a program is made of, by the features that it is built with, and the libraries of this machine beside it.
 pub(super) async fn of(program: &str, libraries: &BTreeSet<String>) -> anyhow::Result<Value> {
-    let mut cargo = process::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = process::cargo();
     cargo
         .args(["tree", "--locked", "-p", program, "-e", "normal", "--prefix", "none", "--format", "{p}|{l}"]);
     let tree = process::output(cargo.current_dir(workspace())).await?;
